@@ -1,0 +1,434 @@
+//! The binary form of values: what documents are on disk and what values are when they cross cores.
+//!
+//! A value is a tag byte and a payload. All integers are little-endian; `varint` is LEB128 of a u32.
+//!
+//! | tag | value | payload |
+//! |---|---|---|
+//! | 0, 1, 2 | null, false, true | none |
+//! | 3 | number | 8 bytes, IEEE double |
+//! | 4 | number, integral, 0 ≤ n < 2^32 | varint |
+//! | 5 | string | varint length, UTF-8 |
+//! | 6 | binary | varint length, bytes |
+//! | 7 | time | 8 bytes epoch seconds (double), 2 bytes zone minutes (i16) |
+//! | 8 | array | u32 body length, body = varint count, items |
+//! | 9 | object | u32 body length, body = varint count, pairs (varint key length, key, value), sorted by key |
+//! | 10, 11 | minval, maxval | none; in messages only, never stored |
+//!
+//! Containers carry their byte length so that a sibling is skipped without looking inside. We scan pairs rather
+//! than keep an offset table: for documents of tens of fields the table costs more bytes than the scan costs time.
+//!
+//! Views trust their bytes: [`decode`] is for bytes made by this process or covered by a checksum, [`check`] proves
+//! foreign bytes sound first.
+
+use std::rc::Rc;
+
+use super::{Array, Datum, Object, Slice, Text, Time};
+use crate::limits;
+
+const NULL: u8 = 0;
+const FALSE: u8 = 1;
+const TRUE: u8 = 2;
+const NUMBER: u8 = 3;
+const SMALL_INTEGER: u8 = 4;
+const STRING: u8 = 5;
+const BINARY: u8 = 6;
+const TIME: u8 = 7;
+const ARRAY: u8 = 8;
+const OBJECT: u8 = 9;
+const MINVAL: u8 = 10;
+const MAXVAL: u8 = 11;
+
+/// Appends the binary form of `datum`. A view is copied whole.
+pub fn encode(datum: &Datum, out: &mut Vec<u8>) {
+    match datum {
+        Datum::Null => out.push(NULL),
+        Datum::Bool(false) => out.push(FALSE),
+        Datum::Bool(true) => out.push(TRUE),
+        Datum::Number(number) => encode_number(*number, out),
+        Datum::String(text) => {
+            out.push(STRING);
+            put_bytes(text.as_bytes(), out);
+        }
+        Datum::Binary(bytes) => {
+            out.push(BINARY);
+            put_bytes(bytes, out);
+        }
+        Datum::Time(time) => {
+            out.push(TIME);
+            out.extend_from_slice(&time.epoch_seconds.to_le_bytes());
+            out.extend_from_slice(&time.zone_minutes.to_le_bytes());
+        }
+        Datum::Array(array) => {
+            let mut body = BodyWriter::array(out);
+            match array.encoded() {
+                Some(encoded) => body.raw(encoded),
+                None => {
+                    body.count(array.len());
+                    array.iter().for_each(|item| encode(&item, body.out));
+                }
+            }
+            body.end();
+        }
+        Datum::Object(object) => {
+            let mut body = BodyWriter::object(out);
+            match object.encoded() {
+                Some(encoded) => body.raw(encoded),
+                None => {
+                    body.count(object.len());
+                    for (key, value) in object.iter() {
+                        put_bytes(key.as_bytes(), body.out);
+                        encode(&value, body.out);
+                    }
+                }
+            }
+            body.end();
+        }
+        Datum::MinVal => out.push(MINVAL),
+        Datum::MaxVal => out.push(MAXVAL),
+    }
+}
+
+/// The binary form of `datum` in a fresh buffer.
+pub fn to_bytes(datum: &Datum) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64);
+    encode(datum, &mut out);
+    out
+}
+
+fn encode_number(number: f64, out: &mut Vec<u8>) {
+    let small = number as u32;
+    if f64::from(small).to_bits() == number.to_bits() {
+        out.push(SMALL_INTEGER);
+        put_varint(small, out);
+    } else {
+        out.push(NUMBER);
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+}
+
+/// Writes a container whose length is known only at its end.
+struct BodyWriter<'a> {
+    out: &'a mut Vec<u8>,
+    start: usize,
+}
+
+impl<'a> BodyWriter<'a> {
+    fn array(out: &'a mut Vec<u8>) -> BodyWriter<'a> {
+        BodyWriter::begin(ARRAY, out)
+    }
+    fn object(out: &'a mut Vec<u8>) -> BodyWriter<'a> {
+        BodyWriter::begin(OBJECT, out)
+    }
+    fn begin(tag: u8, out: &'a mut Vec<u8>) -> BodyWriter<'a> {
+        out.push(tag);
+        out.extend_from_slice(&[0; 4]);
+        let start = out.len();
+        BodyWriter { out, start }
+    }
+    fn count(&mut self, count: usize) {
+        put_varint(u32::try_from(count).expect("a value is smaller than 4 GiB"), self.out);
+    }
+    fn raw(&mut self, body: &[u8]) {
+        self.out.extend_from_slice(body);
+    }
+    fn end(self) {
+        let bytes = u32::try_from(self.out.len() - self.start).expect("a value is smaller than 4 GiB");
+        self.out[self.start - 4..self.start].copy_from_slice(&bytes.to_le_bytes());
+    }
+}
+
+/// Appends LEB128.
+pub fn put_varint(mut value: u32, out: &mut Vec<u8>) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Appends a length and the bytes.
+pub fn put_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    put_varint(u32::try_from(bytes.len()).expect("a value is smaller than 4 GiB"), out);
+    out.extend_from_slice(bytes);
+}
+
+/// Reads LEB128 at `at`: the value and the offset behind it; `None` when it is cut or over 32 bits.
+pub fn varint_at(bytes: &[u8], at: usize) -> Option<(u32, usize)> {
+    let mut value = 0u64;
+    for index in 0..5 {
+        let byte = *bytes.get(at + index)?;
+        value |= u64::from(byte & 0x7f) << (7 * index);
+        if byte < 0x80 {
+            return Some((u32::try_from(value).ok()?, at + index + 1));
+        }
+    }
+    None
+}
+
+/// The value that fills `bytes`, as a view that shares them.
+///
+/// # Panics
+/// When the bytes are not a value made by [`encode`]; foreign bytes go through [`check`] first.
+pub fn decode(bytes: Slice) -> Datum {
+    value_at(&bytes, 0).0
+}
+
+/// [`decode`] of bytes that are not shared yet.
+pub fn from_bytes(bytes: &[u8]) -> Datum {
+    decode(Slice::new(Rc::from(bytes)))
+}
+
+const BROKEN: &str = "an encoded value is whole: it is checked or checksummed before it is viewed";
+
+/// The value at `at` and the offset behind it.
+fn value_at(slice: &Slice, at: usize) -> (Datum, usize) {
+    let bytes: &[u8] = slice;
+    let end = skip(bytes, at);
+    let datum = match bytes[at] {
+        NULL => Datum::Null,
+        FALSE => Datum::Bool(false),
+        TRUE => Datum::Bool(true),
+        NUMBER => Datum::Number(double_at(bytes, at + 1)),
+        SMALL_INTEGER => Datum::Number(f64::from(varint_at(bytes, at + 1).expect(BROKEN).0)),
+        STRING => Datum::String(Text::from_slice(slice.part(varint_at(bytes, at + 1).expect(BROKEN).1, end))),
+        BINARY => Datum::Binary(slice.part(varint_at(bytes, at + 1).expect(BROKEN).1, end)),
+        TIME => Datum::Time(Time {
+            epoch_seconds: double_at(bytes, at + 1),
+            zone_minutes: i16::from_le_bytes(bytes[at + 9..at + 11].try_into().expect(BROKEN)),
+        }),
+        ARRAY => Datum::Array(Array::view(View(slice.part(at + 5, end)))),
+        OBJECT => Datum::Object(Object::view(View(slice.part(at + 5, end)))),
+        MINVAL => Datum::MinVal,
+        MAXVAL => Datum::MaxVal,
+        tag => unreachable!("{BROKEN}: tag {tag}"),
+    };
+    (datum, end)
+}
+
+fn double_at(bytes: &[u8], at: usize) -> f64 {
+    f64::from_le_bytes(bytes[at..at + 8].try_into().expect(BROKEN))
+}
+
+/// The offset behind the value at `at`.
+fn skip(bytes: &[u8], at: usize) -> usize {
+    match bytes[at] {
+        NULL | FALSE | TRUE | MINVAL | MAXVAL => at + 1,
+        NUMBER => at + 9,
+        SMALL_INTEGER => varint_at(bytes, at + 1).expect(BROKEN).1,
+        STRING | BINARY => {
+            let (length, start) = varint_at(bytes, at + 1).expect(BROKEN);
+            start + length as usize
+        }
+        TIME => at + 11,
+        ARRAY | OBJECT => at + 5 + u32::from_le_bytes(bytes[at + 1..at + 5].try_into().expect(BROKEN)) as usize,
+        tag => unreachable!("{BROKEN}: tag {tag}"),
+    }
+}
+
+/// The body of an array or object inside an encoded value.
+#[derive(Clone)]
+pub struct View(Slice);
+
+impl View {
+    pub(super) fn body(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(super) fn count(&self) -> usize {
+        varint_at(&self.0, 0).expect(BROKEN).0 as usize
+    }
+
+    pub(super) fn items(&self) -> Items<'_> {
+        let (count, at) = varint_at(&self.0, 0).expect(BROKEN);
+        Items { slice: &self.0, at, left: count }
+    }
+
+    pub(super) fn pairs(&self) -> Pairs<'_> {
+        let (count, at) = varint_at(&self.0, 0).expect(BROKEN);
+        Pairs { slice: &self.0, at, left: count }
+    }
+
+    pub(super) fn field(&self, key: &str) -> Option<Datum> {
+        let bytes: &[u8] = &self.0;
+        let (count, mut at) = varint_at(bytes, 0).expect(BROKEN);
+        for _ in 0..count {
+            let (length, start) = varint_at(bytes, at).expect(BROKEN);
+            let end = start + length as usize;
+            match bytes[start..end].cmp(key.as_bytes()) {
+                std::cmp::Ordering::Less => at = skip(bytes, end),
+                std::cmp::Ordering::Equal => return Some(value_at(&self.0, end).0),
+                std::cmp::Ordering::Greater => return None,
+            }
+        }
+        None
+    }
+}
+
+/// Walks the items of an array view.
+pub struct Items<'a> {
+    slice: &'a Slice,
+    at: usize,
+    left: u32,
+}
+
+impl Iterator for Items<'_> {
+    type Item = Datum;
+    fn next(&mut self) -> Option<Datum> {
+        self.left = self.left.checked_sub(1)?;
+        let (datum, end) = value_at(self.slice, self.at);
+        self.at = end;
+        Some(datum)
+    }
+}
+
+/// Walks the pairs of an object view.
+pub struct Pairs<'a> {
+    slice: &'a Slice,
+    at: usize,
+    left: u32,
+}
+
+impl Iterator for Pairs<'_> {
+    type Item = (Text, Datum);
+    fn next(&mut self) -> Option<(Text, Datum)> {
+        self.left = self.left.checked_sub(1)?;
+        let (length, start) = varint_at(self.slice, self.at).expect(BROKEN);
+        let key_end = start + length as usize;
+        let (datum, end) = value_at(self.slice, key_end);
+        self.at = end;
+        Some((Text::from_slice(self.slice.part(start, key_end)), datum))
+    }
+}
+
+/// Why foreign bytes are not a value.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DocumentError {
+    #[error("the value is cut at byte {at}")]
+    Cut { at: usize },
+    #[error("byte {at} holds the unknown tag {tag}")]
+    Tag { at: usize, tag: u8 },
+    #[error("the text at byte {at} is not UTF-8")]
+    Utf8 { at: usize },
+    #[error("the number at byte {at} is not finite")]
+    Number { at: usize },
+    #[error("the keys of the object at byte {at} are not sorted and unique")]
+    Keys { at: usize },
+    #[error("the container at byte {at} has another length than its items")]
+    Length { at: usize },
+    #[error("the value nests deeper than {}", limits::DATUM_DEPTH_MAX)]
+    Depth,
+}
+
+/// Proves that `bytes` is exactly one value, so that viewing it cannot panic.
+///
+/// # Errors
+/// The first thing that is wrong, with its offset.
+pub fn check(bytes: &[u8]) -> Result<(), DocumentError> {
+    let end = check_at(bytes, 0, 0)?;
+    if end == bytes.len() { Ok(()) } else { Err(DocumentError::Length { at: 0 }) }
+}
+
+fn check_at(bytes: &[u8], at: usize, depth: u32) -> Result<usize, DocumentError> {
+    if depth > limits::DATUM_DEPTH_MAX {
+        return Err(DocumentError::Depth);
+    }
+    let cut = DocumentError::Cut { at };
+    let need = |count: usize| if bytes.len() >= at + count { Ok(at + count) } else { Err(cut.clone()) };
+    match *bytes.get(at).ok_or(cut.clone())? {
+        NULL | FALSE | TRUE | MINVAL | MAXVAL => Ok(at + 1),
+        NUMBER | TIME => {
+            let end = need(if bytes[at] == NUMBER { 9 } else { 11 })?;
+            if double_at(bytes, at + 1).is_finite() { Ok(end) } else { Err(DocumentError::Number { at }) }
+        }
+        SMALL_INTEGER => varint_at(bytes, at + 1).map(|(_, end)| end).ok_or(cut),
+        STRING => {
+            let (text, end) = check_bytes(bytes, at + 1)?;
+            std::str::from_utf8(text).map_err(|_| DocumentError::Utf8 { at })?;
+            Ok(end)
+        }
+        BINARY => Ok(check_bytes(bytes, at + 1)?.1),
+        tag @ (ARRAY | OBJECT) => {
+            let start = need(5)?;
+            let length = u32::from_le_bytes(bytes[at + 1..start].try_into().expect("four bytes")) as usize;
+            let end = start.checked_add(length).filter(|end| *end <= bytes.len()).ok_or(cut.clone())?;
+            let (count, mut here) = varint_at(&bytes[..end], start).ok_or(cut)?;
+            let mut previous: Option<&[u8]> = None;
+            for _ in 0..count {
+                if tag == OBJECT {
+                    let (key, after) = check_bytes(&bytes[..end], here)?;
+                    std::str::from_utf8(key).map_err(|_| DocumentError::Utf8 { at: here })?;
+                    if previous.is_some_and(|previous| previous >= key) {
+                        return Err(DocumentError::Keys { at });
+                    }
+                    previous = Some(key);
+                    here = after;
+                }
+                here = check_at(&bytes[..end], here, depth + 1)?;
+            }
+            if here == end { Ok(end) } else { Err(DocumentError::Length { at }) }
+        }
+        tag => Err(DocumentError::Tag { at, tag }),
+    }
+}
+
+fn check_bytes(bytes: &[u8], at: usize) -> Result<(&[u8], usize), DocumentError> {
+    let (length, start) = varint_at(bytes, at).ok_or(DocumentError::Cut { at })?;
+    let end = start.checked_add(length as usize).filter(|end| *end <= bytes.len());
+    let end = end.ok_or(DocumentError::Cut { at })?;
+    Ok((&bytes[start..end], end))
+}
+
+/// Writes a stored value as JSON without building it: the way of a `get`'s reply.
+pub fn write_json(bytes: &[u8], out: &mut Vec<u8>) {
+    json_at(bytes, 0, out);
+}
+
+fn json_at(bytes: &[u8], at: usize, out: &mut Vec<u8>) -> usize {
+    use super::json;
+    match bytes[at] {
+        NULL => out.extend_from_slice(b"null"),
+        FALSE => out.extend_from_slice(b"false"),
+        TRUE => out.extend_from_slice(b"true"),
+        NUMBER => json::write_number(double_at(bytes, at + 1), out),
+        SMALL_INTEGER => json::write_small_integer(varint_at(bytes, at + 1).expect(BROKEN).0, out),
+        STRING => {
+            let (length, start) = varint_at(bytes, at + 1).expect(BROKEN);
+            json::write_string(&bytes[start..start + length as usize], out);
+        }
+        ARRAY => {
+            let (count, mut here) = varint_at(bytes, at + 5).expect(BROKEN);
+            out.push(b'[');
+            for index in 0..count {
+                if index > 0 {
+                    out.push(b',');
+                }
+                here = json_at(bytes, here, out);
+            }
+            out.push(b']');
+            return here;
+        }
+        OBJECT => {
+            let (count, mut here) = varint_at(bytes, at + 5).expect(BROKEN);
+            out.push(b'{');
+            for index in 0..count {
+                if index > 0 {
+                    out.push(b',');
+                }
+                let (length, start) = varint_at(bytes, here).expect(BROKEN);
+                let key_end = start + length as usize;
+                json::write_string(&bytes[start..key_end], out);
+                out.push(b':');
+                here = json_at(bytes, key_end, out);
+            }
+            out.push(b'}');
+            return here;
+        }
+        BINARY | TIME | MINVAL | MAXVAL => {
+            let end = skip(bytes, at);
+            json::write(&from_bytes(&bytes[at..end]), out);
+            return end;
+        }
+        tag => unreachable!("{BROKEN}: tag {tag}"),
+    }
+    skip(bytes, at)
+}

@@ -1,0 +1,522 @@
+//! ReQL values: the type, their total order, and constructors.
+//!
+//! Always: an object's keys are unique and sorted bytewise; numbers are finite; text is UTF-8. A value read from a
+//! stored document stays a *view* over the document's bytes ([`document`]): its fields are decoded when asked for.
+//! Views and built values are told apart only inside [`Array`] and [`Object`], so that no evaluator knows.
+//! Values live on one core (`Rc`); what crosses cores is encoded bytes.
+
+pub mod document;
+pub mod json;
+pub mod key;
+pub mod pseudo;
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::rc::Rc;
+
+use document::View;
+
+/// A ReQL value. `MinVal` and `MaxVal` exist only as bounds and are never stored.
+#[derive(Clone, Debug)]
+pub enum Datum {
+    MinVal,
+    Null,
+    Bool(bool),
+    Number(f64),
+    String(Text),
+    Array(Array),
+    /// Also geometry and literals, which are objects with a `$reql_type$` key.
+    Object(Object),
+    Binary(Slice),
+    Time(Time),
+    MaxVal,
+}
+
+/// A shared run of bytes.
+#[derive(Clone)]
+pub struct Slice {
+    bytes: Rc<[u8]>,
+    start: u32,
+    end: u32,
+}
+
+impl Slice {
+    pub fn new(bytes: Rc<[u8]>) -> Slice {
+        let end = u32::try_from(bytes.len()).expect("a value is smaller than 4 GiB");
+        Slice { bytes, start: 0, end }
+    }
+
+    /// The part `start..end`, relative to this slice; shares the bytes.
+    pub fn part(&self, start: usize, end: usize) -> Slice {
+        assert!(start <= end && end <= self.len());
+        Slice { bytes: self.bytes.clone(), start: self.start + start as u32, end: self.start + end as u32 }
+    }
+
+    pub fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+}
+
+impl std::ops::Deref for Slice {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.start as usize..self.end as usize]
+    }
+}
+
+impl fmt::Debug for Slice {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:?}", &**self)
+    }
+}
+
+impl From<&[u8]> for Slice {
+    fn from(bytes: &[u8]) -> Slice {
+        Slice::new(bytes.into())
+    }
+}
+
+impl From<Vec<u8>> for Slice {
+    fn from(bytes: Vec<u8>) -> Slice {
+        Slice::new(bytes.into())
+    }
+}
+
+/// A shared string.
+#[derive(Clone)]
+pub struct Text(Slice);
+
+impl Text {
+    pub fn new(text: &str) -> Text {
+        Text(Slice::from(text.as_bytes()))
+    }
+
+    /// Text over bytes that the caller knows to be UTF-8 (a stored document's).
+    pub(crate) fn from_slice(slice: Slice) -> Text {
+        debug_assert!(std::str::from_utf8(&slice).is_ok());
+        Text(slice)
+    }
+
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("text is UTF-8, checked when it was made")
+    }
+
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::ops::Deref for Text {
+    type Target = str;
+    fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:?}", self.as_str())
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Text {
+        Text::new(text)
+    }
+}
+
+impl From<String> for Text {
+    fn from(text: String) -> Text {
+        Text(Slice::from(text.into_bytes()))
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Text) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+impl Eq for Text {}
+impl PartialOrd for Text {
+    fn partial_cmp(&self, other: &Text) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Text {
+    fn cmp(&self, other: &Text) -> Ordering {
+        self.as_bytes().cmp(other.as_bytes())
+    }
+}
+
+/// A moment and the zone it was written in. Compared by moment only.
+#[derive(Clone, Copy, Debug)]
+pub struct Time {
+    /// Seconds since 1970-01-01T00:00:00Z, rounded to milliseconds.
+    pub epoch_seconds: f64,
+    /// Minutes east of Greenwich.
+    pub zone_minutes: i16,
+}
+
+/// An array value.
+#[derive(Clone)]
+pub struct Array(ArrayForm);
+
+#[derive(Clone)]
+enum ArrayForm {
+    Built(Rc<Vec<Datum>>),
+    View(View),
+}
+
+impl Array {
+    pub fn new(items: Vec<Datum>) -> Array {
+        Array(ArrayForm::Built(Rc::new(items)))
+    }
+
+    pub(crate) fn view(view: View) -> Array {
+        Array(ArrayForm::View(view))
+    }
+
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            ArrayForm::Built(items) => items.len(),
+            ArrayForm::View(view) => view.count(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The item at `index`. On a view this skips the items before it.
+    pub fn item(&self, index: usize) -> Option<Datum> {
+        match &self.0 {
+            ArrayForm::Built(items) => items.get(index).cloned(),
+            ArrayForm::View(view) => view.items().nth(index),
+        }
+    }
+
+    pub fn iter(&self) -> ArrayIter<'_> {
+        match &self.0 {
+            ArrayForm::Built(items) => ArrayIter::Built(items.iter()),
+            ArrayForm::View(view) => ArrayIter::View(view.items()),
+        }
+    }
+
+    /// The items, taken without copying when nobody else holds the array.
+    pub fn into_vec(self) -> Vec<Datum> {
+        match self.0 {
+            ArrayForm::Built(items) => Rc::try_unwrap(items).unwrap_or_else(|shared| (*shared).clone()),
+            ArrayForm::View(view) => view.items().collect(),
+        }
+    }
+
+    /// The encoded body when this is a view: lets the encoder copy it whole.
+    pub(crate) fn encoded(&self) -> Option<&[u8]> {
+        match &self.0 {
+            ArrayForm::Built(_) => None,
+            ArrayForm::View(view) => Some(view.body()),
+        }
+    }
+}
+
+impl fmt::Debug for Array {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl FromIterator<Datum> for Array {
+    fn from_iter<T: IntoIterator<Item = Datum>>(items: T) -> Array {
+        Array::new(items.into_iter().collect())
+    }
+}
+
+/// Walks an array's items; yields owned values (cheap clones or views).
+pub enum ArrayIter<'a> {
+    Built(std::slice::Iter<'a, Datum>),
+    View(document::Items<'a>),
+}
+
+impl Iterator for ArrayIter<'_> {
+    type Item = Datum;
+    fn next(&mut self) -> Option<Datum> {
+        match self {
+            ArrayIter::Built(items) => items.next().cloned(),
+            ArrayIter::View(items) => items.next(),
+        }
+    }
+}
+
+/// An object value: pairs sorted by key, keys unique.
+#[derive(Clone)]
+pub struct Object(ObjectForm);
+
+#[derive(Clone)]
+enum ObjectForm {
+    Built(Rc<Vec<(Text, Datum)>>),
+    View(View),
+}
+
+impl Object {
+    pub fn empty() -> Object {
+        Object(ObjectForm::Built(Rc::new(Vec::new())))
+    }
+
+    /// From pairs in any order. Of equal keys the last wins; callers that must refuse duplicates use [`ObjectBuilder`].
+    pub fn from_pairs(pairs: Vec<(Text, Datum)>) -> Object {
+        let mut builder = ObjectBuilder::default();
+        for (key, value) in pairs {
+            builder.set(key, value);
+        }
+        builder.build()
+    }
+
+    pub(crate) fn view(view: View) -> Object {
+        Object(ObjectForm::View(view))
+    }
+
+    pub fn len(&self) -> usize {
+        match &self.0 {
+            ObjectForm::Built(pairs) => pairs.len(),
+            ObjectForm::View(view) => view.count(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The value under `key`; siblings are skipped, not decoded.
+    pub fn field(&self, key: &str) -> Option<Datum> {
+        match &self.0 {
+            ObjectForm::Built(pairs) => {
+                let found = pairs.binary_search_by(|(name, _)| name.as_bytes().cmp(key.as_bytes())).ok()?;
+                Some(pairs[found].1.clone())
+            }
+            ObjectForm::View(view) => view.field(key),
+        }
+    }
+
+    pub fn has(&self, key: &str) -> bool {
+        self.field(key).is_some()
+    }
+
+    pub fn iter(&self) -> ObjectIter<'_> {
+        match &self.0 {
+            ObjectForm::Built(pairs) => ObjectIter::Built(pairs.iter()),
+            ObjectForm::View(view) => ObjectIter::View(view.pairs()),
+        }
+    }
+
+    /// A builder that starts from these pairs.
+    pub fn to_builder(&self) -> ObjectBuilder {
+        ObjectBuilder { pairs: self.iter().collect() }
+    }
+
+    pub(crate) fn encoded(&self) -> Option<&[u8]> {
+        match &self.0 {
+            ObjectForm::Built(_) => None,
+            ObjectForm::View(view) => Some(view.body()),
+        }
+    }
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_map().entries(self.iter()).finish()
+    }
+}
+
+/// Walks an object's pairs in key order; yields owned values.
+pub enum ObjectIter<'a> {
+    Built(std::slice::Iter<'a, (Text, Datum)>),
+    View(document::Pairs<'a>),
+}
+
+impl Iterator for ObjectIter<'_> {
+    type Item = (Text, Datum);
+    fn next(&mut self) -> Option<(Text, Datum)> {
+        match self {
+            ObjectIter::Built(pairs) => pairs.next().cloned(),
+            ObjectIter::View(pairs) => pairs.next(),
+        }
+    }
+}
+
+/// Makes an object; keeps its pairs sorted.
+#[derive(Default)]
+pub struct ObjectBuilder {
+    pairs: Vec<(Text, Datum)>,
+}
+
+impl ObjectBuilder {
+    fn place(&self, key: &str) -> Result<usize, usize> {
+        // Keys mostly arrive in order: look at the end first.
+        match self.pairs.last() {
+            Some((last, _)) if last.as_bytes() < key.as_bytes() => Err(self.pairs.len()),
+            Some(_) => self.pairs.binary_search_by(|(name, _)| name.as_bytes().cmp(key.as_bytes())),
+            None => Err(0),
+        }
+    }
+
+    /// Puts `value` under `key`, replacing what was there.
+    pub fn set(&mut self, key: impl Into<Text>, value: Datum) {
+        let key = key.into();
+        match self.place(&key) {
+            Ok(index) => self.pairs[index].1 = value,
+            Err(index) => self.pairs.insert(index, (key, value)),
+        }
+    }
+
+    /// Puts `value` under a new `key`; gives the value already there when the key is taken.
+    pub fn add(&mut self, key: impl Into<Text>, value: Datum) -> Result<(), Datum> {
+        let key = key.into();
+        match self.place(&key) {
+            Ok(index) => Err(self.pairs[index].1.clone()),
+            Err(index) => {
+                self.pairs.insert(index, (key, value));
+                Ok(())
+            }
+        }
+    }
+
+    pub fn remove(&mut self, key: &str) -> Option<Datum> {
+        let index = self.place(key).ok()?;
+        Some(self.pairs.remove(index).1)
+    }
+
+    pub fn field(&self, key: &str) -> Option<&Datum> {
+        let index = self.place(key).ok()?;
+        Some(&self.pairs[index].1)
+    }
+
+    pub fn build(self) -> Object {
+        Object(ObjectForm::Built(Rc::new(self.pairs)))
+    }
+}
+
+impl Datum {
+    pub fn string(text: &str) -> Datum {
+        Datum::String(Text::new(text))
+    }
+
+    pub fn array(items: Vec<Datum>) -> Datum {
+        Datum::Array(Array::new(items))
+    }
+
+    /// An object from pairs in any order.
+    pub fn object<const N: usize>(pairs: [(&str, Datum); N]) -> Datum {
+        let mut builder = ObjectBuilder::default();
+        for (key, value) in pairs {
+            builder.set(key, value);
+        }
+        Datum::Object(builder.build())
+    }
+
+    /// Only `null` and `false` are false.
+    pub fn is_truthy(&self) -> bool {
+        !matches!(self, Datum::Null | Datum::Bool(false))
+    }
+
+    pub fn is_null(&self) -> bool {
+        matches!(self, Datum::Null)
+    }
+
+    /// The `$reql_type$` of an object that is a pseudotype kept as an object: GEOMETRY or LITERAL.
+    pub fn pseudotype(&self) -> Option<Text> {
+        match self {
+            Datum::Object(object) => match object.field(pseudo::TYPE_KEY) {
+                Some(Datum::String(name)) => Some(name),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The name `type_of` gives: `NUMBER`, `PTYPE<TIME>`, …
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Datum::MinVal => "MINVAL",
+            Datum::Null => "NULL",
+            Datum::Bool(_) => "BOOL",
+            Datum::Number(_) => "NUMBER",
+            Datum::String(_) => "STRING",
+            Datum::Array(_) => "ARRAY",
+            Datum::Object(_) => match self.pseudotype().as_deref() {
+                Some("GEOMETRY") => "PTYPE<GEOMETRY>",
+                Some("LITERAL") => "PTYPE<LITERAL>",
+                Some(_) | None => "OBJECT",
+            },
+            Datum::Binary(_) => "PTYPE<BINARY>",
+            Datum::Time(_) => "PTYPE<TIME>",
+            Datum::MaxVal => "MAXVAL",
+        }
+    }
+
+    /// The place of the value's type in the order between types, which is the order of type names.
+    fn rank(&self) -> u8 {
+        match self {
+            Datum::MinVal => 0,
+            Datum::Array(_) => 1,
+            Datum::Bool(_) => 2,
+            Datum::Null => 3,
+            Datum::Number(_) => 4,
+            Datum::Object(_) => 5,
+            Datum::Binary(_) => 6,
+            Datum::Time(_) => 7,
+            Datum::String(_) => 8,
+            Datum::MaxVal => 9,
+        }
+    }
+}
+
+impl From<f64> for Datum {
+    fn from(number: f64) -> Datum {
+        Datum::Number(number)
+    }
+}
+impl From<bool> for Datum {
+    fn from(value: bool) -> Datum {
+        Datum::Bool(value)
+    }
+}
+impl From<&str> for Datum {
+    fn from(text: &str) -> Datum {
+        Datum::string(text)
+    }
+}
+
+impl PartialEq for Datum {
+    fn eq(&self, other: &Datum) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+impl Eq for Datum {}
+impl PartialOrd for Datum {
+    fn partial_cmp(&self, other: &Datum) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Datum {
+    /// ReQL's total order: by type name, then by value.
+    fn cmp(&self, other: &Datum) -> Ordering {
+        match (self, other) {
+            (Datum::Bool(a), Datum::Bool(b)) => a.cmp(b),
+            // `partial_cmp` and not `total_cmp`: 0.0 and -0.0 are equal.
+            (Datum::Number(a), Datum::Number(b)) => a.partial_cmp(b).expect("numbers are finite"),
+            (Datum::String(a), Datum::String(b)) => a.cmp(b),
+            (Datum::Binary(a), Datum::Binary(b)) => (**a).cmp(&**b),
+            (Datum::Time(a), Datum::Time(b)) => {
+                a.epoch_seconds.partial_cmp(&b.epoch_seconds).expect("times are finite")
+            }
+            (Datum::Array(a), Datum::Array(b)) => a.iter().cmp(b.iter()),
+            (Datum::Object(a), Datum::Object(b)) => a.iter().cmp(b.iter()),
+            (a, b) => a.rank().cmp(&b.rank()),
+        }
+    }
+}

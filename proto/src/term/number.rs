@@ -1,0 +1,1 @@
+//! Every ReQL term's wire number (census §7).

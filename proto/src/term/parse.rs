@@ -1,0 +1,1 @@
+//! From a query frame's JSON to a [`super::Term`]: straight from the simd-json tape.
