@@ -1,1 +1,9 @@
-//! placeholder
+//! One store: a write-ahead log, slab files and B-trees over a [`disk::Directory`], opened by exactly one core.
+//!
+//! Knows nothing of queries, executors or threads. Everything that can wait is `async` over the [`disk`] traits, so the
+//! same code runs on io_uring, on blocking files and on the simulated disk.
+
+#![forbid(unsafe_code)]
+
+pub mod disk;
+pub mod engine;

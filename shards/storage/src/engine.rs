@@ -1,0 +1,167 @@
+//! What tables ask of storage: named trees, ranges, counts, atomic batches. Every backend answers it; one suite tests all.
+//!
+//! Always: a batch is atomic, over any trees of the store, now and after any crash. Effects of a batch are visible to reads
+//! as soon as [`StorageEngine::commit`] has *applied* it; they are durable when the [`Commit`] it returned has flushed.
+//! Batches become durable in the order they were applied. Storage never evaluates: it is handed effects.
+//!
+//! `apply` is synchronous on purpose: a core reads a row with [`StorageEngine::cached`], evaluates and applies with no
+//! `.await` between, so that no other task of the core can slip in and a row needs no lock. When a page is missing the call
+//! says so ([`Cached::Miss`]) and the core loads it with [`StorageEngine::get`] and tries again.
+
+use std::rc::Rc;
+
+use crate::disk::DiskError;
+
+/// Why storage could not do something.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StorageError {
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error("{file}, offset {offset}: {what}")]
+    Corrupt { file: String, offset: u64, what: String },
+    /// A flush failed earlier: nothing can be promised any more, so nothing is accepted.
+    #[error("the store is read-only since a flush failed: {reason}")]
+    ReadOnly { reason: String },
+    /// No room for the log or the documents; reads go on, and writes too when there is room again.
+    #[error("the disk is full: {reason}")]
+    Full { reason: String },
+    #[error("the data directory has format version {found}, this program knows {known}")]
+    Format { found: u32, known: u32 },
+    #[error("there is no tree {0:?}")]
+    NoTree(TreeName),
+}
+
+/// A tree's permanent name in its store; the meaning of the bytes is the caller's (catalog, a table's shard, an index of it).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TreeName(pub Box<[u8]>);
+
+/// A tree of an open store. Valid until the tree is dropped or the store is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TreeId(pub u32);
+
+/// Bytes of a value as reads give them: shared with the cache.
+pub type Value = Rc<[u8]>;
+
+/// One change of a batch.
+#[derive(Clone, Debug)]
+pub enum Edit {
+    Put { tree: TreeId, key: Vec<u8>, value: Vec<u8> },
+    Delete { tree: TreeId, key: Vec<u8> },
+}
+
+/// What travels in the log record with a batch, so that feeds, replication and transactions can count by it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CommitInfo {
+    pub shard: u32,
+    pub term: u64,
+    pub commit_number: u64,
+    /// 0 = none.
+    pub transaction: u64,
+    pub commit_time_ms: u64,
+}
+
+/// A place in the log; a batch is durable when the log is flushed up to its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Lsn(pub u64);
+
+/// An answer from memory alone.
+pub enum Cached<T> {
+    Hit(T),
+    /// Something must be read from disk first: use the async call.
+    Miss,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Forward,
+    Backward,
+}
+
+/// Bounds of a range of keys.
+#[derive(Clone, Debug)]
+pub struct Range {
+    pub start: std::ops::Bound<Vec<u8>>,
+    pub end: std::ops::Bound<Vec<u8>>,
+}
+
+/// A run of a range's entries.
+#[derive(Debug, Default)]
+pub struct Entries {
+    pub entries: Vec<(Vec<u8>, Value)>,
+    /// False when the range has nothing more; else go on behind the last key.
+    pub more: bool,
+}
+
+/// Figures of a store since it was opened, and sizes now.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StorageStats {
+    pub cache_hits: u64,
+    pub cache_misses: u64,
+    pub cache_bytes: u64,
+    pub dirty_bytes: u64,
+    pub wal_flushes: u64,
+    pub wal_bytes: u64,
+    /// Sum and maximum of flush times in microseconds; zero where the caller gave no clock.
+    pub wal_flush_us_total: u64,
+    pub wal_flush_us_max: u64,
+    pub checkpoints: u64,
+    pub disk_bytes: u64,
+    pub trees: u64,
+}
+
+/// A store. One owner, one thread; calls from several tasks of that thread interleave at their awaits.
+#[allow(async_fn_in_trait, reason = "a store lives on one thread; its futures need not be Send")]
+pub trait StorageEngine {
+    /// The tree of that name, if there is one.
+    fn tree(&self, name: &TreeName) -> Option<TreeId>;
+    fn tree_names(&self) -> Vec<TreeName>;
+    /// Creates the tree unless it exists. Durable with the next flush, before any later batch.
+    async fn create_tree(&self, name: &TreeName) -> Result<TreeId, StorageError>;
+    /// Drops a tree of any size at once; its space comes back in the background.
+    async fn drop_tree(&self, tree: TreeId) -> Result<(), StorageError>;
+
+    async fn get(&self, tree: TreeId, key: &[u8]) -> Result<Option<Value>, StorageError>;
+    /// [`StorageEngine::get`] without I/O.
+    fn cached(&self, tree: TreeId, key: &[u8]) -> Result<Cached<Option<Value>>, StorageError>;
+    /// Entries of a range in order, at least one if there is any, about `bytes_max` of values and at most `rows_max`.
+    async fn range(
+        &self,
+        tree: TreeId,
+        range: &Range,
+        direction: Direction,
+        rows_max: usize,
+        bytes_max: usize,
+    ) -> Result<Entries, StorageError>;
+    /// The number of entries in a range, from the nodes' counts.
+    async fn count(&self, tree: TreeId, range: &Range) -> Result<u64, StorageError>;
+    /// The n-th entry (from 0) of a range.
+    async fn nth(&self, tree: TreeId, range: &Range, direction: Direction, n: u64) -> Result<Option<(Vec<u8>, Value)>, StorageError>;
+    /// Fills an empty tree from entries sorted by key.
+    async fn bulk_build(&self, tree: TreeId, entries: &mut dyn Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), StorageError>;
+
+    /// Applies a batch to memory and queues its log record. `Miss` when a page it needs is on disk: call
+    /// [`StorageEngine::prepare`] and try again; nothing was changed.
+    fn apply(&self, info: CommitInfo, edits: &[Edit]) -> Result<Cached<Lsn>, StorageError>;
+    /// Loads what [`StorageEngine::apply`] of these edits will touch, and waits while too much is dirty.
+    async fn prepare(&self, edits: &[Edit]) -> Result<(), StorageError>;
+    /// `prepare` and `apply` until it is applied.
+    async fn commit(&self, info: CommitInfo, edits: &[Edit]) -> Result<Lsn, StorageError> {
+        loop {
+            match self.apply(info, edits)? {
+                Cached::Hit(lsn) => return Ok(lsn),
+                Cached::Miss => self.prepare(edits).await?,
+            }
+        }
+    }
+    /// Waits until the log is durable up to `lsn`. Group commit: one flush serves all who wait.
+    async fn flushed(&self, lsn: Lsn) -> Result<(), StorageError>;
+    /// The end of the log: what is applied so far.
+    fn applied(&self) -> Lsn;
+
+    /// Runs the store's own work (flushing the log, checkpoints) until [`StorageEngine::close`]; the owner spawns it once.
+    async fn background(&self) -> Result<(), StorageError>;
+    /// Flushes, checkpoints and ends the background work.
+    async fn close(&self) -> Result<(), StorageError>;
+
+    fn stats(&self) -> StorageStats;
+}
