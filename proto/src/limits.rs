@@ -41,3 +41,5 @@ pub const VIRTUAL_SHARDS_MAX: u32 = 64;
 const _: () = assert!(SHARDS_DEFAULT.is_power_of_two() && SHARDS_MAX.is_power_of_two());
 const _: () = assert!(QUERY_BYTES_MAX < QUERY_DRAIN_BYTES_MAX);
 const _: () = assert!(DOCUMENT_BYTES_MAX < QUERY_BYTES_MAX as usize, "a document fits in a query");
+/// Buckets of a duration histogram: powers of two of a microsecond up to half a minute.
+pub const DURATION_BUCKETS: usize = 26;

@@ -1,1 +1,20 @@
-//! placeholder
+//! ReQL: from a term tree to answers. Pure: no I/O, no async runtime, no clock, no randomness; storage is a stranger.
+//!
+//! The way of a query: [`check`] turns a raw [`Term`] into a tree of [`check::Node`]s (unknown terms, arity, options,
+//! variables: compile errors); [`exec::Execution`] drives the one evaluator over that tree. The evaluator is written as
+//! async functions that no runtime polls: their boxed futures are the explicit stack. [`exec::Execution::step`] polls
+//! them with a no-op waker until they are done, out of fuel or need an [`Op`] answered. So heavy pure work yields, a lambda
+//! may read tables, and nothing is written twice in a sync and an async colour.
+//!
+//! Two more doors lead to the same evaluator, for work that travels to the core that owns the rows: [`push::Pipeline`]
+//! (filter, map, … and a terminal over scanned rows) and [`write::RowWriter`] (what becomes of a row).
+//!
+//! [`Term`]: photondb_proto::term::Term
+//! [`Op`]: photondb_proto::op::Op
+
+#![forbid(unsafe_code)]
+
+pub mod failure;
+pub mod value;
+pub mod call;
+pub mod terms;

@@ -1,0 +1,132 @@
+//! The evaluated arguments of one term, as its evaluator sees them: typed access that blames the right place.
+//!
+//! Strict terms get their arguments evaluated left to right, with `args()` spliced in. An argument of the wrong
+//! type is blamed on the argument; any other [`Failure`] an evaluator returns is blamed on the term itself.
+
+use photondb_proto::datum::{Array, Datum, Object, Text};
+
+use crate::failure::{Failure, Outcome, Place};
+use crate::value::{Value, wrong_type};
+
+/// An evaluated argument and where it stands in the query.
+#[derive(Clone, Debug)]
+pub struct Argument {
+    pub value: Value,
+    pub place: Place,
+}
+
+/// Limits and constants of the running query that pure terms may need.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// `array_limit`: most elements of any array the query builds.
+    pub array_elements_max: usize,
+    /// `now()`: one moment for the whole query.
+    pub now_epoch_seconds: f64,
+}
+
+/// One call of a strict term.
+#[derive(Debug)]
+pub struct Call {
+    pub arguments: Vec<Argument>,
+    pub options: Vec<(&'static str, Argument)>,
+    pub limits: Limits,
+}
+
+impl Call {
+    pub fn count(&self) -> usize {
+        self.arguments.len()
+    }
+
+    /// The datum at `index` (which the arity promises); streams have been gathered into arrays, other things refused.
+    pub fn datum(&self, index: usize) -> Outcome<Datum> {
+        as_datum(&self.arguments[index])
+    }
+
+    pub fn data(&self) -> Outcome<Vec<Datum>> {
+        self.arguments.iter().map(as_datum).collect()
+    }
+
+    pub fn number(&self, index: usize) -> Outcome<f64> {
+        match self.datum(index)? {
+            Datum::Number(number) => Ok(number),
+            other => Err(self.wrong(index, "NUMBER", &other)),
+        }
+    }
+
+    /// A number without a fraction. Error text: `Number not an integer: 1.5`.
+    pub fn integer(&self, index: usize) -> Outcome<i64> {
+        let number = self.number(index)?;
+        integer(number).map_err(|failure| failure.at(&self.arguments[index].place))
+    }
+
+    pub fn string(&self, index: usize) -> Outcome<Text> {
+        match self.datum(index)? {
+            Datum::String(text) => Ok(text),
+            other => Err(self.wrong(index, "STRING", &other)),
+        }
+    }
+
+    pub fn array(&self, index: usize) -> Outcome<Array> {
+        match self.datum(index)? {
+            Datum::Array(array) => Ok(array),
+            other => Err(self.wrong(index, "ARRAY", &other)),
+        }
+    }
+
+    pub fn object(&self, index: usize) -> Outcome<Object> {
+        match self.datum(index)? {
+            Datum::Object(object) => Ok(object),
+            other => Err(self.wrong(index, "OBJECT", &other)),
+        }
+    }
+
+    pub fn boolean(&self, index: usize) -> Outcome<bool> {
+        Ok(self.datum(index)?.is_truthy())
+    }
+
+    pub fn option(&self, name: &str) -> Option<&Argument> {
+        self.options.iter().find(|(key, _)| *key == name).map(|(_, argument)| argument)
+    }
+
+    pub fn option_datum(&self, name: &str) -> Outcome<Option<Datum>> {
+        self.option(name).map(as_datum).transpose()
+    }
+
+    /// `Expected type X but found Y.`, blamed on the argument.
+    pub fn wrong(&self, index: usize, wanted: &str, found: &Datum) -> Failure {
+        wrong_type(wanted, found).at(&self.arguments[index].place)
+    }
+
+    /// An array result, refused when it is longer than `array_limit`.
+    pub fn array_result(&self, items: Vec<Datum>) -> Outcome<Datum> {
+        check_array_size(items.len(), &self.limits)?;
+        Ok(Datum::array(items))
+    }
+}
+
+/// Fails when an array of `count` elements would break `array_limit`.
+pub fn check_array_size(count: usize, limits: &Limits) -> Outcome<()> {
+    if count <= limits.array_elements_max {
+        return Ok(());
+    }
+    Err(Failure::limit(format!("Array over size limit `{}`.", limits.array_elements_max)))
+}
+
+/// A number without a fraction.
+pub fn integer(number: f64) -> Outcome<i64> {
+    if number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0 {
+        return Ok(number as i64);
+    }
+    let mut text = Vec::new();
+    photondb_proto::datum::json::write_number(number, &mut text);
+    Err(Failure::logic(format!("Number not an integer: {}", String::from_utf8_lossy(&text))))
+}
+
+fn as_datum(argument: &Argument) -> Outcome<Datum> {
+    match &argument.value {
+        Value::Datum(datum) => Ok(datum.clone()),
+        other => {
+            Err(Failure::logic(format!("Expected type DATUM but found {}.", other.kind_name())).at(&argument.place))
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! The table of ReQL terms: one [`TermDef`] each, in its family's file. Parser, arity and option checks, determinism,
+//! dispatch and the generated reference all read it.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use photondb_proto::datum::Datum;
+
+use crate::call::Call;
+use crate::failure::Outcome;
+
+/// Everything there is to know of a term.
+pub struct TermDef {
+    /// As messages and the reference write it, upper case: `UPCASE`.
+    pub name: &'static str,
+    pub number: u32,
+    pub arity: Arity,
+    /// Names of optional arguments, sorted.
+    pub options: &'static [&'static str],
+    pub determinism: Determinism,
+    pub eval: Eval,
+}
+
+/// How many arguments a term takes; the receiver counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arity {
+    pub min: u16,
+    /// `None`: any number.
+    pub max: Option<u16>,
+}
+
+impl Arity {
+    pub const fn exactly(count: u16) -> Arity {
+        Arity { min: count, max: Some(count) }
+    }
+    pub const fn between(min: u16, max: u16) -> Arity {
+        Arity { min, max: Some(max) }
+    }
+    pub const fn at_least(min: u16) -> Arity {
+        Arity { min, max: None }
+    }
+}
+
+/// Whether the same arguments always give the same value (census §6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Determinism {
+    Always,
+    /// `now`: one value per query.
+    PerQuery,
+    /// Geometry: the same on one machine.
+    PerServer,
+    Never,
+}
+
+/// How a term is evaluated.
+pub enum Eval {
+    /// A pure function of evaluated data. Streams among the arguments are gathered into arrays first.
+    Pure(fn(&Call) -> Outcome<Datum>),
+}
+
+/// What lazy evaluators return: a future that nobody but the evaluator polls.
+pub type Evaluation<'a, T> = Pin<Box<dyn Future<Output = Outcome<T>> + 'a>>;
