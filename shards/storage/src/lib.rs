@@ -5,5 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod blocking;
 pub mod disk;
 pub mod engine;
+pub mod memory;
