@@ -1,1 +1,35 @@
-//! x
+//! The simulated world: a disk in memory with faults, a clock that only the simulation moves, one thread, one seed.
+//!
+//! Always: everything that happens in a [`Simulation`] follows from its seed, so a failure is replayed by running that seed
+//! again. Stores run here unchanged, since they know the world only through the traits `Disk` and `Directory`.
+//! `PHOTONDB_SIM_SEED` makes the tests run one seed alone, `PHOTONDB_SIM_TRACE` prints every operation of the disk.
+
+#![forbid(unsafe_code)]
+
+pub mod disk;
+pub mod executor;
+mod image;
+pub mod random;
+
+pub use disk::{Operation, SimulatedDirectory, SimulatedDisk};
+pub use executor::Simulation;
+pub use random::Random;
+
+/// The seeds a test runs: `count` of them, or the one in `PHOTONDB_SIM_SEED`.
+pub fn seeds(count: u64) -> Vec<u64> {
+    match std::env::var("PHOTONDB_SIM_SEED") {
+        Ok(text) => vec![text.parse().expect("PHOTONDB_SIM_SEED is a whole number")],
+        Err(_) => (0..count).collect(),
+    }
+}
+
+/// Runs `test` for each seed of [`seeds`] and names the seed when one fails.
+pub fn for_seeds(count: u64, test: impl Fn(u64)) {
+    for seed in seeds(count) {
+        let run = std::panic::AssertUnwindSafe(|| test(seed));
+        if let Err(panic) = std::panic::catch_unwind(run) {
+            eprintln!("failed at seed {seed}; replay with PHOTONDB_SIM_SEED={seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
