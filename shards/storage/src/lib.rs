@@ -9,3 +9,5 @@ pub mod blocking;
 pub mod disk;
 pub mod engine;
 pub mod memory;
+#[cfg(any(test, feature = "suite"))]
+pub mod suite;

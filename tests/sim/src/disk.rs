@@ -13,9 +13,9 @@ use std::task::{Poll, Waker};
 
 use photondb_storage::disk::{BLOCK_BYTES, Directory, Disk, DiskError, OpenMode};
 
+use crate::Random;
 use crate::executor::Simulation;
 use crate::image::{Change, Image};
-use crate::random::Random;
 
 /// Once in so many operations one takes [`SLOW_TIMES`] as long as it might have.
 const SLOW_ONE_IN: u64 = 50;

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
-use crate::random::Random;
+use crate::Random;
 
 /// A run that takes more polls than this goes in circles.
 const POLLS_MAX: u64 = 20_000_000;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use photondb_storage::disk::BLOCK_BYTES;
 
-use crate::random::Random;
+use crate::Random;
 
 /// What a disk writes whole or not at all.
 pub(crate) const SECTOR_BYTES: usize = 512;

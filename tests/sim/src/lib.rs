@@ -9,11 +9,10 @@
 pub mod disk;
 pub mod executor;
 mod image;
-pub mod random;
 
 pub use disk::{Operation, SimulatedDirectory, SimulatedDisk};
 pub use executor::Simulation;
-pub use random::Random;
+pub use photondb_storage::suite::Random;
 
 /// The seeds a test runs: `count` of them, or the one in `PHOTONDB_SIM_SEED`.
 pub fn seeds(count: u64) -> Vec<u64> {
