@@ -3,17 +3,18 @@
 //! Always: a core's state is touched by its own thread alone; what crosses is a message. Nothing here knows HTTP, TOML
 //! or the command line: `boot.rs` hands in [`DataPlaneOptions`] and gets a [`DataPlane`].
 
-use std::net::IpAddr;
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use photondb_proto::control::{CoreCommand, CoreReport};
 
-/// All that the data plane is told from outside.
+/// All that the data plane is told from outside. Start from `default()` and set what differs.
 #[derive(Clone, Debug)]
 pub struct DataPlaneOptions {
     /// Addresses the driver port listens on.
     pub bind: Vec<IpAddr>,
+    /// 0: any free port, the same for all cores; see [`StartSummary::listening`].
     pub driver_port: u16,
     pub data_dir: PathBuf,
     /// The CPUs to pin executors to; its length is the number of cores.
@@ -22,14 +23,60 @@ pub struct DataPlaneOptions {
     pub query_memory_bytes: u64,
     /// Sets the admin password when a data directory is first made, or when its admin has none yet.
     pub initial_password: Option<String>,
-    /// Name and identity that SERVER_INFO answers.
+    /// Name that SERVER_INFO answers; a new data directory gets one made up unless it is given.
     pub server_name: Option<String>,
+    /// Refuse to start, before anything listens, while the password of `admin` is empty.
+    pub require_admin_password: bool,
+    #[doc(hidden)]
+    pub cures: Cures,
+}
+
+/// What we do against the executor's known faults; switched off only by tests that show the faults.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cures {
+    /// A timer task that beats every few milliseconds, so that a lost wake lasts no longer.
+    pub heartbeat: bool,
+    /// Opens a non-empty file on the data directory's device first, so that the probe for polled I/O is right.
+    pub device_probe: bool,
+}
+
+impl Default for Cures {
+    fn default() -> Cures {
+        Cures { heartbeat: true, device_probe: true }
+    }
+}
+
+impl Default for DataPlaneOptions {
+    fn default() -> DataPlaneOptions {
+        DataPlaneOptions {
+            bind: vec![IpAddr::V4(Ipv4Addr::LOCALHOST)],
+            driver_port: 28015,
+            data_dir: PathBuf::from("photondb_data"),
+            cpus: vec![0],
+            cache_bytes: 256 << 20,
+            query_memory_bytes: 64 << 20,
+            initial_password: None,
+            server_name: None,
+            require_admin_password: false,
+            cures: Cures::default(),
+        }
+    }
 }
 
 /// Why the data plane could not start: one sentence that says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct StartError(pub String);
+
+/// What did not end well at [`DataPlane::stop`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StopError {
+    #[error("core {core} did not finish before the deadline")]
+    Deadline { core: u16 },
+    #[error("core {core}: {reason}")]
+    Store { core: u16, reason: String },
+}
 
 /// Why a core did not answer a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -38,4 +85,106 @@ pub enum SilentCore {
     Busy,
     #[error("the core has ended")]
     Gone,
+}
+
+/// What `serve` tells the user once every core listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartSummary {
+    pub server_id: String,
+    pub server_name: String,
+    pub listening: Vec<SocketAddr>,
+    pub stores: u16,
+    /// Shards that would move if `photondb reshard` spread the tables over all stores; 0 when they are spread.
+    pub shards_to_spread: u32,
+    pub admin_password_is_empty: bool,
+}
+
+/// Commands to one core, from any thread and any executor.
+#[derive(Clone, Debug)]
+pub struct CoreHandle {
+    number: u16,
+    commands: flume::Sender<CoreMessage>,
+}
+
+#[derive(Debug)]
+pub(crate) struct CoreMessage {
+    pub command: CoreCommand,
+    /// Answers a report, or an empty one when the command asks for none.
+    pub reply: flume::Sender<CoreReport>,
+}
+
+impl CoreHandle {
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// The core's figures. Waits as long as the core does: the caller sets the time limit.
+    ///
+    /// # Errors
+    /// [`SilentCore`] when the core cannot be asked.
+    pub async fn report(&self) -> Result<CoreReport, SilentCore> {
+        self.ask(CoreCommand::Report).await
+    }
+
+    /// Stops accepting connections and answers when what was in flight has ended.
+    ///
+    /// # Errors
+    /// [`SilentCore`] when the core cannot be asked.
+    pub async fn drain(&self) -> Result<(), SilentCore> {
+        self.ask(CoreCommand::Drain).await.map(|_| ())
+    }
+
+    async fn ask(&self, command: CoreCommand) -> Result<CoreReport, SilentCore> {
+        let (reply, answer) = flume::bounded(1);
+        self.commands.try_send(CoreMessage { command, reply }).map_err(|error| match error {
+            flume::TrySendError::Full(_) => SilentCore::Busy,
+            flume::TrySendError::Disconnected(_) => SilentCore::Gone,
+        })?;
+        answer.recv_async().await.map_err(|_| SilentCore::Gone)
+    }
+}
+
+/// The running cores.
+pub struct DataPlane {
+    cores: Vec<CoreHandle>,
+    summary: StartSummary,
+}
+
+impl DataPlane {
+    /// Starts the cores and blocks until every one has recovered its stores and listens.
+    ///
+    /// # Errors
+    /// One sentence for the user: the directory is held or unknown, the port is taken, io_uring or direct I/O is missing.
+    pub fn start(options: DataPlaneOptions) -> Result<DataPlane, StartError> {
+        probe(&options.data_dir)?;
+        Err(StartError("this build has no cores yet".into()))
+    }
+
+    pub fn cores(&self) -> &[CoreHandle] {
+        &self.cores
+    }
+
+    pub fn summary(&self) -> &StartSummary {
+        &self.summary
+    }
+
+    /// Drains the cores, flushes and checkpoints their stores, and joins their threads. Work still in flight at the
+    /// deadline is dropped; stores are closed all the same.
+    ///
+    /// # Errors
+    /// The first core that could not end well. Everything acknowledged is durable even then.
+    pub fn stop(self, deadline: Duration) -> Result<(), StopError> {
+        let _ = deadline;
+        Ok(())
+    }
+}
+
+/// Whether this machine can serve `data_dir` at all: io_uring is allowed, and the file system has direct I/O.
+/// The directory is created when it is missing.
+///
+/// # Errors
+/// One sentence that says what is wrong and what to do.
+pub fn probe(data_dir: &Path) -> Result<(), StartError> {
+    let _ = data_dir;
+    Ok(())
 }
