@@ -7,6 +7,7 @@
 
 pub mod document;
 pub mod json;
+pub mod json_parse;
 pub mod key;
 pub mod pseudo;
 
