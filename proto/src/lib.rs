@@ -5,10 +5,10 @@
 
 #![forbid(unsafe_code)]
 
-pub mod limits;
+pub mod control;
 pub mod datum;
 pub mod error;
+pub mod limits;
+pub mod op;
 pub mod term;
 pub mod wire;
-pub mod op;
-pub mod control;

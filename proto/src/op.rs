@@ -51,10 +51,19 @@ impl fmt::Debug for DatabaseId {
 #[derive(Clone, Debug)]
 pub enum Op {
     Catalog(CatalogOp),
-    Read { table: TableId, read: TableRead, mode: ReadMode },
-    Write { table: TableId, write: TableWrite },
+    Read {
+        table: TableId,
+        read: TableRead,
+        mode: ReadMode,
+    },
+    Write {
+        table: TableId,
+        write: TableWrite,
+    },
     /// Random bytes for `uuid`, generated keys, `random`, `sample`: evaluation has no randomness of its own.
-    Random { bytes: u32 },
+    Random {
+        bytes: u32,
+    },
 }
 
 /// The answer to an [`Op`] of the same name.
@@ -257,26 +266,59 @@ pub enum RowChange {
 #[derive(Clone, Debug)]
 pub enum CatalogOp {
     /// → [`CatalogReply::Table`]; fails with `Table `d.t` does not exist.` or `Database `d` does not exist.`
-    Table { database: String, table: String },
+    Table {
+        database: String,
+        table: String,
+    },
     /// → [`CatalogReply::Database`]
-    Database { name: String },
+    Database {
+        name: String,
+    },
     /// → [`CatalogReply::Names`], sorted
     DatabaseList,
-    DatabaseCreate { name: String },
-    DatabaseDrop { name: String },
-    TableList { database: String },
-    TableCreate { database: String, name: String, options: TableOptions },
-    TableDrop { database: String, name: String },
+    DatabaseCreate {
+        name: String,
+    },
+    DatabaseDrop {
+        name: String,
+    },
+    TableList {
+        database: String,
+    },
+    TableCreate {
+        database: String,
+        name: String,
+        options: TableOptions,
+    },
+    TableDrop {
+        database: String,
+        name: String,
+    },
     /// The row of `table_config` → [`CatalogReply::Value`]
-    TableConfig { table: TableId },
+    TableConfig {
+        table: TableId,
+    },
     /// The row of `db_config`
-    DatabaseConfig { database: DatabaseId },
-    TableStatus { table: TableId },
+    DatabaseConfig {
+        database: DatabaseId,
+    },
+    TableStatus {
+        table: TableId,
+    },
     /// Writes of `config().update(…)`: the new row, an encoded object. → [`CatalogReply::Value`] with the new row
-    TableConfigure { table: TableId, row: Document },
-    DatabaseConfigure { database: DatabaseId, row: Document },
+    TableConfigure {
+        table: TableId,
+        row: Document,
+    },
+    DatabaseConfigure {
+        database: DatabaseId,
+        row: Document,
+    },
     /// Tables of a database, or one, are ready → [`CatalogReply::Value`] `{ready: n}`
-    Wait { database: String, table: Option<String> },
+    Wait {
+        database: String,
+        table: Option<String>,
+    },
 }
 
 #[derive(Clone, Debug, Default)]

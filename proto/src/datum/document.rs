@@ -220,7 +220,9 @@ fn skip(bytes: &[u8], at: usize) -> usize {
             start + length as usize
         }
         TIME => at + 11,
-        ARRAY | OBJECT => at + 5 + u32::from_le_bytes(bytes[at + 1..at + 5].try_into().expect(BROKEN)) as usize,
+        ARRAY | OBJECT => {
+            at + 5 + u32::from_le_bytes(bytes[at + 1..at + 5].try_into().expect(BROKEN)) as usize
+        }
         tag => unreachable!("{BROKEN}: tag {tag}"),
     }
 }

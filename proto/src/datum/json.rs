@@ -77,7 +77,8 @@ fn shortest_digits(number: f64) -> (Vec<u8>, i32) {
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let mut exponent = exponent - i32::try_from(fraction.len()).expect("few digits");
-    let mut digits: Vec<u8> = whole.bytes().chain(fraction.bytes()).skip_while(|digit| *digit == b'0').collect();
+    let mut digits: Vec<u8> =
+        whole.bytes().chain(fraction.bytes()).skip_while(|digit| *digit == b'0').collect();
     while digits.len() > 1 && digits.last() == Some(&b'0') {
         digits.pop();
         exponent += 1;
@@ -183,8 +184,11 @@ pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
 /// Binary data as its pseudotype's `data` shows it.
 pub fn binary_text(bytes: &[u8]) -> String {
     let encoded = BASE64.encode(bytes);
-    let lines: Vec<&str> =
-        encoded.as_bytes().chunks(BASE64_LINE).map(|line| std::str::from_utf8(line).expect("ASCII")).collect();
+    let lines: Vec<&str> = encoded
+        .as_bytes()
+        .chunks(BASE64_LINE)
+        .map(|line| std::str::from_utf8(line).expect("ASCII"))
+        .collect();
     lines.join("\r\n")
 }
 
@@ -295,7 +299,11 @@ mod tests {
         let mut out = Vec::new();
         write_number(number, &mut out);
         assert_eq!(String::from_utf8_lossy(&out), want);
-        assert_eq!(want.parse::<f64>().expect("a number").to_bits(), number.to_bits(), "{want} reads back the same");
+        assert_eq!(
+            want.parse::<f64>().expect("a number").to_bits(),
+            number.to_bits(),
+            "{want} reads back the same"
+        );
     }
 
     #[test]
@@ -324,7 +332,10 @@ mod tests {
 
     #[test]
     fn pretty_print_indents_by_tabs() {
-        let value = Datum::object([("a", Datum::array(vec![1.0.into(), Datum::array(vec![])])), ("b", Datum::object([]))]);
+        let value = Datum::object([
+            ("a", Datum::array(vec![1.0.into(), Datum::array(vec![])])),
+            ("b", Datum::object([])),
+        ]);
         assert_eq!(to_pretty_string(&value), "{\n\t\"a\": [\n\t\t1,\n\t\t[]\n\t],\n\t\"b\": {}\n}");
         assert_eq!(to_string(&value), r#"{"a":[1,[]],"b":{}}"#);
     }

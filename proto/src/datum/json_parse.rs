@@ -281,7 +281,8 @@ mod tests {
 
     #[track_caller]
     fn check(text: &str, want: Result<&str, &str>) {
-        let found = parse(&Text::new(text)).map(|datum| json::to_string(&datum)).map_err(|error| error.message);
+        let found =
+            parse(&Text::new(text)).map(|datum| json::to_string(&datum)).map_err(|error| error.message);
         assert_eq!(found.as_deref().map_err(String::as_str), want);
     }
 

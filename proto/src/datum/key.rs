@@ -44,7 +44,10 @@ pub fn primary(datum: &Datum) -> Result<Key, QueryError> {
     check_strings(datum)?;
     if text_length(datum) > limits::PRIMARY_KEY_CHARACTERS_MAX {
         let printed = json::to_pretty_string(datum);
-        let text = format!("Primary key too long (max {} characters): {printed}", limits::PRIMARY_KEY_CHARACTERS_MAX);
+        let text = format!(
+            "Primary key too long (max {} characters): {printed}",
+            limits::PRIMARY_KEY_CHARACTERS_MAX
+        );
         return Err(QueryError::new(ErrorKind::QueryLogic, text));
     }
     let mut key = Key::with_capacity(16);
@@ -93,7 +96,8 @@ fn check_strings(datum: &Datum) -> Result<(), QueryError> {
             Some(offset) => {
                 let shown: String = text.chars().take(20).collect();
                 let shown = json::to_string(&Datum::string(&shown));
-                let text = format!("String {shown} (truncated) contains NULL byte at offset {offset} in index key.");
+                let text =
+                    format!("String {shown} (truncated) contains NULL byte at offset {offset} in index key.");
                 Err(QueryError::new(ErrorKind::QueryLogic, text))
             }
         },
@@ -123,7 +127,9 @@ fn text_length(datum: &Datum) -> usize {
         Datum::Bool(_) => 2,
         Datum::Array(array) => 1 + array.iter().map(|item| text_length(&item) + 1).sum::<usize>(),
         Datum::Time(time) => "PTIME:".len() + number(time.epoch_seconds),
-        Datum::Binary(bytes) => "PBINARY:".len() + bytes.len() + bytes.iter().filter(|byte| **byte < 2).count(),
+        Datum::Binary(bytes) => {
+            "PBINARY:".len() + bytes.len() + bytes.iter().filter(|byte| **byte < 2).count()
+        }
         Datum::MinVal | Datum::MaxVal | Datum::Null | Datum::Object(_) => 1,
     }
 }
@@ -309,7 +315,10 @@ mod tests {
             "Primary keys must be either a number, string, bool, pseudotype or array (got type NULL):\nnull"
         );
         assert_eq!(primary(&Datum::Null).unwrap_err().kind, ErrorKind::NonExistence);
-        assert!(message(&Datum::string(&"x".repeat(127))).starts_with("Primary key too long (max 127 characters): \"x"));
+        assert!(
+            message(&Datum::string(&"x".repeat(127)))
+                .starts_with("Primary key too long (max 127 characters): \"x")
+        );
         assert!(primary(&Datum::string(&"x".repeat(126))).is_ok());
         assert_eq!(
             message(&Datum::string("a\0b")),

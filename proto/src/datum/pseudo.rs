@@ -56,12 +56,16 @@ fn time(object: &Object) -> Result<Datum, QueryError> {
             }
             ("timezone", Datum::String(text)) => {
                 let minutes = parse_zone(text);
-                zone = Some(minutes.ok_or_else(|| broken(format!("invalid timezone string `{}`", text.as_str())))?);
+                zone = Some(
+                    minutes.ok_or_else(|| broken(format!("invalid timezone string `{}`", text.as_str())))?,
+                );
             }
             ("timezone", other) => {
                 let printed = json::to_message_string(other);
                 let type_name = other.type_name();
-                return Err(broken(format!("field `timezone` must be a string (got `{printed}` of type {type_name})")));
+                return Err(broken(format!(
+                    "field `timezone` must be a string (got `{printed}` of type {type_name})"
+                )));
             }
             (unknown, _) => return Err(broken(format!("unrecognized field `{unknown}`"))),
         }
@@ -92,7 +96,9 @@ pub fn parse_zone(text: &str) -> Option<i16> {
         _ => return None,
     };
     let number = |pair: [u8; 2]| {
-        pair.iter().all(u8::is_ascii_digit).then(|| i16::from(pair[0] - b'0') * 10 + i16::from(pair[1] - b'0'))
+        pair.iter()
+            .all(u8::is_ascii_digit)
+            .then(|| i16::from(pair[0] - b'0') * 10 + i16::from(pair[1] - b'0'))
     };
     let (hours, minutes) = (number(hours)?, number(minutes)?);
     if hours > 24 || minutes > 59 || (sign < 0 && hours == 0 && minutes == 0) {
@@ -107,8 +113,12 @@ fn binary(object: &Object) -> Result<Datum, QueryError> {
         match (key.as_str(), value) {
             (TYPE_KEY, _) => {}
             ("data", Datum::String(text)) => data = Some(text),
-            ("data", other) => return Err(logic(format!("Expected type STRING but found {}.", other.type_name()))),
-            (unknown, _) => return Err(logic(format!("Invalid binary pseudotype: illegal `{unknown}` key."))),
+            ("data", other) => {
+                return Err(logic(format!("Expected type STRING but found {}.", other.type_name())));
+            }
+            (unknown, _) => {
+                return Err(logic(format!("Invalid binary pseudotype: illegal `{unknown}` key.")));
+            }
         }
     }
     let data = data.ok_or_else(|| logic("Invalid binary pseudotype: lacking `data` key.".to_owned()))?;
@@ -198,8 +208,14 @@ mod tests {
         check([tag(), data("YR==")], Ok(r#"{"$reql_type$":"BINARY","data":"YQ=="}"#));
         check([tag()], Err("Invalid binary pseudotype: lacking `data` key."));
         check([tag(), data("a?")], Err("Invalid base64 character found: '?'."));
-        check([tag(), data("a")], Err("Invalid base64 length: 1 character remaining, cannot decode a full byte."));
-        check([tag(), data("YQ==YQ==")], Err("Invalid base64 format, data found after padding character '='."));
+        check(
+            [tag(), data("a")],
+            Err("Invalid base64 length: 1 character remaining, cannot decode a full byte."),
+        );
+        check(
+            [tag(), data("YQ==YQ==")],
+            Err("Invalid base64 format, data found after padding character '='."),
+        );
         check([tag(), data(""), ("x", 1.0.into())], Err("Invalid binary pseudotype: illegal `x` key."));
     }
 

@@ -45,7 +45,12 @@ pub struct ClientHandshake {
 
 impl ClientHandshake {
     /// Writes the first messages to `out`. `nonce` is random.
-    pub fn new(user: &str, password: &str, nonce: [u8; scram::NONCE_BYTES], out: &mut Vec<u8>) -> ClientHandshake {
+    pub fn new(
+        user: &str,
+        password: &str,
+        nonce: [u8; scram::NONCE_BYTES],
+        out: &mut Vec<u8>,
+    ) -> ClientHandshake {
         let nonce = scram::to_base64(&nonce);
         let first_bare = format!("n={},r={nonce}", scram::escape_user(user));
         out.extend_from_slice(&MAGIC_V1_0.to_le_bytes());
@@ -78,7 +83,10 @@ impl ClientHandshake {
             })?;
             if message["success"] != Value::Bool(true) {
                 let text = message["error"].as_str().unwrap_or("the server refused the handshake");
-                return Err(HandshakeError { message: text.to_owned(), code: message["error_code"].as_u64() });
+                return Err(HandshakeError {
+                    message: text.to_owned(),
+                    code: message["error_code"].as_u64(),
+                });
             }
             match std::mem::replace(&mut self.state, State::Over) {
                 State::Greeting => self.state = State::ServerFirst,
@@ -86,11 +94,15 @@ impl ClientHandshake {
                 State::ServerFinal { signature } => {
                     let shown = scram::attribute(authentication(&message)?, 'v').and_then(scram::from_base64);
                     if shown.as_deref() != Some(&signature) {
-                        return Err(HandshakeError::new("the server does not know the password either: is it the right one?"));
+                        return Err(HandshakeError::new(
+                            "the server does not know the password either: is it the right one?",
+                        ));
                     }
                     return Ok(ClientProgress::Done);
                 }
-                State::Over => return Err(HandshakeError::new("the server goes on after the end of the handshake")),
+                State::Over => {
+                    return Err(HandshakeError::new("the server goes on after the end of the handshake"));
+                }
             }
         }
         Ok(ClientProgress::NeedBytes)
@@ -100,7 +112,8 @@ impl ClientHandshake {
         let broken = || HandshakeError::new("the server's authentication message is broken");
         let nonce = scram::attribute(server_first, 'r').ok_or_else(broken)?;
         let salt = scram::attribute(server_first, 's').and_then(scram::from_base64).ok_or_else(broken)?;
-        let iterations = scram::attribute(server_first, 'i').and_then(|text| text.parse().ok()).ok_or_else(broken)?;
+        let iterations =
+            scram::attribute(server_first, 'i').and_then(|text| text.parse().ok()).ok_or_else(broken)?;
         if !nonce.starts_with(&self.nonce) {
             return Err(HandshakeError::new("the server answered with another nonce than ours"));
         }
@@ -115,7 +128,9 @@ impl ClientHandshake {
 }
 
 fn authentication(message: &Value) -> Result<&str, HandshakeError> {
-    message["authentication"].as_str().ok_or_else(|| HandshakeError::new("the server sent no `authentication`"))
+    message["authentication"]
+        .as_str()
+        .ok_or_else(|| HandshakeError::new("the server sent no `authentication`"))
 }
 
 fn write_json(value: &Value, out: &mut Vec<u8>) {

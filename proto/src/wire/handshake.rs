@@ -117,7 +117,9 @@ impl Handshake {
         };
         let (salt, iterations) = match &credential {
             Some(credential) => (credential.salt, credential.iterations),
-            None => (scram::fabricated_salt(&self.secrets.salt_secret, &first.user), scram::ITERATIONS_DEFAULT),
+            None => {
+                (scram::fabricated_salt(&self.secrets.salt_secret, &first.user), scram::ITERATIONS_DEFAULT)
+            }
         };
         let nonce = format!("{}{}", first.nonce, scram::to_base64(&self.secrets.nonce));
         let message = format!("r={nonce},s={},i={iterations}", scram::to_base64(&salt));
@@ -183,7 +185,9 @@ impl Handshake {
                 self.state = State::First;
             }
             MAGIC_V0_1 | MAGIC_V0_2 => {
-                return Some(self.fail_with_text("ERROR: The PROTOBUF client protocol is no longer supported\n", out));
+                return Some(
+                    self.fail_with_text("ERROR: The PROTOBUF client protocol is no longer supported\n", out),
+                );
             }
             _ => {
                 let text = "ERROR: Received an unsupported protocol version. This port is for RethinkDB queries. \
@@ -222,7 +226,9 @@ impl Handshake {
                 self.state = State::Over;
                 Progress::Done { protocol, user: "admin".to_owned() }
             }
-            MAGIC_PROTOBUF => self.fail_with_text("ERROR: The PROTOBUF client protocol is no longer supported\n", out),
+            MAGIC_PROTOBUF => {
+                self.fail_with_text("ERROR: The PROTOBUF client protocol is no longer supported\n", out)
+            }
             // RethinkDB prints the number as a signed one.
             unknown => {
                 let text = format!("ERROR: Unrecognized protocol specified: '{}'\n", unknown as i32);
@@ -286,7 +292,10 @@ fn parse_object(message: &[u8]) -> Result<serde_json::Map<String, Value>, Refusa
 }
 
 fn authentication(object: &serde_json::Map<String, Value>) -> Result<&str, Refusal> {
-    object.get("authentication").and_then(Value::as_str).ok_or(Refusal("Expected a string for `authentication`.", 5))
+    object
+        .get("authentication")
+        .and_then(Value::as_str)
+        .ok_or(Refusal("Expected a string for `authentication`.", 5))
 }
 
 /// `{protocol_version, authentication_method, authentication: "n,,n=<user>,r=<nonce>"}`
@@ -342,7 +351,8 @@ fn final_message(message: &[u8], exchange: &Exchange) -> Result<String, Refusal>
     let proof = scram::from_base64(proof).ok_or_else(invalid)?;
     let Some(credential) = &exchange.credential else { return Err(Refusal("Unknown user", 17)) };
     let auth_message = format!("{},{without_proof}", exchange.messages);
-    let signature = credential.check_proof(&proof, auth_message.as_bytes()).ok_or(Refusal("Wrong password", 12))?;
+    let signature =
+        credential.check_proof(&proof, auth_message.as_bytes()).ok_or(Refusal("Wrong password", 12))?;
     Ok(format!("v={}", scram::to_base64(&signature)))
 }
 
@@ -351,7 +361,8 @@ mod tests {
     use super::*;
     use crate::wire::client::{ClientHandshake, ClientProgress};
 
-    const SECRETS: HandshakeSecrets = HandshakeSecrets { nonce: [9; scram::NONCE_BYTES], salt_secret: [1; 16] };
+    const SECRETS: HandshakeSecrets =
+        HandshakeSecrets { nonce: [9; scram::NONCE_BYTES], salt_secret: [1; 16] };
 
     fn credential(password: &str) -> Credential {
         Credential::derive(password.as_bytes(), [3; scram::SALT_BYTES], 2)
@@ -372,7 +383,12 @@ mod tests {
         (out, progress)
     }
 
-    fn answer(handshake: &mut Handshake, mut progress: Progress, admin: &Credential, out: &mut Vec<u8>) -> Progress {
+    fn answer(
+        handshake: &mut Handshake,
+        mut progress: Progress,
+        admin: &Credential,
+        out: &mut Vec<u8>,
+    ) -> Progress {
         loop {
             progress = match progress {
                 Progress::NeedCredential { user } => {
@@ -406,7 +422,10 @@ mod tests {
         check(&v0(MAGIC_V0_3, "secret", MAGIC_JSON), "SUCCESS\0");
         check(&v0(MAGIC_V0_4, "", MAGIC_JSON), "ERROR: Incorrect authorization key.\n\0");
         check(&v0(MAGIC_V0_4, "secret", 5), "ERROR: Unrecognized protocol specified: '5'\n\0");
-        check(&v0(MAGIC_V0_4, &"x".repeat(2049), 5), "ERROR: Client provided an authorization key that is too long.\n\0");
+        check(
+            &v0(MAGIC_V0_4, &"x".repeat(2049), 5),
+            "ERROR: Client provided an authorization key that is too long.\n\0",
+        );
         let unsupported = "ERROR: Received an unsupported protocol version. This port is for RethinkDB queries. \
                            Does your client driver version not match the server?\n\0";
         check(b"GET / HTTP/1.1\r\n\r\n", unsupported);
@@ -424,7 +443,11 @@ mod tests {
         let (out, progress) = run(&v1(message), 4096, &credential("secret"));
         let last = out.split(|byte| *byte == 0).nth(1).expect("two messages");
         let last: Value = serde_json::from_slice(last).expect("JSON");
-        assert_eq!((last["error_code"].as_u64(), progress), (Some(code.into()), Progress::Failed), "{message}");
+        assert_eq!(
+            (last["error_code"].as_u64(), progress),
+            (Some(code.into()), Progress::Failed),
+            "{message}"
+        );
     }
 
     #[test]

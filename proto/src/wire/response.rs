@@ -50,7 +50,14 @@ pub fn end(start: usize, out: &mut Vec<u8>) {
 }
 
 /// A successful answer. `items` is comma-joined JSON; `profile` is JSON.
-pub fn answer(token: i64, kind: AnswerKind, items: &[u8], notes: &[u8], profile: Option<&[u8]>, out: &mut Vec<u8>) {
+pub fn answer(
+    token: i64,
+    kind: AnswerKind,
+    items: &[u8],
+    notes: &[u8],
+    profile: Option<&[u8]>,
+    out: &mut Vec<u8>,
+) {
     let start = begin(token, out);
     out.extend_from_slice(b"{\"t\":");
     out.push(b'0' + kind.number());
