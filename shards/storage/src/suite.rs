@@ -27,23 +27,23 @@ pub struct Behaviour<H> {
 
 /// All behaviours, for hosts of one kind. Each wants a host with an empty store.
 pub fn behaviours<H: Host>() -> Vec<Behaviour<H>> {
-    let rows: [(&'static str, fn(&mut H)); 14] = [
-        ("what is put is read back until it is deleted", puts_and_deletes),
-        ("values of every size come back whole", values_of_every_size),
-        ("a range runs both ways between any bounds", ranges_both_ways),
-        ("a range stops at rows and bytes and goes on behind the last key", ranges_in_portions),
-        ("counts and n-th entries agree with the range", counts_and_nth),
-        ("a batch over several trees applies in its order", batches_over_trees),
-        ("a batch with an unknown tree changes nothing", failed_batches),
-        ("trees are created, named, dropped and made anew", trees_come_and_go),
-        ("a dropped tree's space serves the next", drops_of_many),
-        ("what was committed is there after reopening", reopening),
-        ("a bulk build fills a tree that then lives as others do", bulk_builds),
-        ("a tree filled, emptied and filled again is whole", filled_and_emptied),
-        ("positions of the log rise with every batch", positions_rise),
-        ("random work gives what a map gives", random_work),
-    ];
-    rows.into_iter().map(|(claim, check)| Behaviour { claim, check }).collect()
+    let row = |claim, check| Behaviour { claim, check };
+    vec![
+        row("what is put is read back until it is deleted", puts_and_deletes),
+        row("values of every size come back whole", values_of_every_size),
+        row("a range runs both ways between any bounds", ranges_both_ways),
+        row("a range stops at rows and bytes and goes on behind the last key", ranges_in_portions),
+        row("counts and n-th entries agree with the range", counts_and_nth),
+        row("a batch over several trees applies in its order", batches_over_trees),
+        row("a batch with an unknown tree changes nothing", failed_batches),
+        row("trees are created, named, dropped and made anew", trees_come_and_go),
+        row("a dropped tree's space serves the next", drops_of_many),
+        row("what was committed is there after reopening", reopening),
+        row("a bulk build fills a tree that then lives as others do", bulk_builds),
+        row("a tree filled, emptied and filled again is whole", filled_and_emptied),
+        row("positions of the log rise with every batch", positions_rise),
+        row("random work gives what a map gives", random_work),
+    ]
 }
 
 /// Runs every behaviour, each on a host that `make` gives, and says which claim it is at.
@@ -262,8 +262,19 @@ fn bounds_around(keys: &[Vec<u8>]) -> Vec<Bound<Vec<u8>>> {
     bounds
 }
 
+fn model_range(model: &BTreeMap<Vec<u8>, Vec<u8>>, range: &Range, direction: Direction) -> Rows {
+    model_range_of(model, range, direction)
+        .into_iter()
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
 /// What a range of a map gives, an inverted one being empty.
-pub fn model_range(model: &BTreeMap<Vec<u8>, Vec<u8>>, range: &Range, direction: Direction) -> Rows {
+pub fn model_range_of<'a, V>(
+    model: &'a BTreeMap<Vec<u8>, V>,
+    range: &Range,
+    direction: Direction,
+) -> Vec<(&'a Vec<u8>, &'a V)> {
     let inside = |key: &Vec<u8>| {
         let after_start = match &range.start {
             Bound::Included(start) => key >= start,
@@ -277,11 +288,7 @@ pub fn model_range(model: &BTreeMap<Vec<u8>, Vec<u8>>, range: &Range, direction:
         };
         after_start && before_end
     };
-    let mut rows: Rows = model
-        .iter()
-        .filter(|(key, _)| inside(key))
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect();
+    let mut rows: Vec<_> = model.iter().filter(|(key, _)| inside(key)).collect();
     if direction == Direction::Backward {
         rows.reverse();
     }

@@ -8,7 +8,12 @@
 
 pub mod disk;
 pub mod executor;
+pub mod history;
 mod image;
+#[cfg(test)]
+mod journal;
+pub mod life;
+pub mod workload;
 
 pub use disk::{Operation, SimulatedDirectory, SimulatedDisk};
 pub use executor::Simulation;
