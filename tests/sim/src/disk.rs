@@ -99,6 +99,7 @@ struct Pending {
 struct Failure {
     operation: Operation,
     file_prefix: String,
+    skipped: u64,
     times: u64,
 }
 
@@ -170,9 +171,11 @@ impl SimulatedDirectory {
         self.0.contents.borrow().used_bytes()
     }
 
-    /// The next `times` operations of that kind fail on files whose name begins so. A failed sync loses what it should have kept.
-    pub fn fail(&self, operation: Operation, file_prefix: &str, times: u64) {
-        self.0.failures.borrow_mut().push(Failure { operation, file_prefix: file_prefix.to_owned(), times });
+    /// After `skipped` more operations of that kind on files whose name begins so, the next `times` fail. A failed sync
+    /// loses some of what it should have kept.
+    pub fn fail(&self, operation: Operation, file_prefix: &str, skipped: u64, times: u64) {
+        let failure = Failure { operation, file_prefix: file_prefix.to_owned(), skipped, times };
+        self.0.failures.borrow_mut().push(failure);
     }
 
     /// Lets every operation succeed again.
@@ -225,10 +228,18 @@ impl SimulatedDirectory {
 
     fn fails(&self, operation: Operation, name: &str) -> bool {
         let mut failures = self.0.failures.borrow_mut();
-        let found = failures.iter_mut().find(|failure| {
-            failure.times > 0 && failure.operation == operation && name.starts_with(&failure.file_prefix)
-        });
-        found.map(|failure| failure.times -= 1).is_some()
+        let of_this =
+            |failure: &&mut Failure| failure.operation == operation && name.starts_with(&failure.file_prefix);
+        let mut fails = false;
+        for failure in failures.iter_mut().filter(of_this) {
+            if failure.skipped > 0 {
+                failure.skipped -= 1;
+            } else if failure.times > 0 {
+                failure.times -= 1;
+                fails = true;
+            }
+        }
+        fails
     }
 
     /// Completes `event` after a delay, whether or not the future that waits for it is still there.
@@ -702,7 +713,7 @@ mod tests {
         let directory = SimulatedDirectory::new(&simulation);
         simulation.run(async {
             let disk = made(&directory, "wal-1").await;
-            directory.fail(Operation::Sync, "wal", 1);
+            directory.fail(Operation::Sync, "wal", 0, 1);
             disk.write(0, vec![1; 4096]).await.unwrap();
             assert!(matches!(disk.sync().await, Err(DiskError::Io { operation: "sync", .. })));
             disk.sync().await.unwrap();

@@ -150,7 +150,7 @@ impl Simulation {
 
     /// Has `event` happen after `delay_us`, unless the world stops before.
     pub(crate) fn after_us(&self, delay_us: u64, event: impl FnOnce() + 'static) {
-        let at = (self.now_us() + delay_us, self.next_number());
+        let at = (self.now_us().saturating_add(delay_us), self.next_number());
         self.0.events.borrow_mut().insert(at, Box::new(event));
     }
 
