@@ -30,7 +30,7 @@ struct Journal(Flaw);
 impl Backend for Journal {
     type Engine = JournalEngine;
 
-    async fn open(&self, directory: SimulatedDirectory) -> Result<JournalEngine, StorageError> {
+    async fn open(&self, directory: SimulatedDirectory, _cache_bytes: u64) -> Result<JournalEngine, StorageError> {
         let file = directory.open("journal", OpenMode::Create).await?;
         if self.0 != Flaw::NeverSyncsTheDirectory {
             directory.sync().await?;

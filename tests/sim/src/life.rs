@@ -14,8 +14,11 @@ use crate::{SimulatedDirectory, Simulation};
 pub trait Backend: Clone {
     type Engine: StorageEngine + 'static;
 
-    async fn open(&self, directory: SimulatedDirectory) -> Result<Self::Engine, StorageError>;
+    async fn open(&self, directory: SimulatedDirectory, cache_bytes: u64) -> Result<Self::Engine, StorageError>;
 }
+
+/// Small, so that a short workload does not stay within the cache.
+const CACHE_BYTES: u64 = 1 << 20;
 
 pub struct Life<B> {
     pub backend: B,
@@ -62,7 +65,7 @@ impl<B: Backend> Life<B> {
 
     /// Opens the store and starts its background work; to be called within a run of the simulation.
     pub async fn open(&self) -> Result<Rc<B::Engine>, StorageError> {
-        let engine = Rc::new(self.backend.open(self.directory.clone()).await?);
+        let engine = Rc::new(self.backend.open(self.directory.clone(), CACHE_BYTES).await?);
         let (background, seed) = (engine.clone(), self.simulation.seed());
         self.simulation.spawn(async move {
             if let Err(error) = background.background().await {
