@@ -109,24 +109,68 @@ pub fn check_array_size(count: usize, limits: &Limits) -> Outcome<()> {
     if count <= limits.array_elements_max {
         return Ok(());
     }
-    Err(Failure::limit(format!("Array over size limit `{}`.", limits.array_elements_max)))
+    Err(Failure::limit(format!(
+        "Array over size limit `{}`.  To raise the number of allowed elements, modify the `array_limit` option to `.run` \
+         (not available in the Data Explorer), or use an index.",
+        limits.array_elements_max
+    )))
 }
+
+/// 2^53: beyond it a double skips integers.
+pub const INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// A number without a fraction.
 pub fn integer(number: f64) -> Outcome<i64> {
-    if number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0 {
+    if number.fract() == 0.0 && number.abs() <= INTEGER_MAX {
         return Ok(number as i64);
     }
-    let mut text = Vec::new();
-    photondb_proto::datum::json::write_number(number, &mut text);
-    Err(Failure::logic(format!("Number not an integer: {}", String::from_utf8_lossy(&text))))
+    let beyond = match number {
+        number if number < -INTEGER_MAX => " (<-2^53)",
+        number if number > INTEGER_MAX => " (>2^53)",
+        _ => "",
+    };
+    Err(Failure::logic(format!("Number not an integer{beyond}: {}", exact_number(number))))
+}
+
+/// A number as C's `%.20g` prints it, which is how RethinkDB's messages show doubles.
+pub fn exact_number(number: f64) -> String {
+    if !number.is_finite() {
+        return if number.is_nan() {
+            "nan"
+        } else if number > 0.0 {
+            "inf"
+        } else {
+            "-inf"
+        }
+        .into();
+    }
+    let scientific = format!("{number:.19e}");
+    let (digits, exponent) = scientific.split_once('e').expect("scientific notation has an exponent");
+    let exponent: i32 = exponent.parse().expect("an exponent is a number");
+    if !(-4..20).contains(&exponent) {
+        let sign = if exponent < 0 { '-' } else { '+' };
+        return format!("{}e{sign}{:02}", without_trailing_zeros(digits), exponent.abs());
+    }
+    let decimals = usize::try_from(19 - exponent).expect("the exponent is below 20");
+    without_trailing_zeros(&format!("{number:.decimals$}")).into()
+}
+
+fn without_trailing_zeros(digits: &str) -> &str {
+    if digits.contains('.') { digits.trim_end_matches('0').trim_end_matches('.') } else { digits }
+}
+
+/// A result of arithmetic, refused when it is not finite.
+pub fn finite(number: f64) -> Outcome<Datum> {
+    if number.is_finite() {
+        return Ok(Datum::Number(number));
+    }
+    Err(Failure::logic(format!("Non-finite number: {}", exact_number(number))))
 }
 
 fn as_datum(argument: &Argument) -> Outcome<Datum> {
     match &argument.value {
         Value::Datum(datum) => Ok(datum.clone()),
-        other => {
-            Err(Failure::logic(format!("Expected type DATUM but found {}.", other.kind_name())).at(&argument.place))
-        }
+        other => Err(Failure::logic(format!("Expected type DATUM but found {}.", other.kind_name()))
+            .at(&argument.place)),
     }
 }

@@ -1,6 +1,13 @@
 //! The table of ReQL terms: one [`TermDef`] each, in its family's file. Parser, arity and option checks, determinism,
 //! dispatch and the generated reference all read it.
 
+pub mod iso8601;
+pub mod logic;
+pub mod math;
+#[cfg(test)]
+pub mod probe;
+pub mod time;
+
 use std::future::Future;
 use std::pin::Pin;
 
@@ -19,6 +26,18 @@ pub struct TermDef {
     pub options: &'static [&'static str],
     pub determinism: Determinism,
     pub eval: Eval,
+}
+
+impl TermDef {
+    /// A pure deterministic term without options.
+    pub const fn pure(
+        name: &'static str,
+        number: u32,
+        arity: Arity,
+        eval: fn(&Call) -> Outcome<Datum>,
+    ) -> TermDef {
+        TermDef { name, number, arity, options: &[], determinism: Determinism::Always, eval: Eval::Pure(eval) }
+    }
 }
 
 /// How many arguments a term takes; the receiver counts.
