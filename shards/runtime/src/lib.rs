@@ -3,6 +3,11 @@
 //! Always: a core's state is touched by its own thread alone; what crosses is a message. Nothing here knows HTTP, TOML
 //! or the command line: `boot.rs` hands in [`DataPlaneOptions`] and gets a [`DataPlane`].
 
+pub mod catalog;
+pub mod env;
+pub mod mesh;
+pub mod uring;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;

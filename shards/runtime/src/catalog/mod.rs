@@ -1,0 +1,395 @@
+//! The catalog: databases, tables with their placement, users, the server's own identity.
+//!
+//! Always: it is a set of records, key to encoded object, kept in a tree of store 0; one batch of that store commits a
+//! change of it. Every core holds a copy, made from the same records, and its epoch counts the changes: copies with equal
+//! epochs are equal. Changes are planned by pure functions ([`change`]); only the owner of store 0 carries them out.
+
+pub mod change;
+pub mod row;
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use photondb_proto::datum::{Datum, Object, document};
+use photondb_proto::error::{ErrorKind, QueryError};
+use photondb_proto::op::{DatabaseId, DatabaseInfo, Durability, TableId, TableInfo, uuid_text};
+use photondb_proto::wire::scram::{Credential, SALT_BYTES};
+
+/// The database whose tables show the server itself.
+pub const SYSTEM_DATABASE: &str = "rethinkdb";
+/// Its tables, as `table_list` shows them.
+pub const SYSTEM_TABLES: [&str; 11] = [
+    "cluster_config",
+    "current_issues",
+    "db_config",
+    "jobs",
+    "logs",
+    "permissions",
+    "server_config",
+    "server_status",
+    "stats",
+    "table_config",
+    "table_status",
+];
+
+/// A changed record: its key and its new value, or `None` when it goes.
+pub type Record = (Vec<u8>, Option<Vec<u8>>);
+
+const SERVER_KEY: &[u8] = b"s";
+const DATABASE_PREFIX: u8 = b'd';
+const TABLE_PREFIX: u8 = b't';
+const USER_PREFIX: u8 = b'u';
+
+/// The server's own record, rewritten with every change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    pub id: [u8; 16],
+    pub name: String,
+    /// Counts the changes of the catalog.
+    pub epoch: u64,
+    /// Number of the next shard made: shards are numbered through all tables, never twice.
+    pub next_shard: u32,
+    /// Unknown users are shown a salt made of it.
+    pub salt_secret: [u8; 16],
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Database {
+    pub id: DatabaseId,
+    pub name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    pub id: TableId,
+    pub database: DatabaseId,
+    pub name: String,
+    pub primary_key: String,
+    pub durability: Durability,
+    /// `single` or `majority`, as the user set it; one node answers both the same way.
+    pub write_acks: String,
+    /// What users see as the number of shards.
+    pub virtual_shards: u32,
+    /// The number of the table's first shard; the others follow.
+    pub first_shard: u32,
+    /// The store of each shard.
+    pub placement: Vec<u16>,
+}
+
+impl Table {
+    /// Shards: a power of two.
+    pub fn shards(&self) -> u16 {
+        self.placement.len() as u16
+    }
+}
+
+/// A copy of the catalog.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    pub server: Server,
+    databases: BTreeMap<DatabaseId, Database>,
+    tables: BTreeMap<TableId, Rc<Table>>,
+    users: BTreeMap<String, Credential>,
+    names: BTreeMap<(DatabaseId, String), TableId>,
+}
+
+/// A record that this program cannot read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the catalog record {key} is not understood")]
+pub struct BadRecord {
+    pub key: String,
+}
+
+impl Catalog {
+    /// A copy from all records; `None` when there are none, as in a new data directory.
+    ///
+    /// # Errors
+    /// The first record that is not understood.
+    pub fn from_records(records: &[Record]) -> Result<Option<Catalog>, BadRecord> {
+        let Some((_, Some(server))) = records.iter().find(|(key, _)| key == SERVER_KEY) else { return Ok(None) };
+        let server = decode(SERVER_KEY, server, server_from)?;
+        let mut catalog = Catalog {
+            server,
+            databases: BTreeMap::new(),
+            tables: BTreeMap::new(),
+            users: BTreeMap::new(),
+            names: BTreeMap::new(),
+        };
+        catalog.apply(records)?;
+        Ok(Some(catalog))
+    }
+
+    /// Takes over changed records.
+    ///
+    /// # Errors
+    /// The first record that is not understood; the copy is of no use then.
+    pub fn apply(&mut self, records: &[Record]) -> Result<(), BadRecord> {
+        for (key, value) in records {
+            let bad = || BadRecord { key: String::from_utf8_lossy(key).into_owned() };
+            match (key.first().copied(), value) {
+                (Some(b's'), Some(value)) => self.server = decode(key, value, server_from)?,
+                (Some(DATABASE_PREFIX), Some(value)) => {
+                    let database = decode(key, value, database_from)?;
+                    self.databases.insert(database.id, database);
+                }
+                (Some(DATABASE_PREFIX), None) => {
+                    self.databases.remove(&DatabaseId(id_of(key).ok_or_else(bad)?));
+                }
+                (Some(TABLE_PREFIX), value) => {
+                    let id = TableId(id_of(key).ok_or_else(bad)?);
+                    if let Some(old) = self.tables.remove(&id) {
+                        self.names.remove(&(old.database, old.name.clone()));
+                    }
+                    if let Some(value) = value {
+                        let table = decode(key, value, table_from)?;
+                        self.names.insert((table.database, table.name.clone()), id);
+                        self.tables.insert(id, Rc::new(table));
+                    }
+                }
+                (Some(USER_PREFIX), value) => {
+                    let name = String::from_utf8(key[1..].to_vec()).map_err(|_| bad())?;
+                    match value {
+                        Some(value) => {
+                            let credential = decode(key, value, user_from)?;
+                            self.users.insert(name, credential);
+                        }
+                        None => {
+                            self.users.remove(&name);
+                        }
+                    }
+                }
+                (_, _) => return Err(bad()),
+            }
+        }
+        Ok(())
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.server.epoch
+    }
+
+    pub fn server_id(&self) -> String {
+        uuid_text(&self.server.id)
+    }
+
+    pub fn credential(&self, user: &str) -> Option<&Credential> {
+        self.users.get(user)
+    }
+
+    pub fn table(&self, id: TableId) -> Option<&Rc<Table>> {
+        self.tables.get(&id)
+    }
+
+    pub fn tables(&self) -> impl Iterator<Item = &Rc<Table>> {
+        self.tables.values()
+    }
+
+    pub fn databases(&self) -> impl Iterator<Item = &Database> {
+        self.databases.values()
+    }
+
+    pub fn database(&self, id: DatabaseId) -> Option<&Database> {
+        self.databases.get(&id)
+    }
+
+    /// # Errors
+    /// `Database `x` does not exist.`
+    pub fn database_named(&self, name: &str) -> Result<&Database, QueryError> {
+        let found = self.databases.values().find(|database| database.name == name);
+        found.ok_or_else(|| failed(format!("Database `{name}` does not exist.")))
+    }
+
+    /// # Errors
+    /// `Table `d.t` does not exist.`, or that the database does not.
+    pub fn table_named(&self, database: &str, name: &str) -> Result<&Rc<Table>, QueryError> {
+        let id = self.database_named(database)?.id;
+        let found = self.names.get(&(id, name.to_owned())).and_then(|id| self.tables.get(id));
+        found.ok_or_else(|| failed(format!("Table `{database}.{name}` does not exist.")))
+    }
+
+    /// Tables of a database, by name.
+    pub fn tables_of(&self, database: DatabaseId) -> impl Iterator<Item = &Rc<Table>> {
+        let range = (database, String::new())..;
+        self.names.range(range).take_while(move |((owner, _), _)| *owner == database).map(|(_, id)| &self.tables[id])
+    }
+
+    /// What a query must know of a table.
+    pub fn table_info(&self, table: &Table) -> TableInfo {
+        TableInfo {
+            id: table.id,
+            database_id: table.database,
+            database: self.databases.get(&table.database).map_or_else(String::new, |database| database.name.clone()),
+            name: table.name.clone(),
+            primary_key: table.primary_key.clone(),
+            durability: table.durability,
+        }
+    }
+
+    pub fn database_info(&self, database: &Database) -> DatabaseInfo {
+        DatabaseInfo { id: database.id, name: database.name.clone() }
+    }
+
+    /// Every record, for a core that starts with nothing.
+    pub fn records(&self) -> Vec<Record> {
+        let mut records = vec![server_record(&self.server)];
+        records.extend(self.databases.values().map(database_record));
+        records.extend(self.tables.values().map(|table| table_record(table)));
+        records.extend(self.users.iter().map(|(name, credential)| user_record(name, credential)));
+        records
+    }
+}
+
+/// An administration that failed: OP_FAILED.
+pub fn failed(message: String) -> QueryError {
+    QueryError::new(ErrorKind::OpFailed, message)
+}
+
+// ---------------------------------------------------------------- records
+
+fn decode<T>(key: &[u8], value: &[u8], from: fn(&[u8], &Object) -> Option<T>) -> Result<T, BadRecord> {
+    let bad = || BadRecord { key: String::from_utf8_lossy(key).into_owned() };
+    document::check(value).map_err(|_| bad())?;
+    match document::from_bytes(value) {
+        Datum::Object(object) => from(key, &object).ok_or_else(bad),
+        _ => Err(bad()),
+    }
+}
+
+fn id_of(key: &[u8]) -> Option<[u8; 16]> {
+    key.get(1..)?.try_into().ok()
+}
+
+fn id_key(prefix: u8, id: &[u8; 16]) -> Vec<u8> {
+    let mut key = vec![prefix];
+    key.extend_from_slice(id);
+    key
+}
+
+fn number(object: &Object, field: &str) -> Option<f64> {
+    match object.field(field)? {
+        Datum::Number(number) => Some(number),
+        _ => None,
+    }
+}
+
+fn text(object: &Object, field: &str) -> Option<String> {
+    match object.field(field)? {
+        Datum::String(text) => Some(text.as_str().to_owned()),
+        _ => None,
+    }
+}
+
+fn bytes<const N: usize>(object: &Object, field: &str) -> Option<[u8; N]> {
+    match object.field(field)? {
+        Datum::Binary(bytes) => (*bytes).try_into().ok(),
+        _ => None,
+    }
+}
+
+fn binary(bytes: &[u8]) -> Datum {
+    Datum::Binary(photondb_proto::datum::Slice::new(Rc::from(bytes)))
+}
+
+pub fn server_record(server: &Server) -> Record {
+    let value = Datum::object([
+        ("epoch", Datum::Number(server.epoch as f64)),
+        ("id", binary(&server.id)),
+        ("name", Datum::string(&server.name)),
+        ("next_shard", Datum::Number(f64::from(server.next_shard))),
+        ("salt_secret", binary(&server.salt_secret)),
+    ]);
+    (SERVER_KEY.to_vec(), Some(document::to_bytes(&value)))
+}
+
+fn server_from(_: &[u8], object: &Object) -> Option<Server> {
+    Some(Server {
+        id: bytes(object, "id")?,
+        name: text(object, "name")?,
+        epoch: number(object, "epoch")? as u64,
+        next_shard: number(object, "next_shard")? as u32,
+        salt_secret: bytes(object, "salt_secret")?,
+    })
+}
+
+pub fn database_record(database: &Database) -> Record {
+    let value = Datum::object([("name", Datum::string(&database.name))]);
+    (id_key(DATABASE_PREFIX, &database.id.0), Some(document::to_bytes(&value)))
+}
+
+fn database_from(key: &[u8], object: &Object) -> Option<Database> {
+    Some(Database { id: DatabaseId(id_of(key)?), name: text(object, "name")? })
+}
+
+pub fn table_record(table: &Table) -> Record {
+    let durability = match table.durability {
+        Durability::Hard => "hard",
+        Durability::Soft => "soft",
+    };
+    let placement = table.placement.iter().map(|store| Datum::Number(f64::from(*store))).collect();
+    let value = Datum::object([
+        ("database", binary(&table.database.0)),
+        ("durability", Datum::string(durability)),
+        ("first_shard", Datum::Number(f64::from(table.first_shard))),
+        ("name", Datum::string(&table.name)),
+        ("placement", Datum::array(placement)),
+        ("primary_key", Datum::string(&table.primary_key)),
+        ("virtual_shards", Datum::Number(f64::from(table.virtual_shards))),
+        ("write_acks", Datum::string(&table.write_acks)),
+    ]);
+    (id_key(TABLE_PREFIX, &table.id.0), Some(document::to_bytes(&value)))
+}
+
+fn table_from(key: &[u8], object: &Object) -> Option<Table> {
+    let Datum::Array(stores) = object.field("placement")? else { return None };
+    let store = |store| match store {
+        Datum::Number(store) => Some(store as u16),
+        _ => None,
+    };
+    let placement = stores.iter().map(store).collect::<Option<Vec<u16>>>()?;
+    if !placement.len().is_power_of_two() || placement.len() > usize::from(photondb_proto::limits::SHARDS_MAX) {
+        return None;
+    }
+    Some(Table {
+        id: TableId(id_of(key)?),
+        database: DatabaseId(bytes(object, "database")?),
+        name: text(object, "name")?,
+        primary_key: text(object, "primary_key")?,
+        durability: if text(object, "durability")? == "soft" { Durability::Soft } else { Durability::Hard },
+        write_acks: text(object, "write_acks")?,
+        virtual_shards: number(object, "virtual_shards")? as u32,
+        first_shard: number(object, "first_shard")? as u32,
+        placement,
+    })
+}
+
+pub fn user_record(name: &str, credential: &Credential) -> Record {
+    let value = Datum::object([
+        ("iterations", Datum::Number(f64::from(credential.iterations))),
+        ("password_is_empty", Datum::Bool(credential.password_is_empty)),
+        ("salt", binary(&credential.salt)),
+        ("server_key", binary(&credential.server_key)),
+        ("stored_key", binary(&credential.stored_key)),
+    ]);
+    let mut key = vec![USER_PREFIX];
+    key.extend_from_slice(name.as_bytes());
+    (key, Some(document::to_bytes(&value)))
+}
+
+fn user_from(_: &[u8], object: &Object) -> Option<Credential> {
+    Some(Credential {
+        iterations: number(object, "iterations")? as u32,
+        salt: bytes::<SALT_BYTES>(object, "salt")?,
+        stored_key: bytes(object, "stored_key")?,
+        server_key: bytes(object, "server_key")?,
+        password_is_empty: object.field("password_is_empty")?.is_truthy(),
+    })
+}
+
+/// A record that goes.
+pub fn database_gone(id: DatabaseId) -> Record {
+    (id_key(DATABASE_PREFIX, &id.0), None)
+}
+
+pub fn table_gone(id: TableId) -> Record {
+    (id_key(TABLE_PREFIX, &id.0), None)
+}

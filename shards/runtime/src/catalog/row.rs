@@ -1,0 +1,64 @@
+//! How the catalog shows itself: rows of `table_config`, `table_status` and `db_config`.
+
+use photondb_proto::datum::Datum;
+use photondb_proto::op::{Durability, uuid_text};
+
+use super::{Catalog, Database, Table};
+
+/// The row of `db_config`.
+pub fn database_config(database: &Database) -> Datum {
+    Datum::object([("id", Datum::string(&uuid_text(&database.id.0))), ("name", Datum::string(&database.name))])
+}
+
+/// The row of `table_config`.
+pub fn table_config(catalog: &Catalog, table: &Table) -> Datum {
+    let server = Datum::string(&catalog.server.name);
+    let shard = Datum::object([
+        ("nonvoting_replicas", Datum::array(Vec::new())),
+        ("primary_replica", server.clone()),
+        ("replicas", Datum::array(vec![server])),
+    ]);
+    let durability = match table.durability {
+        Durability::Hard => "hard",
+        Durability::Soft => "soft",
+    };
+    Datum::object([
+        ("db", Datum::string(&database_name(catalog, table))),
+        ("durability", Datum::string(durability)),
+        ("id", Datum::string(&uuid_text(&table.id.0))),
+        ("indexes", Datum::array(Vec::new())),
+        ("name", Datum::string(&table.name)),
+        ("primary_key", Datum::string(&table.primary_key)),
+        ("shards", Datum::array(vec![shard; table.virtual_shards as usize])),
+        ("write_acks", Datum::string(&table.write_acks)),
+        ("write_hook", Datum::Null),
+    ])
+}
+
+/// The row of `table_status`: one node is ready once it runs.
+pub fn table_status(catalog: &Catalog, table: &Table) -> Datum {
+    let server = Datum::string(&catalog.server.name);
+    let replica = Datum::object([("server", server.clone()), ("state", Datum::string("ready"))]);
+    let shard = Datum::object([
+        ("primary_replicas", Datum::array(vec![server.clone()])),
+        ("replicas", Datum::array(vec![replica])),
+    ]);
+    let status = Datum::object([
+        ("all_replicas_ready", Datum::Bool(true)),
+        ("ready_for_outdated_reads", Datum::Bool(true)),
+        ("ready_for_reads", Datum::Bool(true)),
+        ("ready_for_writes", Datum::Bool(true)),
+    ]);
+    Datum::object([
+        ("db", Datum::string(&database_name(catalog, table))),
+        ("id", Datum::string(&uuid_text(&table.id.0))),
+        ("name", Datum::string(&table.name)),
+        ("raft_leader", server),
+        ("shards", Datum::array(vec![shard; table.virtual_shards as usize])),
+        ("status", status),
+    ])
+}
+
+fn database_name(catalog: &Catalog, table: &Table) -> String {
+    catalog.database(table.database).map_or_else(String::new, |database| database.name.clone())
+}

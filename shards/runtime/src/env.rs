@@ -1,0 +1,44 @@
+//! The seam between a core and the world: time, randomness, tasks, disks, sockets.
+//!
+//! Production implements it in `uring.rs`, the simulator in `tests/sim`. Nothing else in this crate reads a clock, the
+//! system's randomness or a file. Mailboxes between cores (`mesh.rs`) need no seam: they are rings and ordinary wakers.
+
+use std::future::Future;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use photondb_storage::disk::DiskError;
+use photondb_storage::engine::{StorageEngine, StorageError};
+
+/// What a core knows of the world. Cheap to clone.
+#[allow(async_fn_in_trait, reason = "a core lives on one thread; its futures need not be Send")]
+pub trait Env: Clone + 'static {
+    type Store: StorageEngine + 'static;
+
+    /// Numbers of the stores that the data directory holds, ascending.
+    fn stores(&self) -> Result<Vec<u16>, DiskError>;
+    /// Opens a store with its share of the cache, recovered; makes it if it is missing.
+    async fn open_store(&self, number: u16, cache_bytes: u64) -> Result<Self::Store, StorageError>;
+    /// Wall clock, milliseconds since 1970.
+    fn unix_ms(&self) -> u64;
+    /// Time since some moment before the core began; never goes back.
+    fn elapsed(&self) -> Duration;
+    async fn sleep(&self, duration: Duration);
+    /// Comes back after every other runnable task of the core had its turn and the kernel was asked for events.
+    async fn next_turn(&self);
+    /// Unpredictable bytes.
+    fn random(&self, bytes: &mut [u8]);
+    fn spawn(&self, task: impl Future<Output = ()> + 'static);
+}
+
+/// The other end of a connection: a socket, or what a test puts in its place.
+pub trait Stream: 'static {
+    /// Bytes read into `buffer`; 0 at the end of the stream. Registers the task when there are none yet.
+    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize, StreamEnd>>;
+    /// Bytes taken from `bytes`. Registers the task when the peer is slow.
+    fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, StreamEnd>>;
+}
+
+/// The connection broke. Why does not matter to anybody on this side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamEnd;

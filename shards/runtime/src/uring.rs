@@ -1,0 +1,499 @@
+//! Production's [`Env`], sockets and disks: glommio executors over io_uring. The only file that names glommio.
+//!
+//! Always: an executor never waits longer than a beat for a wake that was lost, and the first file glommio sees on a device
+//! is not empty. Both are cures for faults of glommio 0.9 (its preempt timer can park it beside runnable tasks; its probe
+//! for polled I/O succeeds on an empty file and reads then fail), and tests switch them off to show the faults.
+//! `unsafe` here is one call: handing a listening socket to glommio by descriptor.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::ops::Deref;
+use std::os::fd::{FromRawFd, IntoRawFd};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use futures_lite::{AsyncRead, AsyncWrite};
+use glommio::io::{DmaBuffer, DmaFile, OpenOptions, ReadResult};
+use glommio::net::{TcpListener, TcpStream};
+use glommio::timer::Timer;
+use glommio::{GlommioError, LocalExecutorBuilder, Placement};
+use photondb_storage::engine::StorageError;
+use photondb_storage::memory::MemoryEngine;
+use photondb_storage::disk::{BLOCK_BYTES, Directory, Disk, DiskError, OpenMode};
+use rustix::fs::OFlags;
+use rustix::net::{AddressFamily, SocketType, sockopt};
+
+use crate::env::{Env, Stream, StreamEnd};
+use crate::{Cures, StartError};
+
+/// How often an executor wakes by itself. A lost wake costs at most this; the idle cost is some 10 us of CPU each.
+const BEAT: Duration = Duration::from_millis(5);
+/// A beat later than this by so much is worth a line in the log.
+const STALL: Duration = Duration::from_millis(250);
+/// Zeros written at a time when a file is preallocated.
+const ZERO_RUN_BYTES: u32 = 1 << 20;
+/// Connections the kernel holds for a listener that is busy.
+const BACKLOG: i32 = 4096;
+/// Random bytes fetched from the kernel at a time.
+const RANDOM_POOL_BYTES: usize = 1024;
+/// Memory registered with each executor's rings for its disk buffers; more comes from the allocator.
+const IO_MEMORY_BYTES: usize = 4 << 20;
+/// A file for the probe for polled I/O: not empty, on the data directory's device.
+const PROBE_FILE: &str = "PROBE";
+
+/// Runs `main` on this thread with an executor pinned to `cpu`, until it is done.
+///
+/// # Errors
+/// A sentence when the executor cannot be made.
+pub fn run<T, F: Future<Output = T>>(
+    cpu: Option<usize>,
+    data_dir: &Path,
+    cures: Cures,
+    main: impl FnOnce(UringEnv) -> F,
+) -> Result<T, StartError> {
+    let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
+    let executor = LocalExecutorBuilder::new(placement)
+        .io_memory(IO_MEMORY_BYTES)
+        .make()
+        .map_err(|error| executor_error(&error))?;
+    let env = UringEnv::new(data_dir);
+    executor.run(async move {
+        if cures.heartbeat {
+            glommio::spawn_local(beat()).detach();
+        }
+        if cures.device_probe {
+            probe_device(&env.shared.data_dir).await?;
+        }
+        Ok(main(env).await)
+    })
+}
+
+fn executor_error(error: &GlommioError<()>) -> StartError {
+    let advice = if error.to_string().contains("memlock") {
+        "raise it with `ulimit -l 1024` or LimitMEMLOCK= in the service"
+    } else {
+        "see whether the kernel and the container allow io_uring"
+    };
+    StartError(format!("A core's executor could not be made ({error}); {advice}."))
+}
+
+/// Wakes the executor for ever, and says when it came late.
+async fn beat() {
+    loop {
+        let before = Instant::now();
+        Timer::new(BEAT).await;
+        let late = before.elapsed().saturating_sub(BEAT);
+        if late > STALL {
+            tracing::warn!(late_ms = late.as_millis() as u64, "a core was busy with one piece of work for too long");
+        }
+    }
+}
+
+/// Makes glommio ask the device about polled I/O on a file that has something to read; the answer is kept per process.
+async fn probe_device(data_dir: &Path) -> Result<(), StartError> {
+    let path = data_dir.join(PROBE_FILE);
+    let failed = |error: &dyn std::fmt::Display| StartError(format!("{} cannot be used: {error}.", path.display()));
+    if std::fs::metadata(&path).map(|metadata| metadata.len()).unwrap_or(0) < u64::from(BLOCK_BYTES) {
+        std::fs::write(&path, [b'.'; BLOCK_BYTES as usize]).map_err(|error| failed(&error))?;
+    }
+    let file = OpenOptions::new().read(true).dma_open(&path).await.map_err(|error| failed(&error))?;
+    file.close().await.map_err(|error| failed(&error))
+}
+
+/// The world of one core.
+#[derive(Clone)]
+pub struct UringEnv {
+    shared: Rc<Shared>,
+}
+
+struct Shared {
+    data_dir: PathBuf,
+    began: Instant,
+    random: RefCell<RandomPool>,
+}
+
+struct RandomPool {
+    bytes: [u8; RANDOM_POOL_BYTES],
+    used: usize,
+}
+
+impl UringEnv {
+    /// The directory of a store, made if it is missing.
+    fn store_directory(&self, number: u16) -> Result<UringDirectory, DiskError> {
+        let path = self.shared.data_dir.join(store_name(number));
+        let made = match std::fs::create_dir(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => std::fs::File::open(&self.shared.data_dir).and_then(|directory| directory.sync_all()),
+        };
+        made.map_err(|error| failed(&store_name(number), "make directory", 0, 0, &error))?;
+        Ok(UringDirectory { path: path.into() })
+    }
+
+    fn new(data_dir: &Path) -> UringEnv {
+        let random = RefCell::new(RandomPool { bytes: [0; RANDOM_POOL_BYTES], used: RANDOM_POOL_BYTES });
+        UringEnv { shared: Rc::new(Shared { data_dir: data_dir.to_owned(), began: Instant::now(), random }) }
+    }
+}
+
+impl Env for UringEnv {
+    type Store = MemoryEngine;
+
+    fn stores(&self) -> Result<Vec<u16>, DiskError> {
+        stores_of(&self.shared.data_dir)
+    }
+
+    async fn open_store(&self, number: u16, cache_bytes: u64) -> Result<MemoryEngine, StorageError> {
+        let _ = (self.store_directory(number)?, cache_bytes);
+        Ok(MemoryEngine::new())
+    }
+    fn unix_ms(&self) -> u64 {
+        unix_ms()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.shared.began.elapsed()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        Timer::new(duration).await;
+    }
+
+    /// A timer of next to nothing: glommio looks at its timers only between two runs of its task queue.
+    async fn next_turn(&self) {
+        Timer::new(Duration::from_micros(1)).await;
+    }
+
+    fn random(&self, bytes: &mut [u8]) {
+        if bytes.len() > RANDOM_POOL_BYTES / 4 {
+            return random_bytes(bytes);
+        }
+        let mut pool = self.shared.random.borrow_mut();
+        if pool.used + bytes.len() > RANDOM_POOL_BYTES {
+            random_bytes(&mut pool.bytes);
+            pool.used = 0;
+        }
+        let start = pool.used;
+        pool.used += bytes.len();
+        let end = pool.used;
+        bytes.copy_from_slice(&pool.bytes[start..end]);
+        pool.bytes[start..end].fill(0);
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        glommio::spawn_local(task).detach();
+    }
+}
+
+/// The stores in a data directory.
+pub fn stores_of(data_dir: &Path) -> Result<Vec<u16>, DiskError> {
+    let list_error = |error: io::Error| failed(&data_dir.to_string_lossy(), "list", 0, 0, &error);
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir(data_dir).map_err(list_error)? {
+        let name = entry.map_err(list_error)?.file_name();
+        let number: Option<u16> = name.to_str().and_then(|name| name.strip_prefix("store-")).and_then(|text| text.parse().ok());
+        numbers.extend(number);
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+fn store_name(number: u16) -> String {
+    format!("store-{number}")
+}
+
+/// Wall clock for start-up code, which runs outside any core.
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Fills `bytes` from the kernel.
+pub fn random_bytes(bytes: &mut [u8]) {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            Ok(count) => filled += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => panic!("the kernel gives no random bytes: {errno}"),
+        }
+    }
+}
+
+// ---------------------------------------------------------------- files
+
+/// A store's directory.
+#[derive(Clone, Debug)]
+pub struct UringDirectory {
+    path: Rc<Path>,
+}
+
+/// A file of a store, opened for direct I/O.
+pub struct UringFile {
+    file: DmaFile,
+    name: Rc<str>,
+}
+
+/// Memory that direct I/O takes.
+pub struct UringBuffer(DmaBuffer);
+
+/// What a read gave.
+#[derive(Clone)]
+pub struct UringPage(ReadResult);
+
+impl Deref for UringPage {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for UringBuffer {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl AsMut<[u8]> for UringBuffer {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self.0.as_bytes_mut()
+    }
+}
+
+impl Directory for UringDirectory {
+    type File = UringFile;
+
+    async fn open(&self, name: &str, mode: OpenMode) -> Result<UringFile, DiskError> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        match mode {
+            OpenMode::Existing => {}
+            OpenMode::Create => {
+                options.create(true);
+            }
+        }
+        let path = self.path.join(name);
+        let file = options.dma_open(&path).await.map_err(|error| failed(name, "open", 0, 0, &error.into()))?;
+        Ok(UringFile { file, name: name.into() })
+    }
+
+    async fn list(&self) -> Result<Vec<String>, DiskError> {
+        let list_error = |error: io::Error| failed(&self.path.to_string_lossy(), "list", 0, 0, &error);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.path).map_err(list_error)? {
+            let entry = entry.map_err(list_error)?;
+            if entry.file_type().map_err(list_error)?.is_file() {
+                names.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        std::fs::rename(self.path.join(from), self.path.join(to)).map_err(|error| failed(from, "rename", 0, 0, &error))
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), DiskError> {
+        std::fs::remove_file(self.path.join(name)).map_err(|error| failed(name, "remove", 0, 0, &error))
+    }
+
+    async fn sync(&self) -> Result<(), DiskError> {
+        let name = || self.path.to_string_lossy();
+        let wrong = |error: GlommioError<()>| failed(&name(), "sync", 0, 0, &error.into());
+        let directory = glommio::io::Directory::open(&*self.path).await.map_err(wrong)?;
+        let synced = directory.sync().await.map_err(wrong);
+        let closed = directory.close().await.map_err(wrong);
+        synced.and(closed)
+    }
+}
+
+impl UringFile {
+    fn failed(&self, operation: &'static str, offset: u64, bytes: u64, error: GlommioError<()>) -> DiskError {
+        failed(&self.name, operation, offset, bytes, &error.into())
+    }
+}
+
+impl Disk for UringFile {
+    type Page = UringPage;
+    type Buffer = UringBuffer;
+
+    fn buffer(&self, bytes: u32) -> UringBuffer {
+        let mut buffer = self.file.alloc_dma_buffer(bytes as usize);
+        buffer.as_bytes_mut().fill(0);
+        UringBuffer(buffer)
+    }
+
+    async fn read(&self, offset: u64, bytes: u32) -> Result<UringPage, DiskError> {
+        let page = self.file.read_at_aligned(offset, bytes as usize).await;
+        page.map(UringPage).map_err(|error| self.failed("read", offset, u64::from(bytes), error))
+    }
+
+    async fn write(&self, offset: u64, source: UringBuffer) -> Result<(), DiskError> {
+        let bytes = source.0.len();
+        match self.file.write_at(source.0, offset).await {
+            Ok(written) if written == bytes => Ok(()),
+            // The kernel stops short only when the device is full.
+            Ok(_) => Err(DiskError::Full { file: self.name.to_string() }),
+            Err(error) => Err(self.failed("write", offset, bytes as u64, error)),
+        }
+    }
+
+    async fn sync(&self) -> Result<(), DiskError> {
+        self.file.fdatasync().await.map_err(|error| self.failed("sync", 0, 0, error))
+    }
+
+    async fn preallocate(&self, bytes: u64) -> Result<(), DiskError> {
+        let mut end = self.length().await?.next_multiple_of(u64::from(BLOCK_BYTES));
+        if end >= bytes {
+            return Ok(());
+        }
+        let reserved = self.file.pre_allocate(bytes, false).await;
+        reserved.map_err(|error| self.failed("preallocate", 0, bytes, error))?;
+        while end < bytes {
+            let run = (bytes - end).next_multiple_of(u64::from(BLOCK_BYTES)).min(u64::from(ZERO_RUN_BYTES));
+            self.write(end, self.buffer(u32::try_from(run).expect("a run is small"))).await?;
+            end += run;
+        }
+        Ok(())
+    }
+
+    async fn punch(&self, offset: u64, bytes: u64) -> Result<(), DiskError> {
+        self.file.deallocate(offset, bytes).await.map_err(|error| self.failed("punch", offset, bytes, error))
+    }
+
+    async fn truncate(&self, bytes: u64) -> Result<(), DiskError> {
+        self.file.truncate(bytes).await.map_err(|error| self.failed("truncate", 0, bytes, error))
+    }
+
+    async fn length(&self) -> Result<u64, DiskError> {
+        self.file.file_size().await.map_err(|error| self.failed("length", 0, 0, error))
+    }
+}
+
+fn failed(file: &str, operation: &'static str, offset: u64, bytes: u64, error: &io::Error) -> DiskError {
+    let file = file.to_owned();
+    match error.kind() {
+        io::ErrorKind::NotFound => DiskError::NotFound { file },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => DiskError::Full { file },
+        _ => DiskError::Io { file, operation, offset, bytes, reason: error.to_string() },
+    }
+}
+
+// ---------------------------------------------------------------- sockets
+
+/// A listening socket that belongs to no executor yet.
+pub struct BoundListener(StdListener);
+
+impl BoundListener {
+    /// Listens on `address` beside other listeners of the same port in this process.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn bind(address: SocketAddr) -> io::Result<BoundListener> {
+        let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+        let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+        rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        sockopt::set_socket_reuseport(&socket, true)?;
+        if address.is_ipv6() {
+            sockopt::set_ipv6_v6only(&socket, true)?;
+        }
+        rustix::net::bind(&socket, &address)?;
+        rustix::net::listen(&socket, BACKLOG)?;
+        Ok(BoundListener(StdListener::from(socket)))
+    }
+
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// Hands the socket to the executor of this thread.
+    pub fn into_listener(self) -> Listener {
+        // SAFETY: the descriptor is a listening socket that we own and give up here; the new owner closes it.
+        Listener(unsafe { TcpListener::from_raw_fd(self.0.into_raw_fd()) })
+    }
+}
+
+/// A core's own listener.
+pub struct Listener(TcpListener);
+
+impl Listener {
+    /// The next connection and its peer.
+    ///
+    /// # Errors
+    /// The kernel's, for instance when descriptors run out; the listener stays good.
+    pub async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
+        let stream = self.0.accept().await?;
+        // Replies are gathered by us; waiting for more only adds latency.
+        stream.set_nodelay(true)?;
+        let peer = stream.peer_addr().ok();
+        Ok((Socket(stream), peer))
+    }
+}
+
+/// A client's connection.
+pub struct Socket(TcpStream);
+
+impl Stream for Socket {
+    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize, StreamEnd>> {
+        Pin::new(&mut self.0).poll_read(context, buffer).map_err(|_| StreamEnd)
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, StreamEnd>> {
+        Pin::new(&mut self.0).poll_write(context, bytes).map_err(|_| StreamEnd)
+    }
+}
+
+// ---------------------------------------------------------------- probes
+
+/// Whether the kernel lets this process use io_uring.
+///
+/// # Errors
+/// What is wrong and what to do.
+pub fn probe_uring() -> Result<(), StartError> {
+    let Err(error) = io_uring::IoUring::new(2) else { return Ok(()) };
+    let advice = match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+        Some(rustix::io::Errno::PERM | rustix::io::Errno::ACCESS) => {
+            "the container's seccomp profile or kernel.io_uring_disabled forbids it: allow io_uring_setup, io_uring_enter \
+             and io_uring_register (Docker: --security-opt seccomp=unconfined or a profile with them)"
+        }
+        Some(rustix::io::Errno::NOSYS) => "this kernel has none: Linux 5.10 or newer is needed",
+        Some(rustix::io::Errno::NOMEM) => "locked memory ran out: raise `ulimit -l` or LimitMEMLOCK=",
+        Some(_) | None => "the kernel refuses it",
+    };
+    Err(StartError(format!("PhotonDB needs io_uring, but {advice} ({error}).")))
+}
+
+/// Whether files in `data_dir` can be read and written past the page cache.
+///
+/// # Errors
+/// What is wrong and what to do.
+pub fn probe_direct_io(data_dir: &Path) -> Result<(), StartError> {
+    let refuse = |what: &str| {
+        let place = data_dir.display();
+        StartError(format!("The file system of {place} {what}: choose a --data-dir on a disk (ext4, XFS, btrfs)."))
+    };
+    /// `f_type` of a tmpfs, which keeps files in memory only.
+    const TMPFS: i64 = 0x0102_1994;
+    let file_system = rustix::fs::statfs(data_dir)
+        .map_err(|errno| StartError(format!("{} cannot be used: {errno}.", data_dir.display())))?;
+    if file_system.f_type as i64 == TMPFS {
+        return Err(refuse("is tmpfs, which has no direct I/O and forgets everything at a restart"));
+    }
+    let path = data_dir.join(PROBE_FILE);
+    if std::fs::metadata(&path).map(|metadata| metadata.len()).unwrap_or(0) < u64::from(BLOCK_BYTES) {
+        std::fs::write(&path, [b'.'; BLOCK_BYTES as usize])
+            .map_err(|error| StartError(format!("{} cannot be written: {error}.", path.display())))?;
+    }
+    match rustix::fs::open(&path, OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC, rustix::fs::Mode::empty()) {
+        Ok(_) => Ok(()),
+        Err(rustix::io::Errno::INVAL) => Err(refuse("has no direct I/O (O_DIRECT)")),
+        Err(errno) => Err(StartError(format!("{} cannot be opened: {errno}.", path.display()))),
+    }
+}
