@@ -13,7 +13,7 @@ const MESSAGE_CHARACTERS: usize = 300;
 /// Base64 is broken into lines of this many characters.
 const BASE64_LINE: usize = 76;
 /// Integers up to this magnitude print without a fraction.
-const INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
+const INTEGER_MAX: u64 = 1 << 53;
 
 /// Appends compact JSON, as replies carry it. The caller has refused `MinVal` and `MaxVal`, which have no JSON form;
 /// should one come through it prints as its name.
@@ -28,7 +28,7 @@ pub fn to_string(datum: &Datum) -> String {
     String::from_utf8(out).expect("JSON output is UTF-8")
 }
 
-/// RethinkDB's pretty print used in messages: tab-indented, a space after colons.
+/// RethinkDB's pretty print used in messages: tab-indented, a tab after colons, one array item a line.
 pub fn to_pretty_string(datum: &Datum) -> String {
     let mut out = Vec::new();
     Writer { out: &mut out, style: Style::Pretty }.datum(datum, 0);
@@ -52,133 +52,132 @@ pub fn to_message_string(datum: &Datum) -> String {
 /// Appends a number as RethinkDB prints it: integers up to 2^53 without a fraction, others in the shortest form that
 /// reads back the same, with an exponent below 1e-6 and from 1e21.
 pub fn write_number(number: f64, out: &mut Vec<u8>) {
-    if number.fract() == 0.0 && number.abs() <= INTEGER_MAX && !(number == 0.0 && number.is_sign_negative()) {
-        write_integer(number as i64, out);
+    let integer = number as i64;
+    let exact = integer as f64 == number && integer.unsigned_abs() <= INTEGER_MAX;
+    if exact && !(integer == 0 && number.is_sign_negative()) {
+        if integer < 0 {
+            out.push(b'-');
+        }
+        write_integer(integer.unsigned_abs(), out);
         return;
     }
-    if number < 0.0 || (number == 0.0 && number.is_sign_negative()) {
-        out.push(b'-');
-    }
-    if number == 0.0 {
-        out.extend_from_slice(b"0.0");
-        return;
-    }
-    let (digits, exponent) = shortest_digits(number.abs());
-    write_decimal(&digits, exponent, out);
-}
-
-/// The shortest digits of a positive number, and the power of ten of the last one.
-fn shortest_digits(number: f64) -> (Vec<u8>, i32) {
     let mut buffer = ryu::Buffer::new();
     let text = buffer.format_finite(number);
-    let (mantissa, exponent) = match text.split_once('e') {
-        Some((mantissa, exponent)) => (mantissa, exponent.parse().expect("ryu prints a number")),
-        None => (text, 0),
-    };
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let mut exponent = exponent - i32::try_from(fraction.len()).expect("few digits");
-    let mut digits: Vec<u8> =
-        whole.bytes().chain(fraction.bytes()).skip_while(|digit| *digit == b'0').collect();
-    while digits.len() > 1 && digits.last() == Some(&b'0') {
-        digits.pop();
-        exponent += 1;
+    let magnitude = number.abs();
+    // In this range the shortest digits are laid out alike by everyone.
+    if magnitude == 0.0 || (1e-5..1e16).contains(&magnitude) {
+        out.extend_from_slice(text.as_bytes());
+    } else {
+        lay_out(text, out);
     }
-    (digits, exponent)
 }
 
-fn write_decimal(digits: &[u8], exponent: i32, out: &mut Vec<u8>) {
-    let count = i32::try_from(digits.len()).expect("few digits");
-    // The number is 0.digits x 10^point.
-    let point = count + exponent;
-    if exponent >= 0 && point <= 21 {
-        out.extend_from_slice(digits);
-        out.extend(std::iter::repeat_n(b'0', exponent as usize));
-        out.extend_from_slice(b".0");
-    } else if (1..=21).contains(&point) {
-        out.extend_from_slice(&digits[..point as usize]);
-        out.push(b'.');
-        out.extend_from_slice(&digits[point as usize..]);
-    } else if (-5..=0).contains(&point) {
-        out.extend_from_slice(b"0.");
-        out.extend(std::iter::repeat_n(b'0', -point as usize));
-        out.extend_from_slice(digits);
-    } else {
-        out.push(digits[0]);
-        if digits.len() > 1 {
-            out.push(b'.');
-            out.extend_from_slice(&digits[1..]);
-        }
-        out.push(b'e');
-        write_integer(i64::from(point - 1), out);
+/// Lays the shortest digits of a very large or very small number out as RapidJSON does: plain up to 21 digits before
+/// the point and down to five zeros behind it, scientific without a plus sign otherwise.
+fn lay_out(text: &str, out: &mut Vec<u8>) {
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((text, "0"));
+    let exponent: i32 = exponent.parse().expect("an exponent is a small integer");
+    let unsigned = mantissa.strip_prefix('-').unwrap_or(mantissa);
+    if unsigned.len() < mantissa.len() {
+        out.push(b'-');
     }
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+    let mut digits = format!("{whole}{fraction}");
+    // The value is 0.DIGITS times ten to the `point`.
+    let mut point = whole.len() as i32 + exponent;
+    let zeros = digits.len() - digits.trim_start_matches('0').len();
+    digits.drain(..zeros);
+    point -= zeros as i32;
+    digits.truncate(digits.trim_end_matches('0').len().max(1));
+    let count = digits.len() as i32;
+    let laid = if count <= point && point <= 21 {
+        format!("{digits}{}.0", "0".repeat((point - count) as usize))
+    } else if 0 < point && point <= 21 {
+        format!("{}.{}", &digits[..point as usize], &digits[point as usize..])
+    } else if -6 < point && point <= 0 {
+        format!("0.{}{digits}", "0".repeat(-point as usize))
+    } else if count == 1 {
+        format!("{digits}e{}", point - 1)
+    } else {
+        format!("{}.{}e{}", &digits[..1], &digits[1..], point - 1)
+    };
+    out.extend_from_slice(laid.as_bytes());
 }
 
 pub fn write_small_integer(number: u32, out: &mut Vec<u8>) {
-    let mut digits = [0; 10];
-    let mut at = digits.len();
-    let mut rest = number;
+    write_integer(u64::from(number), out);
+}
+
+fn write_integer(mut number: u64, out: &mut Vec<u8>) {
+    let mut digits = [0u8; 20];
+    let mut start = digits.len();
     loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
+        start -= 1;
+        digits[start] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
             break;
         }
     }
-    out.extend_from_slice(&digits[at..]);
+    out.extend_from_slice(&digits[start..]);
 }
-
-fn write_integer(number: i64, out: &mut Vec<u8>) {
-    if number < 0 {
-        out.push(b'-');
-    }
-    match u32::try_from(number.unsigned_abs()) {
-        Ok(small) => write_small_integer(small, out),
-        Err(_) => out.extend_from_slice(number.unsigned_abs().to_string().as_bytes()),
-    }
-}
-
-/// What follows a backslash for each byte that must be escaped; 0 for bytes that stand for themselves.
-const ESCAPES: [u8; 256] = {
-    let mut table = [0; 256];
-    let mut byte = 0;
-    while byte < 0x20 {
-        table[byte] = b'u';
-        byte += 1;
-    }
-    table[0x08] = b'b';
-    table[0x09] = b't';
-    table[0x0a] = b'n';
-    table[0x0c] = b'f';
-    table[0x0d] = b'r';
-    table[b'"' as usize] = b'"';
-    table[b'\\' as usize] = b'\\';
-    table
-};
 
 /// Appends a JSON string literal.
 pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
     out.reserve(text.len() + 2);
     out.push(b'"');
-    let mut start = 0;
-    for (index, byte) in text.iter().enumerate() {
-        let escape = ESCAPES[usize::from(*byte)];
-        if escape == 0 {
-            continue;
-        }
-        out.extend_from_slice(&text[start..index]);
-        start = index + 1;
-        out.push(b'\\');
-        out.push(escape);
-        if escape == b'u' {
-            const HEX: &[u8; 16] = b"0123456789ABCDEF";
-            out.extend_from_slice(b"00");
-            out.push(HEX[usize::from(byte >> 4)]);
-            out.push(HEX[usize::from(byte & 15)]);
-        }
+    let mut rest = text;
+    loop {
+        let plain = plain_prefix(rest);
+        out.extend_from_slice(&rest[..plain]);
+        let Some(&byte) = rest.get(plain) else { break };
+        write_escape(byte, out);
+        rest = &rest[plain + 1..];
     }
-    out.extend_from_slice(&text[start..]);
     out.push(b'"');
+}
+
+fn write_escape(byte: u8, out: &mut Vec<u8>) {
+    let short = match byte {
+        b'"' => b'"',
+        b'\\' => b'\\',
+        0x08 => b'b',
+        0x09 => b't',
+        0x0a => b'n',
+        0x0c => b'f',
+        0x0d => b'r',
+        control => {
+            const HEX: &[u8; 16] = b"0123456789ABCDEF";
+            out.extend_from_slice(b"\\u00");
+            out.push(HEX[usize::from(control >> 4)]);
+            out.push(HEX[usize::from(control & 15)]);
+            return;
+        }
+    };
+    out.extend_from_slice(&[b'\\', short]);
+}
+
+/// How many bytes from the start need no escape; looks at eight at a time.
+fn plain_prefix(text: &[u8]) -> usize {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
+    // High bit of each byte of `word` that is zero, or of bytes above a zero one: exact for "is there any".
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
+    let mut at = 0;
+    while let Some(chunk) = text[at..].first_chunk::<8>() {
+        let word = u64::from_le_bytes(*chunk);
+        let control = word.wrapping_sub(ONES * 0x20) & !word;
+        let quote = zeros(word ^ (ONES * u64::from(b'"')));
+        let backslash = zeros(word ^ (ONES * u64::from(b'\\')));
+        let found = (control | quote | backslash) & HIGH;
+        if found != 0 {
+            // The lowest marked byte is a true one: borrows only spread upward.
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    let tail = text[at..].iter().position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\');
+    tail.map_or(text.len(), |index| at + index)
 }
 
 /// Binary data as its pseudotype's `data` shows it.
@@ -285,7 +284,7 @@ impl Writer<'_> {
         write_string(key, self.out);
         self.out.push(b':');
         if self.style == Style::Pretty {
-            self.out.push(b' ');
+            self.out.push(b'\t');
         }
     }
 }
@@ -323,11 +322,23 @@ mod tests {
         check_number(1.5e-7, "1.5e-7");
         check_number(f64::MIN_POSITIVE, "2.2250738585072014e-308");
         check_number(f64::MAX, "1.7976931348623157e308");
+        check_number(1e16, "10000000000000000.0");
+        check_number(123_456_789_012_345_680_000.0, "123456789012345680000.0");
+        check_number(0.000_012, "0.000012");
+        check_number(0.000_001_2, "0.0000012");
+        check_number(5e-324, "5e-324");
+        check_number(1_375_147_296.681, "1375147296.681");
     }
 
     #[test]
     fn text_is_escaped_no_more_than_json_asks() {
         assert_eq!(to_string(&Datum::string("a\"\\\u{1}\n\u{1f}é/")), r#""a\"\\\u0001\n\u001Fé/""#);
+        for plain in ["", "1234567", "ÿÿÿÿÿÿÿÿ", "text longer than the eight bytes looked at together"]
+        {
+            assert_eq!(to_string(&Datum::string(plain)), format!("\"{plain}\""));
+            let ended = format!("{plain}\"");
+            assert_eq!(to_string(&Datum::string(&ended)), format!("\"{plain}\\\"\""));
+        }
     }
 
     #[test]
@@ -336,7 +347,7 @@ mod tests {
             ("a", Datum::array(vec![1.0.into(), Datum::array(vec![])])),
             ("b", Datum::object([])),
         ]);
-        assert_eq!(to_pretty_string(&value), "{\n\t\"a\": [\n\t\t1,\n\t\t[]\n\t],\n\t\"b\": {}\n}");
+        assert_eq!(to_pretty_string(&value), "{\n\t\"a\":\t[\n\t\t1,\n\t\t[]\n\t],\n\t\"b\":\t{}\n}");
         assert_eq!(to_string(&value), r#"{"a":[1,[]],"b":{}}"#);
     }
 

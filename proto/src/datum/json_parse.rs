@@ -160,7 +160,11 @@ impl Reader<'_> {
             self.space();
         }
         if builder.field(pseudo::TYPE_KEY).is_some() {
-            return pseudo::from_object(builder.build()).map_err(Problem::Query);
+            let datum = pseudo::from_object(builder.build()).map_err(Problem::Query)?;
+            if datum.pseudotype().is_some_and(|name| name.as_str() == "LITERAL") {
+                return Err(Problem::Query(logic(pseudo::STRAY_LITERAL)));
+            }
+            return Ok(datum);
         }
         Ok(Datum::Object(builder.build()))
     }
@@ -192,6 +196,10 @@ impl Reader<'_> {
         }
         let text = std::str::from_utf8(&self.bytes[start..self.at]).expect("digits are ASCII");
         let number: f64 = text.parse().map_err(|_| INVALID)?;
+        if number == 0.0 && text == "-0" {
+            // An integer: only `-0.0` is the negative zero.
+            return Ok(Datum::Number(0.0));
+        }
         if number.is_infinite() {
             return Err(Problem::Syntax("Number too big to be stored in double."));
         }
@@ -291,7 +299,8 @@ mod tests {
         check(r#" {"b":[1,-2.5e3,true],"a":null} "#, Ok(r#"{"a":null,"b":[1,-2500,true]}"#));
         check(r#""\u00e9\ud83d\ude00\n\/""#, Ok("\"é😀\\n/\""));
         check(r#"{"$reql_type$":"BINARY","data":"YQ=="}"#, Ok(r#"{"$reql_type$":"BINARY","data":"YQ=="}"#));
-        check("-0", Ok("-0.0"));
+        check("-0", Ok("0"));
+        check("-0.0", Ok("-0.0"));
     }
 
     #[test]
@@ -317,6 +326,7 @@ mod tests {
         let long = "[".repeat(41);
         let want = format!("Failed to parse \"{}...\" as JSON: Invalid value.", "[".repeat(37));
         check(&long, Err(&want));
+        check(r#"{"$reql_type$":"LITERAL","value":1}"#, Err(pseudo::STRAY_LITERAL));
         check(r#"{"a":1,"a":2}"#, Err("Duplicate key \"a\" in JSON."));
     }
 

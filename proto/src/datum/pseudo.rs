@@ -3,7 +3,7 @@
 //! Times and binary data become values of their own when they enter; geometry and literals stay objects, checked.
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use base64::engine::general_purpose::STANDARD as BASE64;
 
 use super::{Datum, Object, Slice, Time, json};
 use crate::error::{ErrorKind, QueryError};
@@ -23,10 +23,15 @@ pub fn from_object(object: Object) -> Result<Datum, QueryError> {
             "TIME" => time(&object),
             "BINARY" => binary(&object),
             "GEOMETRY" => geometry(object),
-            "LITERAL" => Ok(Datum::Object(object)),
-            unknown => Err(logic(format!("Unknown $reql_type$ `{unknown}`."))),
+            "LITERAL" => literal(object),
+            unknown => Err(logic(format!("Unknown $reql_type$ `PTYPE<{unknown}>`."))),
         },
-        Some(other) => Err(logic(format!("Expected type STRING but found {}.", other.type_name()))),
+        Some(other) => Err(logic(format!(
+            "Error: Field `{TYPE_KEY}` must be a string (got `{}` of type {}):\n{}",
+            json::to_message_string(other),
+            other.type_name(),
+            json::to_message_string(&Datum::Object(object.clone()))
+        ))),
         None => Ok(Datum::Object(object)),
     }
 }
@@ -36,10 +41,15 @@ fn logic(message: String) -> QueryError {
 }
 
 fn time(object: &Object) -> Result<Datum, QueryError> {
+    // The object is shown as far as it was put right: with its time rounded.
     let broken = |what: String| {
+        let mut shown = object.to_builder();
+        if let Some(Datum::Number(number)) = object.field("epoch_time") {
+            shown.set("epoch_time", Datum::Number(round_to_milliseconds(number)));
+        }
         logic(format!(
             "Invalid time object constructed ({what}):\n{}",
-            json::to_message_string(&Datum::Object(object.clone()))
+            json::to_message_string(&Datum::Object(shown.build()))
         ))
     };
     let (mut epoch, mut zone) = (None, None);
@@ -56,9 +66,9 @@ fn time(object: &Object) -> Result<Datum, QueryError> {
             }
             ("timezone", Datum::String(text)) => {
                 let minutes = parse_zone(text);
-                zone = Some(
-                    minutes.ok_or_else(|| broken(format!("invalid timezone string `{}`", text.as_str())))?,
-                );
+                zone = Some(minutes.ok_or_else(|| {
+                    broken(format!("invalid timezone string `{}`", json::to_message_string(&value)))
+                })?);
             }
             ("timezone", other) => {
                 let printed = json::to_message_string(other);
@@ -112,64 +122,74 @@ fn binary(object: &Object) -> Result<Datum, QueryError> {
     for (key, value) in object.iter() {
         match (key.as_str(), value) {
             (TYPE_KEY, _) => {}
-            ("data", Datum::String(text)) => data = Some(text),
-            ("data", other) => {
-                return Err(logic(format!("Expected type STRING but found {}.", other.type_name())));
-            }
+            ("data", Datum::String(text)) => data = Some(decode_base64(text.as_str())?),
+            ("data", other) => return Err(expected("STRING", &other)),
             (unknown, _) => {
                 return Err(logic(format!("Invalid binary pseudotype: illegal `{unknown}` key.")));
             }
         }
     }
     let data = data.ok_or_else(|| logic("Invalid binary pseudotype: lacking `data` key.".to_owned()))?;
-    Ok(Datum::Binary(Slice::from(decode_base64(data.as_bytes())?)))
+    Ok(Datum::Binary(Slice::from(data)))
 }
 
-/// Decodes base64 that may hold white space.
-fn decode_base64(text: &[u8]) -> Result<Vec<u8>, QueryError> {
-    let mut digits = Vec::with_capacity(text.len());
-    let mut padding = 0;
-    for byte in text {
-        match byte {
-            b' ' | b'\t' | b'\r' | b'\n' | 0x0b | 0x0c => {}
-            b'=' => padding += 1,
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'+' | b'/' if padding > 0 => {
-                let text = "Invalid base64 format, data found after padding character '='.";
-                return Err(logic(text.to_owned()));
-            }
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'+' | b'/' => digits.push(*byte),
-            other => {
-                return Err(logic(format!("Invalid base64 character found: '{}'.", char::from(*other))));
-            }
+/// A value of the wrong type; null counts as missing.
+fn expected(want: &str, found: &Datum) -> QueryError {
+    let kind = if found.is_null() { ErrorKind::NonExistence } else { ErrorKind::QueryLogic };
+    QueryError::new(kind, format!("Expected type {want} but found {}.", found.type_name()))
+}
+
+/// Bytes of base64 text. White space may stand anywhere and the padding may be missing.
+fn decode_base64(text: &str) -> Result<Vec<u8>, QueryError> {
+    // What we print ourselves, and what drivers send, is the strict form.
+    if let Ok(bytes) = BASE64.decode(text.as_bytes()) {
+        return Ok(bytes);
+    }
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut bits, mut count) = (0u32, 0);
+    let mut characters = text.chars();
+    for character in characters.by_ref() {
+        let value = match character {
+            'A'..='Z' => character as u32 - 'A' as u32,
+            'a'..='z' => character as u32 - 'a' as u32 + 26,
+            '0'..='9' => character as u32 - '0' as u32 + 52,
+            '+' => 62,
+            '/' => 63,
+            '\r' | '\n' | ' ' | '\t' => continue,
+            '=' => break,
+            other => return Err(logic(format!("Invalid base64 character found: '{other}'."))),
+        };
+        bits = bits << 6 | value;
+        count += 1;
+        if count == 4 {
+            bytes.extend_from_slice(&bits.to_be_bytes()[1..]);
+            (bits, count) = (0, 0);
         }
     }
-    if digits.len() % 4 == 1 {
-        let text = "Invalid base64 length: 1 character remaining, cannot decode a full byte.";
-        return Err(logic(text.to_owned()));
+    match count {
+        0 => {}
+        1 => {
+            return Err(logic(
+                "Invalid base64 length: 1 character remaining, cannot decode a full byte.".to_owned(),
+            ));
+        }
+        _ => bytes.extend_from_slice(&(bits << (24 - 6 * count)).to_be_bytes()[1..count]),
     }
-    clear_trailing_bits(&mut digits);
-    BASE64.decode(&digits).map_err(|error| QueryError::new(ErrorKind::Internal, format!("base64: {error}")))
-}
-
-/// Makes the last digit of a partial group canonical: bits beyond the last whole byte do not count.
-fn clear_trailing_bits(digits: &mut [u8]) {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mask = match digits.len() % 4 {
-        2 => 0b11_0000,
-        3 => 0b11_1100,
-        _ => return,
-    };
-    if let Some(last) = digits.last_mut()
-        && let Some(value) = ALPHABET.iter().position(|digit| digit == last)
-    {
-        *last = ALPHABET[value & mask];
+    if characters.any(|character| !matches!(character, '=' | '\r' | '\n' | ' ' | '\t')) {
+        return Err(logic("Invalid base64 format, data found after padding character '='.".to_owned()));
     }
+    Ok(bytes)
 }
 
 fn geometry(object: Object) -> Result<Datum, QueryError> {
-    for (key, _) in object.iter() {
-        if !matches!(key.as_str(), TYPE_KEY | "type" | "coordinates" | "crs") {
-            return Err(logic(format!("Unrecognized field `{}` found in geometry object.", key.as_str())));
+    for (key, value) in object.iter() {
+        match (key.as_str(), &value) {
+            (TYPE_KEY | "crs", _) | ("coordinates", Datum::Array(_)) | ("type", Datum::String(_)) => {}
+            ("coordinates", other) => return Err(expected("ARRAY", other)),
+            ("type", other) => return Err(expected("STRING", other)),
+            (unknown, _) => {
+                return Err(logic(format!("Unrecognized field `{unknown}` found in geometry object.")));
+            }
         }
     }
     for required in ["type", "coordinates"] {
@@ -178,6 +198,18 @@ fn geometry(object: Object) -> Result<Datum, QueryError> {
         }
     }
     Ok(Datum::Object(object))
+}
+
+/// Refusal of a literal where none may stand.
+pub const STRAY_LITERAL: &str = "Stray literal keyword found: literal is only legal inside of the object passed to merge \
+                                 or update and cannot nest inside other literals.";
+
+/// Where a literal may stand is the evaluator's to know.
+fn literal(object: Object) -> Result<Datum, QueryError> {
+    match object.iter().find(|(key, _)| !matches!(key.as_str(), TYPE_KEY | "value")) {
+        Some((key, _)) => Err(logic(format!("Invalid literal term with illegal key `{}`.", key.as_str()))),
+        None => Ok(Datum::Object(object)),
+    }
 }
 
 #[cfg(test)]
@@ -196,8 +228,10 @@ mod tests {
         let tag = || (TYPE_KEY, Datum::string("TIME"));
         let want = r#"{"$reql_type$":"TIME","epoch_time":1.235,"timezone":"+02:00"}"#;
         check([tag(), ("epoch_time", 1.2345.into()), ("timezone", "+02".into())], Ok(want));
-        let lacking = "Invalid time object constructed (no field `epoch_time`):\n{\n\t\"$reql_type$\": \"TIME\",\n\t\"timezone\": \"Z\"\n}";
+        let lacking = "Invalid time object constructed (no field `epoch_time`):\n{\n\t\"$reql_type$\":\t\"TIME\",\n\t\"timezone\":\t\"Z\"\n}";
         check([tag(), ("timezone", "Z".into())], Err(lacking));
+        let zone = "Invalid time object constructed (invalid timezone string `\"x\"`):\n{\n\t\"$reql_type$\":\t\"TIME\",\n\t\"epoch_time\":\t1.235,\n\t\"timezone\":\t\"x\"\n}";
+        check([tag(), ("epoch_time", 1.2345.into()), ("timezone", "x".into())], Err(zone));
     }
 
     #[test]
@@ -206,7 +240,11 @@ mod tests {
         let data = |text: &str| ("data", Datum::string(text));
         check([tag(), data("YW\r\nJj")], Ok(r#"{"$reql_type$":"BINARY","data":"YWJj"}"#));
         check([tag(), data("YR==")], Ok(r#"{"$reql_type$":"BINARY","data":"YQ=="}"#));
+        check([tag(), data("AP5 6AA")], Ok(r#"{"$reql_type$":"BINARY","data":"AP56AA=="}"#));
+        check([tag(), data("AEI")], Ok(r#"{"$reql_type$":"BINARY","data":"AEI="}"#));
         check([tag()], Err("Invalid binary pseudotype: lacking `data` key."));
+        let misplaced = "Invalid base64 format, data found after padding character '='.";
+        check([tag(), data("ABCDEFGH==?")], Err(misplaced));
         check([tag(), data("a?")], Err("Invalid base64 character found: '?'."));
         check(
             [tag(), data("a")],
@@ -221,7 +259,9 @@ mod tests {
 
     #[test]
     fn unknown_tags_are_refused() {
-        check([(TYPE_KEY, "X".into())], Err("Unknown $reql_type$ `X`."));
+        check([(TYPE_KEY, "X".into())], Err("Unknown $reql_type$ `PTYPE<X>`."));
+        let number = "Error: Field `$reql_type$` must be a string (got `1` of type NUMBER):\n{\n\t\"$reql_type$\":\t1\n}";
+        check([(TYPE_KEY, 1.0.into())], Err(number));
     }
 
     #[test]
