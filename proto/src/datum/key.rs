@@ -35,23 +35,27 @@ const STRING: u8 = 0x50;
 const MAXVAL: u8 = 0xff;
 const ESCAPED: u8 = 0xff;
 
+/// RethinkDB's own text stops growing here: what lies behind is not looked at.
+const TEXT_BYTES_MAX: usize = 250;
+
 /// The key of a document.
 ///
 /// # Errors
 /// A type that cannot be a key, a string with a NUL, a key that is too long.
 pub fn primary(datum: &Datum) -> Result<Key, QueryError> {
     check_primary_type(datum)?;
-    check_strings(datum)?;
-    if text_length(datum) > limits::PRIMARY_KEY_CHARACTERS_MAX {
+    let bytes = text_length(datum)?;
+    // The letter of the type counts, the message does not count it.
+    if bytes > limits::PRIMARY_KEY_CHARACTERS_MAX + 1 {
         let printed = json::to_pretty_string(datum);
         let text = format!(
             "Primary key too long (max {} characters): {printed}",
             limits::PRIMARY_KEY_CHARACTERS_MAX
         );
-        return Err(QueryError::new(ErrorKind::QueryLogic, text));
+        return Err(logic(text));
     }
     let mut key = Key::with_capacity(16);
-    encode(datum, &mut key)?;
+    encode(datum, Kind::Bound, &mut key)?;
     Ok(key)
 }
 
@@ -62,80 +66,205 @@ pub fn primary(datum: &Datum) -> Result<Key, QueryError> {
 pub fn bound(datum: &Datum) -> Result<Key, QueryError> {
     if !matches!(datum, Datum::MinVal | Datum::MaxVal) {
         check_primary_type(datum)?;
-        check_strings(datum)?;
+        text_length(datum)?;
     }
     let mut key = Key::with_capacity(16);
-    encode(datum, &mut key)?;
+    encode(datum, Kind::Bound, &mut key)?;
     Ok(key)
 }
 
+/// The key of a value in a secondary index. A NUL in a string is fine here. Like every key it says itself where it ends
+/// ([`first_length`]), so that a primary key may follow it.
+///
+/// # Errors
+/// A type that cannot be a key; `MinVal` or `MaxVal` anywhere.
+pub fn secondary(datum: &Datum) -> Result<Key, QueryError> {
+    let mut key = Key::with_capacity(16);
+    check_secondary_type(datum)?;
+    encode(datum, Kind::Value, &mut key)?;
+    Ok(key)
+}
+
+/// A bound of a range of a secondary index: as [`secondary`], with `MinVal` and `MaxVal`.
+///
+/// # Errors
+/// A type that cannot be a key.
+pub fn secondary_bound(datum: &Datum) -> Result<Key, QueryError> {
+    let mut key = Key::with_capacity(16);
+    check_secondary_type(datum)?;
+    encode(datum, Kind::Bound, &mut key)?;
+    Ok(key)
+}
+
+/// The length of the first key in `bytes`, behind which anything may follow.
+pub fn first_length(bytes: &[u8]) -> Option<usize> {
+    let (_, rest) = decode_one(bytes, 0)?;
+    Some(bytes.len() - rest.len())
+}
+
+/// Whether `MinVal` and `MaxVal` are keys.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Value,
+    Bound,
+}
+
+fn logic(message: impl Into<String>) -> QueryError {
+    QueryError::new(ErrorKind::QueryLogic, message)
+}
+
+/// Where a value is wanted, null counts as missing.
+fn wrong_or_missing(datum: &Datum, message: String) -> QueryError {
+    let kind = if datum.is_null() { ErrorKind::NonExistence } else { ErrorKind::QueryLogic };
+    QueryError::new(kind, message)
+}
+
 fn check_primary_type(datum: &Datum) -> Result<(), QueryError> {
-    let kind = match datum {
+    match datum {
         Datum::Bool(_)
         | Datum::Number(_)
         | Datum::String(_)
         | Datum::Array(_)
         | Datum::Binary(_)
-        | Datum::Time(_) => return Ok(()),
-        Datum::Null => ErrorKind::NonExistence,
-        Datum::MinVal | Datum::MaxVal | Datum::Object(_) => ErrorKind::QueryLogic,
-    };
-    let text = format!(
-        "Primary keys must be either a number, string, bool, pseudotype or array (got type {}):\n{}",
-        datum.type_name(),
-        json::to_message_string(datum)
-    );
-    Err(QueryError::new(kind, text))
+        | Datum::Time(_) => Ok(()),
+        Datum::MinVal | Datum::MaxVal | Datum::Null | Datum::Object(_) => {
+            Err(wrong_type("Primary keys must be either a number, string, bool, pseudotype or array", datum))
+        }
+    }
 }
 
-/// Refuses NUL in strings, which RethinkDB's keys cannot hold.
-fn check_strings(datum: &Datum) -> Result<(), QueryError> {
+fn check_secondary_type(datum: &Datum) -> Result<(), QueryError> {
     match datum {
-        Datum::String(text) => match text.as_bytes().iter().position(|byte| *byte == 0) {
-            None => Ok(()),
-            Some(offset) => {
-                let shown: String = text.chars().take(20).collect();
-                let shown = json::to_string(&Datum::string(&shown));
-                let text =
-                    format!("String {shown} (truncated) contains NULL byte at offset {offset} in index key.");
-                Err(QueryError::new(ErrorKind::QueryLogic, text))
-            }
-        },
-        Datum::Array(array) => array.iter().try_for_each(|item| check_strings(&item)),
         Datum::MinVal
-        | Datum::Null
         | Datum::Bool(_)
         | Datum::Number(_)
-        | Datum::Object(_)
+        | Datum::String(_)
+        | Datum::Array(_)
         | Datum::Binary(_)
         | Datum::Time(_)
         | Datum::MaxVal => Ok(()),
-    }
-}
-
-/// The length of the key as RethinkDB would write it.
-fn text_length(datum: &Datum) -> usize {
-    let number = |value: f64| {
-        let mut text = Vec::new();
-        json::write_number(value, &mut text);
-        // `N`, sixteen hexadecimal digits, `#`, the number.
-        18 + text.len()
-    };
-    match datum {
-        Datum::Number(value) => number(*value),
-        Datum::String(text) => 1 + text.as_bytes().len(),
-        Datum::Bool(_) => 2,
-        Datum::Array(array) => 1 + array.iter().map(|item| text_length(&item) + 1).sum::<usize>(),
-        Datum::Time(time) => "PTIME:".len() + number(time.epoch_seconds),
-        Datum::Binary(bytes) => {
-            "PBINARY:".len() + bytes.len() + bytes.iter().filter(|byte| **byte < 2).count()
+        Datum::Null | Datum::Object(_) => {
+            Err(wrong_type("Secondary keys must be a number, string, bool, pseudotype, or array", datum))
         }
-        Datum::MinVal | Datum::MaxVal | Datum::Null | Datum::Object(_) => 1,
     }
 }
 
-fn encode(datum: &Datum, key: &mut Key) -> Result<(), QueryError> {
+fn wrong_type(rule: &str, datum: &Datum) -> QueryError {
+    if datum.pseudotype().is_some() {
+        return wrong_pseudotype(datum);
+    }
+    let printed = json::to_message_string(datum);
+    wrong_or_missing(datum, format!("{rule} (got type {}):\n{printed}", datum.type_name()))
+}
+
+fn wrong_pseudotype(datum: &Datum) -> QueryError {
+    match datum.type_name() {
+        "PTYPE<GEOMETRY>" => logic(
+            "Cannot use a geometry value as a key value in a primary or non-geospatial secondary index.",
+        ),
+        other => logic(format!("Cannot use pseudotype {other} as a primary or secondary key value .")),
+    }
+}
+
+fn wrong_item(datum: &Datum) -> QueryError {
+    if datum.pseudotype().is_some() {
+        return wrong_pseudotype(datum);
+    }
+    let message = format!(
+        "Array keys can only contain numbers, strings, bools,  pseudotypes, or arrays (got {} of type {}).",
+        json::to_pretty_string(datum),
+        datum.type_name()
+    );
+    wrong_or_missing(datum, message)
+}
+
+/// Refuses NUL in strings, which RethinkDB's primary keys cannot hold.
+fn refuse_nul(text: &Text) -> Result<(), QueryError> {
+    let Some(offset) = text.as_bytes().iter().position(|byte| *byte == 0) else { return Ok(()) };
+    let mut shown = String::new();
+    for byte in &text.as_bytes()[..text.len().min(20)] {
+        match byte {
+            b'"' => shown.push_str("\\\""),
+            b'\\' => shown.push_str("\\\\"),
+            b'\n' => shown.push_str("\\n"),
+            b'\t' => shown.push_str("\\t"),
+            b'\r' => shown.push_str("\\r"),
+            b' '..=b'~' => shown.push(char::from(*byte)),
+            other => shown.push_str(&format!("\\x{other:02X}")),
+        }
+    }
+    let message =
+        format!("String \"{shown}\" (truncated) contains NULL byte at offset {offset} in index key.");
+    Err(logic(message))
+}
+
+/// The length of RethinkDB's text of a primary key; checks what the key is made of on the way. What cannot be too long
+/// is not measured.
+fn text_length(datum: &Datum) -> Result<usize, QueryError> {
+    if matches!(datum, Datum::Number(_) | Datum::Bool(_) | Datum::Time(_)) {
+        return Ok(0);
+    }
+    let mut bytes = 0;
+    measure(datum, &mut bytes)?;
+    Ok(bytes)
+}
+
+fn measure(datum: &Datum, bytes: &mut usize) -> Result<(), QueryError> {
     match datum {
+        Datum::MinVal | Datum::MaxVal => *bytes += 1,
+        Datum::Bool(_) => *bytes += 2,
+        // `N`, sixteen hexadecimal digits, `#`, the number.
+        Datum::Number(number) => *bytes += 18 + decimal_length(*number),
+        Datum::Time(time) => *bytes += 6 + 18 + decimal_length(time.epoch_seconds),
+        Datum::String(text) => {
+            refuse_nul(text)?;
+            *bytes += 1 + text.len();
+        }
+        Datum::Binary(data) => {
+            *bytes += 8 + data.len() + data.iter().filter(|byte| **byte < 2).count();
+        }
+        Datum::Array(array) => {
+            *bytes += 1;
+            for item in array.iter() {
+                if *bytes >= TEXT_BYTES_MAX {
+                    break;
+                }
+                measure(&item, bytes)?;
+                *bytes += 1;
+            }
+        }
+        Datum::Null | Datum::Object(_) => return Err(wrong_item(datum)),
+    }
+    Ok(())
+}
+
+/// The length of C's `%.20g`: twenty significant digits without trailing zeros.
+fn decimal_length(number: f64) -> usize {
+    let number = number + 0.0;
+    if number == 0.0 {
+        return 1;
+    }
+    let sign = usize::from(number < 0.0);
+    let text = format!("{:.19e}", number.abs());
+    let (mantissa, exponent) = text.split_once('e').expect("scientific notation has an exponent");
+    let exponent: i32 = exponent.parse().expect("an exponent is a small integer");
+    let digits = mantissa.replace('.', "").trim_end_matches('0').len();
+    let point = |digits: usize| if digits > 1 { digits + 1 } else { digits };
+    sign + if !(-4..20).contains(&exponent) {
+        point(digits) + if exponent.abs() >= 100 { 5 } else { 4 }
+    } else if exponent < 0 {
+        1 + exponent.unsigned_abs() as usize + digits
+    } else {
+        let whole = exponent as usize + 1;
+        if digits > whole { digits + 1 } else { whole }
+    }
+}
+
+fn encode(datum: &Datum, kind: Kind, key: &mut Key) -> Result<(), QueryError> {
+    match datum {
+        Datum::MinVal | Datum::MaxVal if kind == Kind::Value => {
+            return Err(logic("Cannot use `r.minval` or `r.maxval` in an index key."));
+        }
         Datum::MinVal => key.push(MINVAL),
         Datum::MaxVal => key.push(MAXVAL),
         Datum::Bool(value) => key.push(if *value { TRUE } else { FALSE }),
@@ -158,18 +287,11 @@ fn encode(datum: &Datum, key: &mut Key) -> Result<(), QueryError> {
         Datum::Array(array) => {
             key.push(ARRAY);
             for item in array.iter() {
-                encode(&item, key)?;
+                encode(&item, kind, key)?;
             }
             key.push(END);
         }
-        Datum::Null | Datum::Object(_) => {
-            let text = format!(
-                "Array keys can only contain numbers, strings, bools,  pseudotypes, or arrays (got {} of type {}).",
-                json::to_message_string(datum),
-                datum.type_name()
-            );
-            return Err(QueryError::new(ErrorKind::QueryLogic, text));
-        }
+        Datum::Null | Datum::Object(_) => return Err(wrong_item(datum)),
     }
     Ok(())
 }
@@ -316,13 +438,67 @@ mod tests {
         );
         assert_eq!(primary(&Datum::Null).unwrap_err().kind, ErrorKind::NonExistence);
         assert!(
-            message(&Datum::string(&"x".repeat(127)))
+            message(&Datum::string(&"x".repeat(128)))
                 .starts_with("Primary key too long (max 127 characters): \"x")
         );
-        assert!(primary(&Datum::string(&"x".repeat(126))).is_ok());
+        assert!(primary(&Datum::string(&"x".repeat(127))).is_ok());
         assert_eq!(
-            message(&Datum::string("a\0b")),
-            "String \"a\\u0000b\" (truncated) contains NULL byte at offset 1 in index key."
+            message(&Datum::string("abc\0\"é")),
+            "String \"abc\\x00\\\"\\xC3\\xA9\" (truncated) contains NULL byte at offset 3 in index key."
         );
+        let item = Datum::array(vec![1.0.into(), Datum::Null]);
+        assert_eq!(
+            message(&item),
+            "Array keys can only contain numbers, strings, bools,  pseudotypes, or arrays (got null of type NULL)."
+        );
+        assert_eq!(primary(&item).unwrap_err().kind, ErrorKind::NonExistence);
+        let point = Datum::object([("$reql_type$", "GEOMETRY".into())]);
+        assert_eq!(
+            message(&point),
+            "Cannot use a geometry value as a key value in a primary or non-geospatial secondary index."
+        );
+    }
+
+    #[test]
+    fn secondary_keys_take_nul_and_end_where_they_say() {
+        for datum in [Datum::string("a\0b"), Datum::array(vec!["\0".into(), 1.0.into()]), Datum::Bool(true)] {
+            let mut bytes = secondary(&datum).expect("fit");
+            let length = bytes.len();
+            bytes.extend_from_slice(&primary(&"id".into()).expect("fit"));
+            assert_eq!(first_length(&bytes), Some(length), "{datum:?}");
+        }
+        let bound = Datum::array(vec![Datum::MaxVal]);
+        assert_eq!(
+            secondary(&bound).unwrap_err().message,
+            "Cannot use `r.minval` or `r.maxval` in an index key."
+        );
+        assert!(secondary_bound(&bound).is_ok());
+        assert_eq!(
+            secondary(&Datum::Null).unwrap_err().message,
+            "Secondary keys must be a number, string, bool, pseudotype, or array (got type NULL):\nnull"
+        );
+    }
+
+    #[test]
+    fn the_length_of_a_number_is_that_of_20_digits() {
+        // Each as C's printf("%.20g") prints it.
+        for (number, want) in [
+            (0.0, "0"),
+            (-0.0, "0"),
+            (1.0, "1"),
+            (-15.5, "-15.5"),
+            (0.1, "0.10000000000000000555"),
+            (1e-5, "1.0000000000000000818e-05"),
+            (1e19, "10000000000000000000"),
+            (1e20, "1e+20"),
+            (1.5e300, "1.5000000000000000788e+300"),
+            (0.00025, "0.0002500000000000000052"),
+        ] {
+            assert_eq!(decimal_length(number), want.len(), "{number}");
+        }
+        // `A`, then per item `N`, sixteen digits, `#`, one digit and a separator.
+        let array = |count| Datum::array(vec![1.0.into(); count]);
+        assert!(primary(&array(6)).is_ok());
+        assert!(primary(&array(7)).is_err());
     }
 }

@@ -42,12 +42,13 @@ impl Parser {
     /// Client errors for what is not a query, compile errors for what is not a term, with its place.
     pub fn parse(&mut self, query: &mut [u8]) -> Result<QueryMessage, QueryError> {
         let bytes = query.len();
+        if has_lone_surrogate(query) {
+            return Err(not_json());
+        }
         let mut tape = self.tape.take().map_or_else(|| Tape(Vec::new()), Tape::reset);
         let message = match simd_json::fill_tape(query, &mut self.buffers, &mut tape) {
             Ok(()) => message(&tape.0),
-            Err(_) => {
-                Err(QueryError::new(ErrorKind::Client, "Client is buggy (failed to deserialize query)."))
-            }
+            Err(_) => Err(not_json()),
         };
         if bytes > KEPT_BYTES {
             self.buffers = Buffers::default();
@@ -56,6 +57,38 @@ impl Parser {
         }
         message
     }
+}
+
+fn not_json() -> QueryError {
+    QueryError::new(ErrorKind::Client, "Client is buggy (failed to deserialize query).")
+}
+
+/// Whether a `\u` escape is half a character, which is not JSON; simd-json would take it for a NUL.
+fn has_lone_surrogate(query: &[u8]) -> bool {
+    let mut rest = query;
+    // Most queries have no escape at all, and to see that is cheap.
+    while rest.contains(&b'\\') {
+        let at = rest.iter().position(|byte| *byte == b'\\').expect("it is contained");
+        rest = &rest[at..];
+        let Some(first) = surrogate(rest) else {
+            rest = rest.get(2..).unwrap_or_default();
+            continue;
+        };
+        let second = rest.get(6..).and_then(surrogate);
+        if first >= 0xdc00 || second.is_none_or(|second| second < 0xdc00) {
+            return true;
+        }
+        rest = &rest[12..];
+    }
+    false
+}
+
+/// The code of an escape at the start of `bytes` when it is half of a pair.
+fn surrogate(bytes: &[u8]) -> Option<u16> {
+    let [b'\\', b'u', digits @ ..] = bytes else { return None };
+    let digits = std::str::from_utf8(digits.get(..4)?).ok()?;
+    let code = u16::from_str_radix(digits, 16).ok()?;
+    (0xd800..0xe000).contains(&code).then_some(code)
 }
 
 fn client_error(what: impl std::fmt::Display) -> QueryError {
@@ -357,6 +390,26 @@ mod tests {
         assert!(call(&long));
     }
 
+    #[test]
+    fn constants_keep_their_value() {
+        let constant = |text: &str| match parse(&format!("[1,{text}]")).expect("a query") {
+            QueryMessage::Start { term: Term::Datum(datum), .. } => crate::datum::json::to_string(&datum),
+            other => panic!("{other:?}"),
+        };
+        for (text, want) in [
+            ("1234567890123456789012345678901234567890", "1.2345678901234568e39"),
+            ("-9223372036854775809", "-9223372036854776000.0"),
+            ("18446744073709551616", "18446744073709552000.0"),
+            ("9007199254740993", "9007199254740992"),
+            ("-0", "0"),
+            ("-0.0", "-0.0"),
+            ("1e-400", "0"),
+            (r#""\\ud800 \ud83d\ude00 \u0000""#, r#""\\ud800 😀 \u0000""#),
+        ] {
+            assert_eq!(constant(text), want);
+        }
+    }
+
     #[track_caller]
     fn check_error(text: &str, kind: ErrorKind, message: &str, backtrace: &[Frame]) {
         let error = parse(text).expect_err("not a query");
@@ -380,6 +433,11 @@ mod tests {
             ),
             ("[1,", "Client is buggy (failed to deserialize query)."),
             ("", "Client is buggy (failed to deserialize query)."),
+            ("[1,1] x", "Client is buggy (failed to deserialize query)."),
+            ("[1,1e400]", "Client is buggy (failed to deserialize query)."),
+            (r#"[1,"\ud800"]"#, "Client is buggy (failed to deserialize query)."),
+            (r#"[1,"\udc00\ud800"]"#, "Client is buggy (failed to deserialize query)."),
+            (r#"[1,"\ud800\n"]"#, "Client is buggy (failed to deserialize query)."),
         ] {
             check_error(text, ErrorKind::Client, message, &[]);
         }

@@ -64,6 +64,10 @@ pub fn answer(
     out.extend_from_slice(b",\"r\":[");
     out.extend_from_slice(items);
     out.push(b']');
+    if let Some(profile) = profile {
+        out.extend_from_slice(b",\"p\":");
+        out.extend_from_slice(profile);
+    }
     if kind != AnswerKind::Atom || !notes.is_empty() {
         out.extend_from_slice(b",\"n\":[");
         for (index, note) in notes.iter().enumerate() {
@@ -73,10 +77,6 @@ pub fn answer(
             json::write_small_integer(u32::from(*note), out);
         }
         out.push(b']');
-    }
-    if let Some(profile) = profile {
-        out.extend_from_slice(b",\"p\":");
-        out.extend_from_slice(profile);
     }
     out.push(b'}');
     end(start, out);
@@ -151,7 +151,7 @@ mod tests {
     fn responses_have_the_documented_form() {
         check(|out| answer(7, AnswerKind::Atom, b"1", &[], None, out), r#"{"t":1,"r":[1]}"#);
         check(|out| answer(7, AnswerKind::Sequence, b"", &[], None, out), r#"{"t":2,"r":[],"n":[]}"#);
-        let partial = r#"{"t":3,"r":[1,2],"n":[1,5],"p":[]}"#;
+        let partial = r#"{"t":3,"r":[1,2],"p":[],"n":[1,5]}"#;
         check(|out| answer(7, AnswerKind::Partial, b"1,2", &[1, 5], Some(b"[]"), out), partial);
         check(|out| wait_complete(7, out), r#"{"t":4,"r":[]}"#);
         check(|out| server_info(7, "i", "n", out), r#"{"t":5,"r":[{"id":"i","name":"n","proxy":false}]}"#);
