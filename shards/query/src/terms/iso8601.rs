@@ -6,8 +6,9 @@
 //! text or as a default. Each of the three parts is scanned by the same [`Scan`], which knows its part's name for messages.
 
 use photondb_proto::datum::Time;
+use photondb_proto::datum::json::zone_text;
 
-use super::time::{Date, Local, moment, zone_text};
+use super::time::{Date, Local, moment};
 use crate::failure::{Failure, Outcome};
 
 const WEEK_DATE: &str = "Due to limitations in the boost time library we use for parsing, we cannot support ISO week \

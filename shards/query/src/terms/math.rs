@@ -3,13 +3,13 @@
 //! Always: a result is finite, or the term fails. An operand of the wrong type is blamed on the whole term, since the
 //! variadic terms fold their operands two by two; only MOD and the one-argument terms blame the operand.
 
+use photondb_proto::datum::pseudo::round_to_milliseconds;
 use photondb_proto::datum::{Datum, Time};
 use photondb_proto::term::number;
 
 use super::{Arity, TermDef};
 use crate::call::{Call, INTEGER_MAX, check_array_size, finite, integer};
 use crate::failure::{Failure, Outcome};
-use crate::terms::time::round_to_milliseconds;
 use crate::value::wrong_type;
 
 pub static TERMS: &[TermDef] = &[
@@ -74,8 +74,8 @@ fn add(call: &Call, left: Datum, right: Datum) -> Outcome<Datum> {
 }
 
 fn later(time: Time, seconds: f64) -> Outcome<Datum> {
-    finite(time.epoch_seconds + seconds)?;
     let epoch_seconds = round_to_milliseconds(time.epoch_seconds + seconds);
+    finite(epoch_seconds)?;
     Ok(Datum::Time(Time { epoch_seconds, ..time }))
 }
 

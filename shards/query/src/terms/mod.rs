@@ -1,11 +1,16 @@
 //! The table of ReQL terms: one [`TermDef`] each, in its family's file. Parser, arity and option checks, determinism,
 //! dispatch and the generated reference all read it.
 
+pub mod array;
+pub mod coerce;
 pub mod iso8601;
 pub mod logic;
 pub mod math;
+pub mod object;
+pub mod pattern;
 #[cfg(test)]
 pub mod probe;
+pub mod string;
 pub mod time;
 
 use std::future::Future;

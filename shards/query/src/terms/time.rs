@@ -4,6 +4,8 @@
 //! usual arithmetic on days since 1970-01-01: pure integer work needs no time library. Calendar terms hold for the
 //! years 1400 to 9999 only, as in RethinkDB; arithmetic on moments has no such bounds.
 
+use photondb_proto::datum::json::zone_text;
+use photondb_proto::datum::pseudo::round_to_milliseconds;
 use photondb_proto::datum::{Datum, Time, json};
 use photondb_proto::term::number;
 
@@ -98,13 +100,6 @@ const fn constant(name: &'static str, number: u32, eval: fn(&Call) -> Outcome<Da
 const YEARS: std::ops::RangeInclusive<i64> = 1400..=9999;
 const DAY_MILLISECONDS: i64 = 86_400_000;
 
-/// Moments are kept in whole milliseconds.
-pub fn round_to_milliseconds(seconds: f64) -> f64 {
-    let milliseconds = (seconds * 1000.0).round();
-    // Beyond 2^1014 the product overflows, and there are no milliseconds to round anyway.
-    if milliseconds.is_finite() { milliseconds / 1000.0 } else { seconds }
-}
-
 /// A day of the calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Date {
@@ -197,12 +192,6 @@ pub fn moment(date: Date, seconds_of_day: f64, zone_minutes: i16) -> Time {
     Time { epoch_seconds: round_to_milliseconds(seconds), zone_minutes }
 }
 
-/// `+02:00`.
-pub fn zone_text(minutes: i16) -> String {
-    let sign = if minutes < 0 { '-' } else { '+' };
-    format!("{sign}{:02}:{:02}", minutes.abs() / 60, minutes.abs() % 60)
-}
-
 fn time(call: &Call, index: usize) -> Outcome<Time> {
     match call.datum(index)? {
         Datum::Time(time) => Ok(time),
@@ -223,9 +212,9 @@ fn part(call: &Call, part: fn(&Local) -> i64) -> Outcome<Datum> {
 }
 
 fn epoch_time(call: &Call) -> Outcome<Datum> {
-    let seconds = call.number(0)?;
-    finite(seconds)?;
-    Ok(Datum::Time(Time { epoch_seconds: round_to_milliseconds(seconds), zone_minutes: 0 }))
+    let epoch_seconds = round_to_milliseconds(call.number(0)?);
+    finite(epoch_seconds)?;
+    Ok(Datum::Time(Time { epoch_seconds, zone_minutes: 0 }))
 }
 
 fn now(call: &Call) -> Outcome<Datum> {
