@@ -85,15 +85,17 @@ impl Reader<'_> {
     }
 
     fn value(&mut self, depth: u32) -> Result<Datum, Problem> {
+        if depth > limits::DATUM_DEPTH_MAX {
+            return Err(Problem::Query(QueryError::new(
+                ErrorKind::ResourceLimit,
+                format!("Nesting depth limit {} exceeded in JSON.", limits::DATUM_DEPTH_MAX),
+            )));
+        }
         match self.peek() {
             Some(b'n') => self.word(b"null", Datum::Null),
             Some(b't') => self.word(b"true", Datum::Bool(true)),
             Some(b'f') => self.word(b"false", Datum::Bool(false)),
             Some(b'"') => Ok(Datum::String(self.string()?)),
-            Some(b'[' | b'{') if depth >= limits::DATUM_DEPTH_MAX => Err(Problem::Query(QueryError::new(
-                ErrorKind::ResourceLimit,
-                format!("Nesting depth limit {} exceeded in JSON.", limits::DATUM_DEPTH_MAX),
-            ))),
             Some(b'[') => self.array(depth),
             Some(b'{') => self.object(depth),
             Some(b'-' | b'0'..=b'9') => self.number(),

@@ -335,7 +335,7 @@ fn decode_one(key: &[u8], depth: u32) -> Option<(Datum, &[u8])> {
             Some((Datum::String(Text::from(String::from_utf8(bytes).ok()?)), rest))
         }
         BINARY => decode_bytes(rest).map(|(bytes, rest)| (Datum::Binary(Slice::from(bytes)), rest)),
-        ARRAY if depth < limits::DATUM_DEPTH_MAX => {
+        ARRAY if depth <= limits::DATUM_DEPTH_MAX => {
             let mut items = Vec::new();
             let mut rest = rest;
             loop {

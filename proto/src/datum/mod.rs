@@ -10,6 +10,8 @@ pub mod json;
 pub mod json_parse;
 pub mod key;
 pub mod pseudo;
+#[cfg(test)]
+mod properties;
 
 use std::cmp::Ordering;
 use std::fmt;

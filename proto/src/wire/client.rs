@@ -1,6 +1,6 @@
 //! The client's side of the protocol, sans-I/O: V1_0 handshake and responses. The command line and the load generator speak it.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::handshake::MAGIC_V1_0;
 use super::scram::{self, ClientProof};
@@ -187,21 +187,22 @@ impl ResponseDecoder {
         if self.buffer.len() < 12 + size {
             return Ok(None);
         }
-        let mut payload: Value = serde_json::from_slice(&self.buffer[12..12 + size])?;
+        // As a map, so that any other JSON is an error.
+        let mut payload: Map<String, Value> = serde_json::from_slice(&self.buffer[12..12 + size])?;
         self.buffer.drain(..12 + size);
-        let mut list = |key: &str| match payload[key].take() {
-            Value::Array(items) => items,
-            _ => Vec::new(),
+        let mut list = |key: &str| match payload.remove(key) {
+            Some(Value::Array(items)) => items,
+            Some(_) | None => Vec::new(),
         };
         let (results, backtrace, notes) = (list("r"), list("b"), list("n"));
         Ok(Some(Response {
             token,
-            response_type: payload["t"].as_u64().unwrap_or(0),
-            error_type: payload["e"].as_u64(),
+            response_type: payload.get("t").and_then(Value::as_u64).unwrap_or(0),
+            error_type: payload.get("e").and_then(Value::as_u64),
             results,
             backtrace,
             notes: notes.iter().filter_map(Value::as_u64).collect(),
-            profile: payload.get("p").cloned(),
+            profile: payload.remove("p"),
         }))
     }
 }
