@@ -17,4 +17,5 @@
 pub mod failure;
 pub mod value;
 pub mod call;
+pub mod row;
 pub mod terms;

@@ -11,6 +11,7 @@ pub mod pattern;
 #[cfg(test)]
 pub mod probe;
 pub mod string;
+pub mod summary;
 pub mod time;
 
 use std::future::Future;
