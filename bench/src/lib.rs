@@ -1,1 +1,7 @@
-//! Criterion benchmarks of the hot floors live under `benches/`; this library holds what they share.
+//! Measuring PhotonDB: criterion benchmarks of its floors (`benches/`), and a closed loop of clients that drives any
+//! server over TCP ([`closed_loop`]) for comparisons with other engines on the same pins in the same run.
+
+#![forbid(unsafe_code)]
+
+pub mod closed_loop;
+pub mod work;
