@@ -7,6 +7,7 @@ pub mod iso8601;
 pub mod logic;
 pub mod math;
 pub mod object;
+pub mod options;
 pub mod pattern;
 #[cfg(test)]
 pub mod probe;
