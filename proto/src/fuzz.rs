@@ -144,7 +144,8 @@ mod tests {
 
     #[test]
     fn corpora_keep_passing() {
-        let corpora: [(&str, fn(&[u8])); 3] =
+        type Entry = fn(&[u8]);
+        let corpora: [(&str, Entry); 3] =
             [("frame", frame), ("handshake", handshake), ("term_parser", term_parser)];
         for (target, entry) in corpora {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/corpus").join(target);

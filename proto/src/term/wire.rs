@@ -18,12 +18,17 @@ const CONSTANT: u8 = 0;
 const CALL: u8 = 1;
 const FRAME_ARGUMENT: u8 = 0;
 const FRAME_OPTIONAL: u8 = 1;
+const ROW_NONE: u8 = 0;
+const ROW_SOME: u8 = 1;
 
-/// A function on its way: the term (a FUNC, or a constant that stands for one), the outer variables it uses, and its place.
+/// A function on its way: the term (a FUNC, or a constant that stands for one), the outer variables and row it uses, and
+/// its place.
 #[derive(Clone, Debug)]
 pub struct Function {
     pub term: Term,
     pub captured: Vec<(i64, Datum)>,
+    /// What `r.row` is around the function, when its body uses the row of an enclosing function.
+    pub row: Option<Datum>,
     pub place: Vec<Frame>,
 }
 
@@ -80,6 +85,13 @@ pub fn put_function(function: &Function, out: &mut Vec<u8>) {
     for (variable, value) in &function.captured {
         out.extend_from_slice(&variable.to_le_bytes());
         put_bytes(&document::to_bytes(value), out);
+    }
+    match &function.row {
+        None => out.push(ROW_NONE),
+        Some(row) => {
+            out.push(ROW_SOME);
+            put_bytes(&document::to_bytes(row), out);
+        }
     }
     put_term(&function.term, out);
 }
@@ -171,7 +183,12 @@ impl<'a> Reader<'a> {
         let place = (0..count).map(|_| self.frame()).collect::<Result<_, _>>()?;
         let count = self.count()?;
         let captured = (0..count).map(|_| Ok((self.variable()?, self.datum()?))).collect::<Result<_, _>>()?;
-        Ok(Function { place, captured, term: self.term()? })
+        let row = match self.byte()? {
+            ROW_NONE => None,
+            ROW_SOME => Some(self.datum()?),
+            _ => return Err(self.broken()),
+        };
+        Ok(Function { place, captured, row, term: self.term()? })
     }
 
     fn frame(&mut self) -> Result<Frame, WireError> {
@@ -200,7 +217,8 @@ mod tests {
             panic!("a start")
         };
         let place = vec![Frame::Argument(1), Frame::Optional("default".into())];
-        Function { term, captured: vec![(7, Datum::string("x")), (-1, Datum::Null)], place }
+        let captured = vec![(7, Datum::string("x")), (-1, Datum::Null)];
+        Function { term, captured, row: Some(Datum::array(vec![1.0.into()])), place }
     }
 
     #[test]
