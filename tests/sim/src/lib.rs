@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod disk;
+pub mod env;
 pub mod executor;
 pub mod history;
 mod image;
