@@ -54,7 +54,7 @@ pub fn primary(datum: &Datum) -> Result<Key, QueryError> {
         );
         return Err(logic(text));
     }
-    let mut key = Key::with_capacity(16);
+    let mut key = with_room(datum);
     encode(datum, Kind::Bound, &mut key)?;
     Ok(key)
 }
@@ -68,7 +68,7 @@ pub fn bound(datum: &Datum) -> Result<Key, QueryError> {
         check_primary_type(datum)?;
         text_length(datum)?;
     }
-    let mut key = Key::with_capacity(16);
+    let mut key = with_room(datum);
     encode(datum, Kind::Bound, &mut key)?;
     Ok(key)
 }
@@ -79,7 +79,7 @@ pub fn bound(datum: &Datum) -> Result<Key, QueryError> {
 /// # Errors
 /// A type that cannot be a key; `MinVal` or `MaxVal` anywhere.
 pub fn secondary(datum: &Datum) -> Result<Key, QueryError> {
-    let mut key = Key::with_capacity(16);
+    let mut key = with_room(datum);
     check_secondary_type(datum)?;
     encode(datum, Kind::Value, &mut key)?;
     Ok(key)
@@ -90,7 +90,7 @@ pub fn secondary(datum: &Datum) -> Result<Key, QueryError> {
 /// # Errors
 /// A type that cannot be a key.
 pub fn secondary_bound(datum: &Datum) -> Result<Key, QueryError> {
-    let mut key = Key::with_capacity(16);
+    let mut key = with_room(datum);
     check_secondary_type(datum)?;
     encode(datum, Kind::Bound, &mut key)?;
     Ok(key)
@@ -107,6 +107,12 @@ pub fn first_length(bytes: &[u8]) -> Option<usize> {
 enum Kind {
     Value,
     Bound,
+}
+
+/// Room for the whole key in the usual cases.
+fn with_room(datum: &Datum) -> Key {
+    let text = if let Datum::String(text) = datum { text.as_bytes().len() } else { 8 };
+    Key::with_capacity(text + 3)
 }
 
 fn logic(message: impl Into<String>) -> QueryError {
@@ -180,9 +186,12 @@ fn wrong_item(datum: &Datum) -> QueryError {
 
 /// Refuses NUL in strings, which RethinkDB's primary keys cannot hold.
 fn refuse_nul(text: &Text) -> Result<(), QueryError> {
-    let Some(offset) = text.as_bytes().iter().position(|byte| *byte == 0) else { return Ok(()) };
+    if !text.as_bytes().contains(&0) {
+        return Ok(());
+    }
+    let offset = text.as_bytes().iter().take_while(|byte| **byte != 0).count();
     let mut shown = String::new();
-    for byte in &text.as_bytes()[..text.len().min(20)] {
+    for byte in text.as_bytes().iter().take(20) {
         match byte {
             b'"' => shown.push_str("\\\""),
             b'\\' => shown.push_str("\\\\"),
@@ -218,7 +227,7 @@ fn measure(datum: &Datum, bytes: &mut usize) -> Result<(), QueryError> {
         Datum::Time(time) => *bytes += 6 + 18 + decimal_length(time.epoch_seconds),
         Datum::String(text) => {
             refuse_nul(text)?;
-            *bytes += 1 + text.len();
+            *bytes += 1 + text.as_bytes().len();
         }
         Datum::Binary(data) => {
             *bytes += 8 + data.len() + data.iter().filter(|byte| **byte < 2).count();
@@ -304,11 +313,16 @@ fn encode_double(number: f64, key: &mut Key) {
 }
 
 fn encode_bytes(bytes: &[u8], key: &mut Key) {
-    for byte in bytes {
-        key.push(*byte);
-        if *byte == 0 {
-            key.push(ESCAPED);
+    // Nearly always one run without a NUL.
+    if bytes.contains(&0) {
+        for byte in bytes {
+            key.push(*byte);
+            if *byte == 0 {
+                key.push(ESCAPED);
+            }
         }
+    } else {
+        key.extend_from_slice(bytes);
     }
     key.extend_from_slice(&[END, END]);
 }

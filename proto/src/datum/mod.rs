@@ -357,11 +357,12 @@ pub struct ObjectBuilder {
 }
 
 impl ObjectBuilder {
-    fn place(&self, key: &str) -> Result<usize, usize> {
+    /// By bytes and not by text, which would be proved UTF-8 again at every step.
+    fn place(&self, key: &[u8]) -> Result<usize, usize> {
         // Keys mostly arrive in order: look at the end first.
         match self.pairs.last() {
-            Some((last, _)) if last.as_bytes() < key.as_bytes() => Err(self.pairs.len()),
-            Some(_) => self.pairs.binary_search_by(|(name, _)| name.as_bytes().cmp(key.as_bytes())),
+            Some((last, _)) if last.as_bytes() < key => Err(self.pairs.len()),
+            Some(_) => self.pairs.binary_search_by(|(name, _)| name.as_bytes().cmp(key)),
             None => Err(0),
         }
     }
@@ -369,7 +370,7 @@ impl ObjectBuilder {
     /// Puts `value` under `key`, replacing what was there.
     pub fn set(&mut self, key: impl Into<Text>, value: Datum) {
         let key = key.into();
-        match self.place(&key) {
+        match self.place(key.as_bytes()) {
             Ok(index) => self.pairs[index].1 = value,
             Err(index) => self.pairs.insert(index, (key, value)),
         }
@@ -378,7 +379,7 @@ impl ObjectBuilder {
     /// Puts `value` under a new `key`; gives the value already there when the key is taken.
     pub fn add(&mut self, key: impl Into<Text>, value: Datum) -> Result<(), Datum> {
         let key = key.into();
-        match self.place(&key) {
+        match self.place(key.as_bytes()) {
             Ok(index) => Err(self.pairs[index].1.clone()),
             Err(index) => {
                 self.pairs.insert(index, (key, value));
@@ -388,12 +389,12 @@ impl ObjectBuilder {
     }
 
     pub fn remove(&mut self, key: &str) -> Option<Datum> {
-        let index = self.place(key).ok()?;
+        let index = self.place(key.as_bytes()).ok()?;
         Some(self.pairs.remove(index).1)
     }
 
     pub fn field(&self, key: &str) -> Option<&Datum> {
-        let index = self.place(key).ok()?;
+        let index = self.place(key.as_bytes()).ok()?;
         Some(&self.pairs[index].1)
     }
 

@@ -244,10 +244,9 @@ impl Reader<'_> {
 
     fn object(&self, at: usize, depth: u32) -> Result<Term, QueryError> {
         let options = self.pairs(at, depth)?;
-        if !options
-            .iter()
-            .all(|(key, term)| matches!(term, Term::Datum(_)) && key.as_str() != pseudo::TYPE_KEY)
-        {
+        if !options.iter().all(|(key, term)| {
+            matches!(term, Term::Datum(_)) && key.as_bytes() != pseudo::TYPE_KEY.as_bytes()
+        }) {
             return Ok(make_object(options));
         }
         let mut builder = ObjectBuilder::default();
