@@ -75,6 +75,11 @@ impl FrameDecoder {
         self.buffer.len() > self.taken
     }
 
+    /// Bytes pushed and not yet given out.
+    pub fn pending_bytes(&self) -> usize {
+        self.buffer.len() - self.taken
+    }
+
     /// Bytes that are held.
     pub fn held_bytes(&self) -> usize {
         self.buffer.capacity()

@@ -3,10 +3,21 @@
 //! Always: a core's state is touched by its own thread alone; what crosses is a message. Nothing here knows HTTP, TOML
 //! or the command line: `boot.rs` hands in [`DataPlaneOptions`] and gets a [`DataPlane`].
 
+pub mod admission;
 pub mod catalog;
+pub mod core;
+mod cursor;
 pub mod env;
+mod hot;
 pub mod mesh;
+pub mod route;
+mod rows;
+mod scan;
+mod session;
+mod start;
+pub mod table;
 pub mod uring;
+mod write;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -112,8 +123,15 @@ pub struct CoreHandle {
 }
 
 #[derive(Debug)]
+pub(crate) enum CoreOrder {
+    Command(CoreCommand),
+    /// Close the stores and end the thread.
+    Close,
+}
+
+#[derive(Debug)]
 pub(crate) struct CoreMessage {
-    pub command: CoreCommand,
+    pub order: CoreOrder,
     /// Answers a report, or an empty one when the command asks for none.
     pub reply: flume::Sender<CoreReport>,
 }
@@ -141,7 +159,7 @@ impl CoreHandle {
 
     async fn ask(&self, command: CoreCommand) -> Result<CoreReport, SilentCore> {
         let (reply, answer) = flume::bounded(1);
-        self.commands.try_send(CoreMessage { command, reply }).map_err(|error| match error {
+        self.commands.try_send(CoreMessage { order: CoreOrder::Command(command), reply }).map_err(|error| match error {
             flume::TrySendError::Full(_) => SilentCore::Busy,
             flume::TrySendError::Disconnected(_) => SilentCore::Gone,
         })?;
@@ -152,7 +170,10 @@ impl CoreHandle {
 /// The running cores.
 pub struct DataPlane {
     cores: Vec<CoreHandle>,
+    threads: Vec<start::CoreThread>,
     summary: StartSummary,
+    /// Held as long as the cores run.
+    _lock: std::fs::File,
 }
 
 impl DataPlane {
@@ -161,8 +182,7 @@ impl DataPlane {
     /// # Errors
     /// One sentence for the user: the directory is held or unknown, the port is taken, io_uring or direct I/O is missing.
     pub fn start(options: DataPlaneOptions) -> Result<DataPlane, StartError> {
-        probe(&options.data_dir)?;
-        Err(StartError("this build has no cores yet".into()))
+        start::start(options)
     }
 
     pub fn cores(&self) -> &[CoreHandle] {
@@ -179,8 +199,7 @@ impl DataPlane {
     /// # Errors
     /// The first core that could not end well. Everything acknowledged is durable even then.
     pub fn stop(self, deadline: Duration) -> Result<(), StopError> {
-        let _ = deadline;
-        Ok(())
+        start::stop(&self.cores, self.threads, deadline)
     }
 }
 
@@ -190,6 +209,8 @@ impl DataPlane {
 /// # Errors
 /// One sentence that says what is wrong and what to do.
 pub fn probe(data_dir: &Path) -> Result<(), StartError> {
-    let _ = data_dir;
-    Ok(())
+    uring::probe_uring()?;
+    std::fs::create_dir_all(data_dir)
+        .map_err(|error| StartError(format!("The data directory {} cannot be made: {error}.", data_dir.display())))?;
+    uring::probe_direct_io(data_dir)
 }

@@ -257,7 +257,10 @@ impl<Q: 'static, A: 'static> Mesh<Q, A> {
     pub fn is_starved(&self, waker: &Waker) -> bool {
         let starved = self.starved.get() > 0;
         if starved {
-            self.paused.borrow_mut().push(waker.clone());
+            let mut paused = self.paused.borrow_mut();
+            if !paused.iter().any(|paused| paused.will_wake(waker)) {
+                paused.push(waker.clone());
+            }
         }
         starved
     }

@@ -88,9 +88,11 @@ impl Table {
 pub struct Catalog {
     pub server: Server,
     databases: BTreeMap<DatabaseId, Database>,
+    database_names: BTreeMap<String, DatabaseId>,
     tables: BTreeMap<TableId, Rc<Table>>,
+    /// Tables of each database by name.
+    table_names: BTreeMap<DatabaseId, BTreeMap<String, TableId>>,
     users: BTreeMap<String, Credential>,
-    names: BTreeMap<(DatabaseId, String), TableId>,
 }
 
 /// A record that this program cannot read.
@@ -111,9 +113,10 @@ impl Catalog {
         let mut catalog = Catalog {
             server,
             databases: BTreeMap::new(),
+            database_names: BTreeMap::new(),
             tables: BTreeMap::new(),
+            table_names: BTreeMap::new(),
             users: BTreeMap::new(),
-            names: BTreeMap::new(),
         };
         catalog.apply(records)?;
         Ok(Some(catalog))
@@ -128,21 +131,25 @@ impl Catalog {
             let bad = || BadRecord { key: String::from_utf8_lossy(key).into_owned() };
             match (key.first().copied(), value) {
                 (Some(b's'), Some(value)) => self.server = decode(key, value, server_from)?,
-                (Some(DATABASE_PREFIX), Some(value)) => {
-                    let database = decode(key, value, database_from)?;
-                    self.databases.insert(database.id, database);
-                }
-                (Some(DATABASE_PREFIX), None) => {
-                    self.databases.remove(&DatabaseId(id_of(key).ok_or_else(bad)?));
+                (Some(DATABASE_PREFIX), value) => {
+                    let id = DatabaseId(id_of(key).ok_or_else(bad)?);
+                    if let Some(old) = self.databases.remove(&id) {
+                        self.database_names.remove(&old.name);
+                    }
+                    if let Some(value) = value {
+                        let database = decode(key, value, database_from)?;
+                        self.database_names.insert(database.name.clone(), id);
+                        self.databases.insert(id, database);
+                    }
                 }
                 (Some(TABLE_PREFIX), value) => {
                     let id = TableId(id_of(key).ok_or_else(bad)?);
                     if let Some(old) = self.tables.remove(&id) {
-                        self.names.remove(&(old.database, old.name.clone()));
+                        self.table_names.entry(old.database).or_default().remove(&old.name);
                     }
                     if let Some(value) = value {
                         let table = decode(key, value, table_from)?;
-                        self.names.insert((table.database, table.name.clone()), id);
+                        self.table_names.entry(table.database).or_default().insert(table.name.clone(), id);
                         self.tables.insert(id, Rc::new(table));
                     }
                 }
@@ -195,7 +202,7 @@ impl Catalog {
     /// # Errors
     /// `Database `x` does not exist.`
     pub fn database_named(&self, name: &str) -> Result<&Database, QueryError> {
-        let found = self.databases.values().find(|database| database.name == name);
+        let found = self.database_names.get(name).and_then(|id| self.databases.get(id));
         found.ok_or_else(|| failed(format!("Database `{name}` does not exist.")))
     }
 
@@ -203,14 +210,13 @@ impl Catalog {
     /// `Table `d.t` does not exist.`, or that the database does not.
     pub fn table_named(&self, database: &str, name: &str) -> Result<&Rc<Table>, QueryError> {
         let id = self.database_named(database)?.id;
-        let found = self.names.get(&(id, name.to_owned())).and_then(|id| self.tables.get(id));
+        let found = self.table_names.get(&id).and_then(|names| names.get(name)).and_then(|id| self.tables.get(id));
         found.ok_or_else(|| failed(format!("Table `{database}.{name}` does not exist.")))
     }
 
     /// Tables of a database, by name.
     pub fn tables_of(&self, database: DatabaseId) -> impl Iterator<Item = &Rc<Table>> {
-        let range = (database, String::new())..;
-        self.names.range(range).take_while(move |((owner, _), _)| *owner == database).map(|(_, id)| &self.tables[id])
+        self.table_names.get(&database).into_iter().flat_map(|names| names.values()).map(|id| &self.tables[id])
     }
 
     /// What a query must know of a table.

@@ -1,0 +1,22 @@
+//! The data plane alone, for measuring it without the rest of the server: `serve DATA_DIR PORT CPU…`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use photondb_runtime::{DataPlane, DataPlaneOptions};
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let data_dir = PathBuf::from(arguments.next().expect("a data directory"));
+    let driver_port = arguments.next().and_then(|port| port.parse().ok()).expect("a port");
+    let cpus = arguments.filter_map(|cpu| cpu.parse().ok()).collect();
+    let options = DataPlaneOptions { data_dir, driver_port, cpus, ..DataPlaneOptions::default() };
+    let plane = match DataPlane::start(options) {
+        Ok(plane) => plane,
+        Err(error) => return eprintln!("{error}"),
+    };
+    println!("{:?}", plane.summary());
+    // Ends when its standard input does.
+    let _ = std::io::stdin().read_line(&mut String::new());
+    println!("{:?}", plane.stop(Duration::from_secs(5)));
+}

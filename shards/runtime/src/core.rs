@@ -1,0 +1,226 @@
+//! One core: its stores, its copy of the catalog, its mailbox, its figures.
+//!
+//! Always: everything here is touched by one thread. What other cores want comes as a [`Request`] and is answered by
+//! `route.rs`; what the control plane wants comes through the command channel. A core that owns store 0 owns the catalog.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+use photondb_proto::control::{CoreReport, DurationHistogram, QueryKind};
+use photondb_proto::op::CatalogReply;
+use photondb_proto::op::{CatalogOp, RowOutcome, TableId, TableRead, TableReply, TableWrite};
+use photondb_proto::error::QueryError;
+use photondb_proto::op::ReadMode;
+use photondb_proto::term::parse::Parser;
+use photondb_proto::wire::scram::Credential;
+use photondb_storage::engine::{StorageEngine, StorageStats, TreeId};
+
+use crate::admission::{Budget, Turnstile, Watchers};
+use crate::catalog::{Catalog, Record};
+use crate::env::Env;
+use crate::mesh::Mesh;
+use crate::table::{OpenStore, Tables};
+
+/// What a core asks of another.
+pub enum Request {
+    /// This part of a read: rows of the peer's shards only.
+    Read { epoch: u64, table: TableId, read: TableRead, mode: ReadMode },
+    /// Rows of the peer's shards only.
+    Write { epoch: u64, table: TableId, write: TableWrite },
+    /// A change of the catalog, for its owner.
+    Catalog(CatalogOp),
+    /// The catalog has changed: take this over.
+    Follow(Vec<Record>),
+}
+
+/// What comes back.
+pub enum Answer {
+    Read(Result<TableReply, QueryError>),
+    Write(Result<Vec<RowOutcome>, QueryError>),
+    Catalog(Result<CatalogReply, QueryError>),
+    Followed,
+    /// The request was made with an older catalog than the peer's, whose epoch this is: nothing was done.
+    Stale { epoch: u64, request: Box<Request> },
+}
+
+/// Slow work for ordinary threads: whether a V0 key is the admin's password.
+pub struct KeyCheck {
+    pub credential: Credential,
+    pub key: Vec<u8>,
+    pub answer: flume::Sender<bool>,
+}
+
+/// A core's figures.
+#[derive(Default)]
+pub struct Figures {
+    pub queries: [Cell<u64>; 4],
+    pub query_errors: Cell<u64>,
+    pub query_duration: RefCell<DurationHistogram>,
+    pub connections_open: Cell<u64>,
+    pub connections_total: Cell<u64>,
+    pub queries_in_flight: Cell<u64>,
+    pub cursors_open: Cell<u64>,
+    pub bytes_received: Cell<u64>,
+    pub bytes_sent: Cell<u64>,
+}
+
+/// Adds to a counter.
+pub fn add(counter: &Cell<u64>, count: u64) {
+    counter.set(counter.get() + count);
+}
+
+impl Figures {
+    pub fn query_ended(&self, kind: QueryKind, duration_us: u64) {
+        let place = QueryKind::ALL.iter().position(|other| *other == kind).expect("every kind is listed");
+        add(&self.queries[place], 1);
+        self.query_duration.borrow_mut().record(duration_us);
+    }
+}
+
+/// What a core keeps of the catalog's home, if store 0 is its own.
+pub struct CatalogOwner {
+    pub tree: TreeId,
+    /// One change at a time.
+    pub turnstile: Turnstile,
+}
+
+/// One core.
+pub struct Core<E: Env> {
+    pub number: u16,
+    pub env: E,
+    pub mesh: Rc<Mesh<Request, Answer>>,
+    catalog: RefCell<Rc<Catalog>>,
+    /// Tasks that wait for a newer catalog.
+    pub catalog_watchers: Watchers,
+    pub owner: Option<CatalogOwner>,
+    pub tables: Tables<E::Store>,
+    /// Stores of all cores.
+    pub stores: u16,
+    pub figures: Figures,
+    pub budget: Rc<Budget>,
+    pub slow_work: flume::Sender<KeyCheck>,
+    /// Keys that were checked, by user: PBKDF2 is not run again while the credential stays.
+    pub checked_keys: RefCell<HashMap<Vec<u8>, Credential>>,
+    /// No new connections and queries.
+    pub draining: Cell<bool>,
+    /// Woken when draining begins.
+    pub drain_watchers: Watchers,
+    /// Woken when a connection ends.
+    pub end_watchers: Watchers,
+    pub parser: RefCell<Parser>,
+    /// Where replies are gathered that are known at once.
+    pub reply_scratch: RefCell<Vec<u8>>,
+    /// Where sockets are read into, one at a time.
+    pub scratch: RefCell<Box<[u8]>>,
+}
+
+/// What a core is made of.
+pub struct CoreParts<E: Env> {
+    pub number: u16,
+    pub env: E,
+    pub mesh: Rc<Mesh<Request, Answer>>,
+    pub catalog: Catalog,
+    pub owner: Option<CatalogOwner>,
+    pub own_stores: BTreeMap<u16, Rc<OpenStore<E::Store>>>,
+    pub stores: u16,
+    pub query_memory_bytes: u64,
+    pub slow_work: flume::Sender<KeyCheck>,
+}
+
+/// Bytes read from a socket at a time.
+const SCRATCH_BYTES: usize = 64 << 10;
+
+impl<E: Env> Core<E> {
+    pub fn new(parts: CoreParts<E>) -> Rc<Core<E>> {
+        Rc::new(Core {
+            number: parts.number,
+            env: parts.env,
+            mesh: parts.mesh,
+            catalog: RefCell::new(Rc::new(parts.catalog)),
+            catalog_watchers: Watchers::default(),
+            owner: parts.owner,
+            tables: Tables::new(parts.own_stores),
+            stores: parts.stores,
+            figures: Figures::default(),
+            budget: Budget::new(parts.query_memory_bytes),
+            slow_work: parts.slow_work,
+            checked_keys: RefCell::default(),
+            draining: Cell::new(false),
+            drain_watchers: Watchers::default(),
+            end_watchers: Watchers::default(),
+            parser: RefCell::default(),
+            reply_scratch: RefCell::default(),
+            scratch: RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice()),
+        })
+    }
+
+    /// This core's copy of the catalog as it is now.
+    pub fn catalog(&self) -> Rc<Catalog> {
+        self.catalog.borrow().clone()
+    }
+
+    pub fn epoch(&self) -> u64 {
+        self.catalog.borrow().epoch()
+    }
+
+    /// The core whose store `store` is.
+    pub fn core_of(&self, store: u16) -> u16 {
+        store % self.mesh.cores()
+    }
+
+    /// Takes over a change of the catalog and lets go of what is gone.
+    pub fn follow(self: &Rc<Self>, records: &[Record]) {
+        {
+            let mut catalog = self.catalog.borrow_mut();
+            // We planned these records or a peer did: they are ours to understand.
+            Rc::make_mut(&mut catalog).apply(records).expect("a change of the catalog is understood by its own program");
+        }
+        for (store, tree) in self.tables.follow(&self.catalog()) {
+            self.env.spawn(async move {
+                if let Err(error) = store.engine.drop_tree(tree).await {
+                    tracing::error!(store = store.number, %error, "a dropped table could not be removed yet");
+                }
+            });
+        }
+        self.catalog_watchers.wake_all();
+    }
+
+    /// The core's figures for the control plane.
+    pub fn report(&self) -> CoreReport {
+        let figures = &self.figures;
+        let mut report = CoreReport {
+            core: self.number,
+            queries: std::array::from_fn(|kind| figures.queries[kind].get()),
+            query_errors: figures.query_errors.get(),
+            query_duration: figures.query_duration.borrow().clone(),
+            connections_open: figures.connections_open.get(),
+            connections_total: figures.connections_total.get(),
+            queries_in_flight: figures.queries_in_flight.get(),
+            cursors_open: figures.cursors_open.get(),
+            bytes_received: figures.bytes_received.get(),
+            bytes_sent: figures.bytes_sent.get(),
+            queue_depths: self.mesh.depths(),
+            shards: self.tables.shard_count() as u64,
+            stores: self.tables.stores.len() as u64,
+            catalog_epoch: self.epoch(),
+            ..CoreReport::default()
+        };
+        for store in self.tables.stores.values() {
+            add_store(&mut report, &store.engine.stats());
+        }
+        report
+    }
+}
+
+fn add_store(report: &mut CoreReport, stats: &StorageStats) {
+    report.cache_hits += stats.cache_hits;
+    report.cache_misses += stats.cache_misses;
+    report.cache_bytes += stats.cache_bytes;
+    report.dirty_bytes += stats.dirty_bytes;
+    report.disk_bytes += stats.disk_bytes;
+    report.wal_flushes += stats.wal_flushes;
+    report.wal_bytes += stats.wal_bytes;
+    report.wal_flush_duration.sum_us += stats.wal_flush_us_total;
+    report.checkpoints += stats.checkpoints;
+}

@@ -1,0 +1,470 @@
+//! Answers what queries ask ([`Op`]): from this core's tables, from a peer, or from the catalog.
+//!
+//! Always: a key has one home (hash, shard, store, core), so a point operation is one hop or none, and an operation over
+//! many keys or a whole table is one message to each core concerned. A message bears the epoch of its sender's catalog:
+//! one that is older than the receiver's is sent back and tried again once the sender has followed.
+
+use std::rc::Rc;
+
+use futures_util::future::join_all;
+use photondb_proto::error::{ErrorKind, QueryError};
+use photondb_proto::op::{
+    CatalogOp, CatalogReply, Change, Document, Durability, InsertRow, Key, KeyRange, Op, OpError, OpReply, PartBatch,
+    ReadMode, RowOutcome, Scan, TableId, TableRead, TableReply, TableWrite, WriteOptions,
+};
+use photondb_storage::engine::{Cached, CommitInfo, Edit, Lsn, StorageEngine};
+
+use crate::catalog::{self, Table, change};
+use crate::core::{Answer, Core, Request};
+use crate::env::Env;
+use crate::scan;
+use crate::table::{OpenStore, storage_failed, storage_range};
+use crate::write;
+
+/// Most random bytes a query may ask for at once.
+const RANDOM_BYTES_MAX: u32 = 16 << 20;
+
+/// Answers one operation of a query that runs on this core.
+///
+/// # Errors
+/// The query's.
+pub async fn answer<E: Env>(core: &Rc<Core<E>>, op: Op) -> Result<OpReply, OpError> {
+    match op {
+        Op::Random { bytes } => {
+            if bytes > RANDOM_BYTES_MAX {
+                return Err(QueryError::new(ErrorKind::ResourceLimit, "Too many random numbers at once."));
+            }
+            let mut random = vec![0; bytes as usize];
+            core.env.random(&mut random);
+            Ok(OpReply::Random(random))
+        }
+        Op::Catalog(op) => catalog(core, op).await.map(OpReply::Catalog),
+        Op::Read { table, read, mode } => read_table(core, table, read, mode).await.map(OpReply::Read),
+        Op::Write { table, write } => write_table(core, table, write).await.map(OpReply::Write),
+    }
+}
+
+/// Answers a peer's request without waiting, if that can be: a row that is in memory. Else gives it back.
+pub fn serve_at_once<E: Env>(core: &Rc<Core<E>>, request: Request) -> Result<Answer, Request> {
+    let Request::Read { epoch, table: id, read: TableRead::Get { key }, mode: ReadMode::Single } = &request else {
+        return Err(request);
+    };
+    if *epoch != core.epoch() {
+        return Err(request);
+    }
+    let Ok(table) = table_of(core, *id) else { return Err(request) };
+    let local = core.tables.local(&table);
+    match local.shard_of(key).map(|shard| shard.cached(key)) {
+        Some(Ok(Cached::Hit(row))) => Ok(Answer::Read(Ok(TableReply::Row(row.map(|row| row.to_vec()))))),
+        Some(Ok(Cached::Miss) | Err(_)) | None => Err(request),
+    }
+}
+
+/// Answers a request of a peer.
+pub async fn serve<E: Env>(core: &Rc<Core<E>>, request: Request) -> Answer {
+    let Some(epoch) = epoch_of(&request) else {
+        return serve_now(core, request).await;
+    };
+    // A newer message waits until this core has followed; an older one goes back.
+    if epoch > core.epoch() {
+        core.catalog_watchers.until(|| core.epoch() >= epoch).await;
+    }
+    if epoch < core.epoch() {
+        return Answer::Stale { epoch: core.epoch(), request: Box::new(request) };
+    }
+    serve_now(core, request).await
+}
+
+async fn serve_now<E: Env>(core: &Rc<Core<E>>, request: Request) -> Answer {
+    match request {
+        Request::Read { table, read, mode, .. } => Answer::Read(read_here(core, table, read, mode).await),
+        Request::Write { table, write, .. } => Answer::Write(write_here(core, table, write).await),
+        Request::Catalog(op) => Answer::Catalog(change_catalog(core, op).await),
+        Request::Follow(records) => {
+            core.follow(&records);
+            Answer::Followed
+        }
+    }
+}
+
+fn epoch_of(request: &Request) -> Option<u64> {
+    match request {
+        Request::Read { epoch, .. } | Request::Write { epoch, .. } => Some(*epoch),
+        Request::Catalog(_) | Request::Follow(_) => None,
+    }
+}
+
+/// Asks a peer, and again if it knows a newer catalog, once this core has followed.
+async fn request<E: Env>(core: &Rc<Core<E>>, peer: u16, mut request: Request) -> Answer {
+    loop {
+        match &mut request {
+            Request::Read { epoch, .. } | Request::Write { epoch, .. } => *epoch = core.epoch(),
+            Request::Catalog(_) | Request::Follow(_) => {}
+        }
+        match core.mesh.request(peer, request).await {
+            Answer::Stale { epoch, request: back } => {
+                core.catalog_watchers.until(|| core.epoch() >= epoch).await;
+                request = *back;
+            }
+            answer @ (Answer::Read(_) | Answer::Write(_) | Answer::Catalog(_) | Answer::Followed) => return answer,
+        }
+    }
+}
+
+fn wrong_answer() -> QueryError {
+    QueryError::new(ErrorKind::Internal, "a core answered another question than it was asked")
+}
+
+fn table_of<E: Env>(core: &Core<E>, id: TableId) -> Result<Rc<Table>, QueryError> {
+    let catalog = core.catalog();
+    catalog.table(id).cloned().ok_or_else(|| catalog::failed(format!("Table `{id}` does not exist.")))
+}
+
+// ---------------------------------------------------------------- reading
+
+async fn read_table<E: Env>(
+    core: &Rc<Core<E>>,
+    id: TableId,
+    read: TableRead,
+    mode: ReadMode,
+) -> Result<TableReply, QueryError> {
+    let table = table_of(core, id)?;
+    match read {
+        TableRead::Get { key } => {
+            let home = home(core, &table, &key);
+            read_at(core, home, id, TableRead::Get { key }, mode).await
+        }
+        TableRead::GetMany { keys } => get_many(core, &table, keys, mode).await,
+        TableRead::Scan(scan) => scan_parts(core, &table, scan, mode).await,
+        TableRead::Count { range } => count(core, &table, range, mode).await,
+    }
+}
+
+/// The core that holds `key`.
+pub fn home<E: Env>(core: &Core<E>, table: &Table, key: &[u8]) -> u16 {
+    let shard = photondb_proto::datum::key::shard_of(key, table.shards());
+    core.core_of(table.placement[usize::from(shard)])
+}
+
+/// The cores that hold shards of the table, ascending.
+fn homes<E: Env>(core: &Core<E>, table: &Table) -> Vec<u16> {
+    let mut homes: Vec<u16> = table.placement.iter().map(|store| core.core_of(*store)).collect();
+    homes.sort_unstable();
+    homes.dedup();
+    homes
+}
+
+async fn read_at<E: Env>(
+    core: &Rc<Core<E>>,
+    peer: u16,
+    table: TableId,
+    read: TableRead,
+    mode: ReadMode,
+) -> Result<TableReply, QueryError> {
+    if peer == core.number {
+        return read_here(core, table, read, mode).await;
+    }
+    match request(core, peer, Request::Read { epoch: 0, table, read, mode }).await {
+        Answer::Read(reply) => reply,
+        Answer::Write(_) | Answer::Catalog(_) | Answer::Followed | Answer::Stale { .. } => Err(wrong_answer()),
+    }
+}
+
+async fn get_many<E: Env>(
+    core: &Rc<Core<E>>,
+    table: &Rc<Table>,
+    keys: Vec<Key>,
+    mode: ReadMode,
+) -> Result<TableReply, QueryError> {
+    let total = keys.len();
+    let groups = by_home(core, table, keys.into_iter(), |key| key);
+    let parts = groups.into_iter().map(|(peer, places, keys)| async move {
+        let reply = read_at(core, peer, table.id, TableRead::GetMany { keys }, mode).await?;
+        let TableReply::Rows(rows) = reply else { return Err(wrong_answer()) };
+        Ok((places, rows))
+    });
+    let mut rows: Vec<Option<Document>> = vec![None; total];
+    for part in join_all(parts).await {
+        let (places, found) = part?;
+        for (place, row) in places.into_iter().zip(found) {
+            rows[place] = row;
+        }
+    }
+    Ok(TableReply::Rows(rows))
+}
+
+/// Splits items by the core that holds their key: (core, places of the items, items).
+fn by_home<E: Env, T>(
+    core: &Core<E>,
+    table: &Table,
+    items: impl Iterator<Item = T>,
+    key: impl Fn(&T) -> &[u8],
+) -> Vec<(u16, Vec<usize>, Vec<T>)> {
+    let mut groups: Vec<(u16, Vec<usize>, Vec<T>)> = Vec::new();
+    for (place, item) in items.enumerate() {
+        let home = home(core, table, key(&item));
+        let group = match groups.iter_mut().find(|(core, _, _)| *core == home) {
+            Some(group) => group,
+            None => {
+                groups.push((home, Vec::new(), Vec::new()));
+                groups.last_mut().expect("one was pushed")
+            }
+        };
+        group.1.push(place);
+        group.2.push(item);
+    }
+    groups
+}
+
+async fn scan_parts<E: Env>(
+    core: &Rc<Core<E>>,
+    table: &Rc<Table>,
+    mut scan: Scan,
+    mode: ReadMode,
+) -> Result<TableReply, QueryError> {
+    let parts: Vec<(u16, Option<Vec<u8>>)> = match scan.resume.take() {
+        Some(parts) => parts.into_iter().map(|(part, next)| (part, Some(next))).collect(),
+        None => homes(core, table).into_iter().map(|part| (part, None)).collect(),
+    };
+    if parts.iter().any(|(part, _)| *part >= core.mesh.cores()) {
+        return Err(wrong_answer());
+    }
+    let scan = &scan;
+    let batches = parts.into_iter().map(|(part, next)| async move {
+        let resume = next.map(|next| vec![(part, next)]);
+        let read = TableRead::Scan(Scan { resume, ..scan.clone() });
+        match read_at(core, part, table.id, read, mode).await? {
+            TableReply::Parts(batches) => Ok(batches),
+            TableReply::Row(_) | TableReply::Rows(_) | TableReply::Count(_) => Err(wrong_answer()),
+        }
+    });
+    let batches: Vec<Vec<PartBatch>> = join_all(batches).await.into_iter().collect::<Result<_, QueryError>>()?;
+    Ok(TableReply::Parts(batches.into_iter().flatten().collect()))
+}
+
+async fn count<E: Env>(
+    core: &Rc<Core<E>>,
+    table: &Rc<Table>,
+    range: KeyRange,
+    mode: ReadMode,
+) -> Result<TableReply, QueryError> {
+    let range = &range;
+    let counts = homes(core, table).into_iter().map(|peer| async move {
+        match read_at(core, peer, table.id, TableRead::Count { range: range.clone() }, mode).await? {
+            TableReply::Count(count) => Ok(count),
+            TableReply::Row(_) | TableReply::Rows(_) | TableReply::Parts(_) => Err(wrong_answer()),
+        }
+    });
+    let counts = join_all(counts).await.into_iter().collect::<Result<Vec<u64>, QueryError>>()?;
+    Ok(TableReply::Count(counts.into_iter().sum()))
+}
+
+/// This core's part of a read.
+async fn read_here<E: Env>(
+    core: &Rc<Core<E>>,
+    id: TableId,
+    read: TableRead,
+    mode: ReadMode,
+) -> Result<TableReply, QueryError> {
+    let table = table_of(core, id)?;
+    let local = core.tables.local(&table);
+    let reply = match read {
+        TableRead::Get { key } => {
+            let shard = local.shard_of(&key).ok_or_else(wrong_answer)?;
+            let row = shard.get(&key).await.map_err(storage_failed)?;
+            TableReply::Row(row.map(|row| row.to_vec()))
+        }
+        TableRead::GetMany { keys } => {
+            let mut rows = Vec::with_capacity(keys.len());
+            for key in keys {
+                let shard = local.shard_of(&key).ok_or_else(wrong_answer)?;
+                let row = shard.get(&key).await.map_err(storage_failed)?;
+                rows.push(row.map(|row| row.to_vec()));
+            }
+            TableReply::Rows(rows)
+        }
+        TableRead::Scan(scan) => TableReply::Parts(vec![scan::part(core, &local, scan).await?]),
+        TableRead::Count { range } => {
+            let range = storage_range(&range);
+            let mut count = 0;
+            for shard in local.shards.iter().flatten() {
+                if let Some(tree) = shard.tree() {
+                    count += shard.store.engine.count(tree, &range).await.map_err(storage_failed)?;
+                }
+            }
+            TableReply::Count(count)
+        }
+    };
+    match mode {
+        ReadMode::Single | ReadMode::Outdated => {}
+        ReadMode::Majority => flush_all(core).await?,
+    }
+    Ok(reply)
+}
+
+/// Waits until everything this core's stores have applied so far is durable.
+async fn flush_all<E: Env>(core: &Rc<Core<E>>) -> Result<(), QueryError> {
+    for store in core.tables.stores.values() {
+        store.engine.flushed(store.engine.applied()).await.map_err(storage_failed)?;
+    }
+    Ok(())
+}
+
+// ---------------------------------------------------------------- writing
+
+async fn write_table<E: Env>(
+    core: &Rc<Core<E>>,
+    id: TableId,
+    write: TableWrite,
+) -> Result<Vec<RowOutcome>, QueryError> {
+    let table = table_of(core, id)?;
+    let (total, groups) = split_write(core, &table, write);
+    let parts = groups.into_iter().map(|(peer, places, write)| async move {
+        let outcomes = write_at(core, peer, id, write).await?;
+        Ok((places, outcomes))
+    });
+    let mut outcomes: Vec<Option<RowOutcome>> = (0..total).map(|_| None).collect();
+    for part in join_all(parts).await {
+        let (places, part): (Vec<usize>, Vec<RowOutcome>) = part?;
+        for (place, outcome) in places.into_iter().zip(part) {
+            outcomes[place] = Some(outcome);
+        }
+    }
+    outcomes.into_iter().collect::<Option<Vec<_>>>().ok_or_else(wrong_answer)
+}
+
+type WriteGroups = Vec<(u16, Vec<usize>, TableWrite)>;
+
+/// The number of rows, and what each core does of a write.
+fn split_write<E: Env>(core: &Core<E>, table: &Table, write: TableWrite) -> (usize, WriteGroups) {
+    match write {
+        TableWrite::Sync => {
+            (0, homes(core, table).into_iter().map(|peer| (peer, Vec::new(), TableWrite::Sync)).collect())
+        }
+        TableWrite::Insert { rows, conflict, options } => {
+            let total = rows.len();
+            let groups = by_home(core, table, rows.into_iter(), |row: &InsertRow| &row.key);
+            let group = |(peer, places, rows)| {
+                (peer, places, TableWrite::Insert { rows, conflict: conflict.clone(), options })
+            };
+            (total, groups.into_iter().map(group).collect())
+        }
+        TableWrite::Change { keys, change, options } => {
+            let total = keys.len();
+            let groups = match change {
+                Change::Put(values) => {
+                    let items = keys.into_iter().zip(values);
+                    let groups = by_home(core, table, items, |(key, _)| key);
+                    let group = |(peer, places, items): (u16, Vec<usize>, Vec<_>)| {
+                        let (keys, values) = items.into_iter().unzip();
+                        (peer, places, TableWrite::Change { keys, change: Change::Put(values), options })
+                    };
+                    groups.into_iter().map(group).collect()
+                }
+                change @ (Change::Update(_) | Change::Replace(_) | Change::Delete) => {
+                    let groups = by_home(core, table, keys.into_iter(), |key| key);
+                    let group = |(peer, places, keys)| {
+                        (peer, places, TableWrite::Change { keys, change: change.clone(), options })
+                    };
+                    groups.into_iter().map(group).collect()
+                }
+            };
+            (total, groups)
+        }
+    }
+}
+
+async fn write_at<E: Env>(
+    core: &Rc<Core<E>>,
+    peer: u16,
+    table: TableId,
+    write: TableWrite,
+) -> Result<Vec<RowOutcome>, QueryError> {
+    if peer == core.number {
+        return write_here(core, table, write).await;
+    }
+    match request(core, peer, Request::Write { epoch: 0, table, write }).await {
+        Answer::Write(outcomes) => outcomes,
+        Answer::Read(_) | Answer::Catalog(_) | Answer::Followed | Answer::Stale { .. } => Err(wrong_answer()),
+    }
+}
+
+/// This core's part of a write: applies row by row, then waits for one flush if the write is hard.
+async fn write_here<E: Env>(
+    core: &Rc<Core<E>>,
+    id: TableId,
+    write: TableWrite,
+) -> Result<Vec<RowOutcome>, QueryError> {
+    let table = table_of(core, id)?;
+    let options = match &write {
+        TableWrite::Sync => {
+            flush_all(core).await?;
+            return Ok(Vec::new());
+        }
+        TableWrite::Insert { options, .. } | TableWrite::Change { options, .. } => *options,
+    };
+    let local = core.tables.local(&table);
+    let (outcomes, written) = write::rows(core, &table, &local, write).await?;
+    if is_hard(&table, &options) {
+        for (store, lsn) in written {
+            store.engine.flushed(lsn).await.map_err(storage_failed)?;
+        }
+    }
+    Ok(outcomes)
+}
+
+fn is_hard(table: &Table, options: &WriteOptions) -> bool {
+    options.durability.unwrap_or(table.durability) == Durability::Hard
+}
+
+/// Where a write ends in each store's log.
+pub type Written<S> = Vec<(Rc<OpenStore<S>>, Lsn)>;
+
+// ---------------------------------------------------------------- catalog
+
+async fn catalog<E: Env>(core: &Rc<Core<E>>, op: CatalogOp) -> Result<CatalogReply, QueryError> {
+    if !change::is_change(&op) {
+        return change::read(&core.catalog(), &op);
+    }
+    let owner = core.core_of(0);
+    if owner == core.number {
+        return change_catalog(core, op).await;
+    }
+    match core.mesh.request(owner, Request::Catalog(op)).await {
+        Answer::Catalog(reply) => reply,
+        Answer::Read(_) | Answer::Write(_) | Answer::Followed | Answer::Stale { .. } => Err(wrong_answer()),
+    }
+}
+
+/// Carries out a change as the catalog's owner: one batch, durable, then every core follows before the client hears.
+async fn change_catalog<E: Env>(core: &Rc<Core<E>>, op: CatalogOp) -> Result<CatalogReply, QueryError> {
+    let owner = core.owner.as_ref().ok_or_else(wrong_answer)?;
+    let _inside = owner.turnstile.enter().await;
+    let mut fresh_id = [0; 16];
+    core.env.random(&mut fresh_id);
+    let means = change::Means { fresh_id: *as_uuid(fresh_id).as_bytes(), stores: core.stores, cores: core.mesh.cores() };
+    let plan = change::plan(&core.catalog(), &op, means)?;
+    let store = core.tables.stores.get(&0).ok_or_else(wrong_answer)?;
+    let edits: Vec<Edit> = plan.records.iter().map(|(key, value)| catalog_edit(owner.tree, key, value.as_deref())).collect();
+    let info = CommitInfo { commit_time_ms: core.env.unix_ms(), ..CommitInfo::default() };
+    let lsn = store.engine.commit(info, &edits).await.map_err(storage_failed)?;
+    store.engine.flushed(lsn).await.map_err(storage_failed)?;
+    core.follow(&plan.records);
+    let peers = (0..core.mesh.cores()).filter(|peer| *peer != core.number);
+    join_all(peers.map(|peer| core.mesh.request(peer, Request::Follow(plan.records.clone())))).await;
+    Ok(CatalogReply::Value(photondb_proto::datum::document::to_bytes(&plan.answer)))
+}
+
+/// A version 4 UUID of random bytes.
+pub fn as_uuid(random: [u8; 16]) -> uuid::Uuid {
+    uuid::Builder::from_random_bytes(random).into_uuid()
+}
+
+/// The edit that stores a record of the catalog.
+pub fn catalog_edit(tree: photondb_storage::engine::TreeId, key: &[u8], value: Option<&[u8]>) -> Edit {
+    let key = key.to_vec();
+    match value {
+        Some(value) => Edit::Put { tree, key, value: value.to_vec() },
+        None => Edit::Delete { tree, key },
+    }
+}

@@ -1,0 +1,526 @@
+//! One client: its bytes in and out, its tokens, its cursors.
+//!
+//! Always: a session lives and dies on its core. One task reads and writes its socket; a query that cannot be answered while
+//! its frame is read gets a task of its own and leaves its reply in the session's send buffer, so the replies of one turn go
+//! out in one write. An idle session owns no buffers. What a client has in flight is bounded ([`limits::QUERIES_IN_FLIGHT_MAX`]
+//! queries, [`SEND_BYTES_MAX`] unread bytes): beyond it we stop reading its socket until it takes its replies.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use photondb_proto::error::{ErrorKind, QueryError};
+use photondb_proto::limits;
+use photondb_proto::term::parse::QueryMessage;
+use photondb_proto::wire::frame::{FrameDecoder, HEADER_BYTES, Oversized};
+use photondb_proto::wire::handshake::{Handshake, HandshakeSecrets, Progress, Protocol};
+use photondb_proto::wire::response;
+
+use crate::admission::{Lease, Watchers};
+use crate::core::{Core, KeyCheck, add};
+use crate::cursor::{self, Cursor};
+use crate::env::{Env, Stream, StreamEnd};
+use crate::hot;
+
+/// Replies that wait for the client to read them; beyond it nothing new is begun for it.
+const SEND_BYTES_MAX: usize = 1 << 20;
+/// A send buffer larger than this is given back once it is empty.
+const SEND_KEPT_BYTES: usize = 2 << 10;
+/// A receive buffer larger than this is given back once it is empty.
+const RECEIVE_KEPT_BYTES: usize = 1 << 10;
+/// Receive buffers up to this are part of what every connection may cost; larger ones are leased from the core's budget.
+const UNLEASED_BYTES: usize = 64 << 10;
+/// Reads of one session before the others have their turn.
+const READS_A_TURN: usize = 8;
+/// A peer that has not proved who it is within this is sent away.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a session's tasks share.
+pub struct Session<E: Env> {
+    pub core: Rc<Core<E>>,
+    protocol: Protocol,
+    /// Replies that could not be written at once.
+    send: RefCell<Vec<u8>>,
+    /// Bytes of `send` that were written.
+    sent: Cell<usize>,
+    /// The task that owns the socket.
+    waker: RefCell<Option<Waker>>,
+    /// Started queries by token, until their last reply.
+    pub cursors: RefCell<HashMap<i64, Rc<Cursor>>>,
+    /// Batches being computed.
+    in_flight: Cell<usize>,
+    /// Queries without a reply that are not done, and who waits for them.
+    noreply: Cell<usize>,
+    pub noreply_watchers: Watchers,
+    /// Tasks that wait for the client to read.
+    room_watchers: Watchers,
+    closed: Cell<bool>,
+}
+
+/// Serves a connection to its end.
+pub async fn serve<E: Env>(core: Rc<Core<E>>, socket: impl Stream, peer: Option<SocketAddr>) {
+    let figures = &core.figures;
+    add(&figures.connections_open, 1);
+    add(&figures.connections_total, 1);
+    let open = OpenConnection(&core);
+    tracing::debug!(core = core.number, ?peer, "connection");
+    let mut socket = socket;
+    // The handshake's state is large and short-lived; an idle session does not carry it.
+    let greeted = {
+        let timeout = async {
+            core.env.sleep(HANDSHAKE_TIMEOUT).await;
+            None
+        };
+        Box::pin(futures_lite::future::or(greet(&core, &mut socket), timeout)).await
+    };
+    if let Some((protocol, rest)) = greeted {
+        let session = Rc::new(Session {
+            core: core.clone(),
+            protocol,
+            send: RefCell::default(),
+            sent: Cell::new(0),
+            waker: RefCell::default(),
+            cursors: RefCell::default(),
+            in_flight: Cell::new(0),
+            noreply: Cell::new(0),
+            noreply_watchers: Watchers::default(),
+            room_watchers: Watchers::default(),
+            closed: Cell::new(false),
+        });
+        let mut receive = Receive { decoder: FrameDecoder::default(), lease: None, discard_bytes: 0, ended: false };
+        receive.decoder.push(&rest);
+        drop(rest);
+        let mut drained = std::pin::pin!(core.drain_watchers.until(|| core.draining.get()));
+        let mut is_drained = false;
+        poll_fn(|context| {
+            // Only to be woken when draining begins.
+            is_drained = is_drained || drained.as_mut().poll(context).is_ready();
+            session.turn(context, &mut socket, &mut receive)
+        })
+        .await;
+        session.close();
+    }
+    drop(open);
+}
+
+/// Counts a connection until it ends.
+struct OpenConnection<'a, E: Env>(&'a Rc<Core<E>>);
+
+impl<E: Env> Drop for OpenConnection<'_, E> {
+    fn drop(&mut self) {
+        let open = &self.0.figures.connections_open;
+        open.set(open.get() - 1);
+        self.0.end_watchers.wake_all();
+    }
+}
+
+// ---------------------------------------------------------------- handshake
+
+/// Goes through the handshake; gives the protocol and the bytes behind it, or `None` when the peer is to go.
+async fn greet<E: Env>(core: &Rc<Core<E>>, socket: &mut impl Stream) -> Option<(Protocol, Vec<u8>)> {
+    let mut secrets = HandshakeSecrets { nonce: Default::default(), salt_secret: core.catalog().server.salt_secret };
+    core.env.random(&mut secrets.nonce);
+    let mut handshake = Handshake::new(secrets);
+    let mut out = Vec::new();
+    let mut progress = Progress::NeedBytes;
+    loop {
+        progress = match progress {
+            Progress::NeedBytes => {
+                write_all(socket, &out).await.ok()?;
+                out.clear();
+                let mut bytes = [0; 1024];
+                let count = read_some(core, socket, &mut bytes).await?;
+                add(&core.figures.bytes_received, count as u64);
+                handshake.push(&bytes[..count], &mut out)
+            }
+            Progress::NeedCredential { user } => {
+                let credential = core.catalog().credential(&user).cloned();
+                handshake.credential(credential, &mut out)
+            }
+            Progress::NeedKeyCheck { key } => {
+                let right = key_is_right(core, key).await;
+                handshake.key_checked(right, &mut out)
+            }
+            Progress::Done { protocol, .. } => {
+                write_all(socket, &out).await.ok()?;
+                return Some((protocol, handshake.into_rest()));
+            }
+            Progress::Failed => {
+                let _ = write_all(socket, &out).await;
+                return None;
+            }
+        };
+    }
+}
+
+/// Reads while the core takes new work; `None` at the end of the stream or of the core.
+async fn read_some<E: Env>(core: &Rc<Core<E>>, socket: &mut impl Stream, bytes: &mut [u8]) -> Option<usize> {
+    let read = async {
+        match poll_fn(|context| socket.poll_read(context, bytes)).await {
+            Ok(count) if count > 0 => Some(count),
+            Ok(_) | Err(StreamEnd) => None,
+        }
+    };
+    let drained = async {
+        core.drain_watchers.until(|| core.draining.get()).await;
+        None
+    };
+    futures_lite::future::or(drained, read).await
+}
+
+async fn write_all(socket: &mut impl Stream, bytes: &[u8]) -> Result<(), StreamEnd> {
+    let mut written = 0;
+    while written < bytes.len() {
+        let count = poll_fn(|context| socket.poll_write(context, &bytes[written..])).await?;
+        if count == 0 {
+            return Err(StreamEnd);
+        }
+        written += count;
+    }
+    Ok(())
+}
+
+/// Whether `key` is the admin's password. What was found out once is remembered while the password stays.
+async fn key_is_right<E: Env>(core: &Rc<Core<E>>, key: Vec<u8>) -> bool {
+    let Some(credential) = core.catalog().credential("admin").cloned() else { return false };
+    if credential.password_is_empty || key.is_empty() {
+        return credential.password_is_empty && key.is_empty();
+    }
+    if core.checked_keys.borrow().get(&key) == Some(&credential) {
+        return true;
+    }
+    let (answer, right) = flume::bounded(1);
+    let check = KeyCheck { credential: credential.clone(), key: key.clone(), answer };
+    if core.slow_work.send_async(check).await.is_err() || !right.recv_async().await.unwrap_or(false) {
+        return false;
+    }
+    let mut checked = core.checked_keys.borrow_mut();
+    // Only the admin has such a key: what is there belongs to an older password.
+    checked.clear();
+    checked.insert(key, credential);
+    true
+}
+
+// ---------------------------------------------------------------- queries
+
+/// A session's incoming side.
+struct Receive {
+    decoder: FrameDecoder,
+    /// Held while the receive buffer is large.
+    lease: Option<Lease>,
+    /// What is left of a frame over the limit: read and thrown away, so that the client gets to read why.
+    discard_bytes: u64,
+    /// No more queries will be taken.
+    ended: bool,
+}
+
+impl<E: Env> Session<E> {
+    /// One turn of the session: takes queries, sends replies, until the connection ends.
+    fn turn(self: &Rc<Self>, context: &mut Context<'_>, socket: &mut impl Stream, receive: &mut Receive) -> Poll<()> {
+        self.remember(context.waker());
+        for _ in 0..READS_A_TURN {
+            self.take_frames(receive, context.waker());
+            if self.flush(context, socket).is_err() {
+                return Poll::Ready(());
+            }
+            if self.is_over(receive) {
+                return Poll::Ready(());
+            }
+            if !self.reads_on(receive) || self.core.mesh.is_starved(context.waker()) {
+                return Poll::Pending;
+            }
+            match self.read(context, socket, receive) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Err(StreamEnd)) => return Poll::Ready(()),
+                Poll::Ready(Ok(())) => {}
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn remember(&self, waker: &Waker) {
+        let mut kept = self.waker.borrow_mut();
+        match &*kept {
+            Some(kept) if kept.will_wake(waker) => {}
+            Some(_) | None => *kept = Some(waker.clone()),
+        }
+    }
+
+    /// Whether another query may begin.
+    fn takes_more(&self) -> bool {
+        let in_flight_max = match self.protocol {
+            Protocol::V0_3 => 1,
+            Protocol::V0_4 | Protocol::V1_0 => limits::QUERIES_IN_FLIGHT_MAX,
+        };
+        self.in_flight.get() < in_flight_max && self.has_room() && !self.core.draining.get()
+    }
+
+    fn reads_on(&self, receive: &Receive) -> bool {
+        if receive.ended { receive.discard_bytes > 0 } else { self.takes_more() }
+    }
+
+    fn has_room(&self) -> bool {
+        self.send.borrow().len() - self.sent.get() < SEND_BYTES_MAX
+    }
+
+    /// Whether all is said: the client is gone or refused, or the core drains, and nothing is left to send.
+    fn is_over(&self, receive: &Receive) -> bool {
+        let ending = (receive.ended && receive.discard_bytes == 0) || self.core.draining.get();
+        ending && self.in_flight.get() == 0 && self.send.borrow().is_empty()
+    }
+
+    fn read(&self, context: &mut Context<'_>, socket: &mut impl Stream, receive: &mut Receive) -> Poll<Result<(), StreamEnd>> {
+        let mut scratch = self.core.scratch.borrow_mut();
+        match socket.poll_read(context, &mut scratch) {
+            Poll::Pending => {
+                if receive.decoder.held_bytes() > RECEIVE_KEPT_BYTES {
+                    receive.decoder.release();
+                }
+                Poll::Pending
+            }
+            Poll::Ready(Err(end)) => Poll::Ready(Err(end)),
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(StreamEnd)),
+            Poll::Ready(Ok(count)) => {
+                add(&self.core.figures.bytes_received, count as u64);
+                if receive.ended {
+                    receive.discard_bytes = receive.discard_bytes.saturating_sub(count as u64);
+                } else {
+                    receive.decoder.push(&scratch[..count]);
+                }
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+
+    /// Begins the queries that have come whole.
+    fn take_frames(self: &Rc<Self>, receive: &mut Receive, waker: &Waker) {
+        if receive.ended {
+            return;
+        }
+        // Replies of queries that are answered at once are gathered here, without a buffer of the session's own.
+        let mut out = self.core.reply_scratch.take();
+        while self.takes_more() && !self.core.mesh.is_starved(waker) {
+            match receive.decoder.next_frame() {
+                Ok(Some(frame)) => self.dispatch(frame.token, frame.query, &mut out),
+                Ok(None) => break,
+                Err(oversized) => {
+                    response::error(oversized.token, &oversized.error(), &mut out);
+                    receive.refuse(oversized);
+                    break;
+                }
+            }
+        }
+        if let Err(error) = receive.hold(&self.core) {
+            tracing::warn!(%error, "a connection was closed for want of memory");
+            receive.ended = true;
+        }
+        if !out.is_empty() {
+            self.send.borrow_mut().extend_from_slice(&out);
+            out.clear();
+        }
+        self.core.reply_scratch.replace(out);
+    }
+
+    /// Writes what waits, as far as the client takes it.
+    fn flush(&self, context: &mut Context<'_>, socket: &mut impl Stream) -> Result<(), StreamEnd> {
+        let mut send = self.send.borrow_mut();
+        while self.sent.get() < send.len() {
+            match socket.poll_write(context, &send[self.sent.get()..]) {
+                Poll::Ready(Ok(0)) | Poll::Ready(Err(StreamEnd)) => return Err(StreamEnd),
+                Poll::Ready(Ok(count)) => {
+                    add(&self.core.figures.bytes_sent, count as u64);
+                    self.sent.set(self.sent.get() + count);
+                }
+                Poll::Pending => break,
+            }
+        }
+        if self.sent.get() == send.len() {
+            send.clear();
+            self.sent.set(0);
+            if send.capacity() > SEND_KEPT_BYTES {
+                *send = Vec::new();
+            }
+        } else if self.sent.get() > SEND_BYTES_MAX {
+            send.drain(..self.sent.get());
+            self.sent.set(0);
+        }
+        drop(send);
+        if self.has_room() {
+            self.room_watchers.wake_all();
+        }
+        Ok(())
+    }
+
+    /// One query. Its reply goes to `out` if it is known at once.
+    fn dispatch(self: &Rc<Self>, token: i64, query: &mut [u8], out: &mut Vec<u8>) {
+        let message = self.core.parser.borrow_mut().parse(query);
+        match message {
+            Ok(QueryMessage::Start { term, options }) => {
+                if self.cursors.borrow().contains_key(&token) {
+                    return duplicate(token, out);
+                }
+                if hot::point_get(&self.core, token, &term, &options, out) {
+                    return;
+                }
+                cursor::start(self, token, term, options, out);
+            }
+            Ok(QueryMessage::Continue) => match self.cursor(token) {
+                Some(cursor) => cursor::resume(self, &cursor, out),
+                None => not_in_cache(token, out),
+            },
+            Ok(QueryMessage::Stop) => match self.cursor(token) {
+                Some(cursor) => cursor::stop(self, &cursor, out),
+                None => not_in_cache(token, out),
+            },
+            Ok(QueryMessage::NoreplyWait) => {
+                if self.cursors.borrow().contains_key(&token) {
+                    return duplicate(token, out);
+                }
+                self.wait_noreply(token, out);
+            }
+            Ok(QueryMessage::ServerInfo) => {
+                let catalog = self.core.catalog();
+                response::server_info(token, &catalog.server_id(), &catalog.server.name, out);
+            }
+            Err(error) => {
+                add(&self.core.figures.query_errors, 1);
+                response::error(token, &error, out);
+            }
+        }
+    }
+
+    fn cursor(&self, token: i64) -> Option<Rc<Cursor>> {
+        self.cursors.borrow().get(&token).cloned()
+    }
+
+    fn wait_noreply(self: &Rc<Self>, token: i64, out: &mut Vec<u8>) {
+        if self.noreply.get() == 0 {
+            return response::wait_complete(token, out);
+        }
+        let session = self.clone();
+        let guard = self.begin();
+        self.core.env.spawn(async move {
+            session.noreply_watchers.until(|| session.noreply.get() == 0 || session.closed.get()).await;
+            session.reply(|out| response::wait_complete(token, out));
+            drop(guard);
+        });
+    }
+
+    // ------------------------------------------------------------ for the queries' tasks
+
+    /// Leaves a reply to be sent.
+    pub fn reply(&self, write: impl FnOnce(&mut Vec<u8>)) {
+        if self.closed.get() {
+            return;
+        }
+        write(&mut self.send.borrow_mut());
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Waits until the client has read enough for another batch.
+    pub async fn room(&self) {
+        if !self.has_room() {
+            self.room_watchers.until(|| self.has_room() || self.closed.get()).await;
+        }
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    /// Counts a batch that is being computed, until the guard is dropped.
+    pub fn begin(self: &Rc<Self>) -> InFlight<E> {
+        self.in_flight.set(self.in_flight.get() + 1);
+        add(&self.core.figures.queries_in_flight, 1);
+        InFlight { session: self.clone() }
+    }
+
+    /// Counts a query without a reply, until the guard is dropped.
+    pub fn begin_noreply(self: &Rc<Self>) -> Noreply<E> {
+        self.noreply.set(self.noreply.get() + 1);
+        Noreply { session: self.clone() }
+    }
+
+    /// The connection has ended: cursors go, running queries see it at their next step.
+    fn close(&self) {
+        self.closed.set(true);
+        let cursors = std::mem::take(&mut *self.cursors.borrow_mut());
+        for cursor in cursors.values() {
+            cursor.abandon();
+        }
+        self.room_watchers.wake_all();
+        self.noreply_watchers.wake_all();
+        self.waker.borrow_mut().take();
+    }
+}
+
+impl Receive {
+    /// Takes no more queries, but reads a frame over the limit to its end if it is worth it.
+    fn refuse(&mut self, oversized: Oversized) {
+        self.ended = true;
+        if oversized.drains() {
+            let frame = HEADER_BYTES as u64 + u64::from(oversized.bytes);
+            self.discard_bytes = frame.saturating_sub(self.decoder.pending_bytes() as u64);
+        }
+        self.decoder = FrameDecoder::default();
+    }
+
+    /// Accounts for a large receive buffer.
+    fn hold<E: Env>(&mut self, core: &Core<E>) -> Result<(), QueryError> {
+        let held = self.decoder.held_bytes();
+        if held <= UNLEASED_BYTES {
+            self.lease = None;
+            return Ok(());
+        }
+        self.lease.get_or_insert_with(|| core.budget.lease()).set(held as u64)
+    }
+}
+
+fn duplicate(token: i64, out: &mut Vec<u8>) {
+    response::error(token, &QueryError::new(ErrorKind::Client, format!("ERROR: duplicate token {token}")), out);
+}
+
+fn not_in_cache(token: i64, out: &mut Vec<u8>) {
+    response::error(token, &QueryError::new(ErrorKind::Client, format!("Token {token} not in stream cache.")), out);
+}
+
+/// A batch that is being computed.
+pub struct InFlight<E: Env> {
+    session: Rc<Session<E>>,
+}
+
+impl<E: Env> Drop for InFlight<E> {
+    fn drop(&mut self) {
+        let session = &self.session;
+        session.in_flight.set(session.in_flight.get() - 1);
+        let figure = &session.core.figures.queries_in_flight;
+        figure.set(figure.get() - 1);
+        // The session may have stopped reading because of it, or wait for it to end.
+        session.wake();
+    }
+}
+
+/// A query without a reply.
+pub struct Noreply<E: Env> {
+    session: Rc<Session<E>>,
+}
+
+impl<E: Env> Drop for Noreply<E> {
+    fn drop(&mut self) {
+        self.session.noreply.set(self.session.noreply.get() - 1);
+        if self.session.noreply.get() == 0 {
+            self.session.noreply_watchers.wake_all();
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! The shards that live on this core: reading, scanning and changing rows in its stores.
+//!
+//! Always: between reading a row from memory and applying its change there is no `.await`, so no task of the core can come
+//! between and a row needs no lock; what must wait (a page from disk, a flush) waits before or after. Commit numbers
+//! count up within a shard, and each opening of a store begins a new epoch of them, so a number lost in a crash never comes back.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
+use std::rc::Rc;
+
+use photondb_proto::error::{ErrorKind, QueryError};
+use photondb_proto::op::{KeyBound, KeyRange, TableId};
+use photondb_storage::engine::{
+    Cached, CommitInfo, Edit, Lsn, Range, StorageEngine, StorageError, TreeId, TreeName, Value,
+};
+
+use crate::catalog::{Catalog, Table};
+
+/// Commit numbers of one opening of a store: 2^40 of them for a shard, enough for a million a second for twelve days
+/// without a pause, and 2^24 openings.
+const COMMITS_BITS: u32 = 40;
+
+/// An open store of this core.
+pub struct OpenStore<S> {
+    pub number: u16,
+    pub engine: Rc<S>,
+    /// Counts the openings of the store.
+    pub epoch: u64,
+}
+
+/// A shard's place on this core.
+pub struct Shard<S> {
+    pub store: Rc<OpenStore<S>>,
+    /// The shard's number among all shards of the server.
+    pub number: u32,
+    name: TreeName,
+    /// None until something is written.
+    tree: Cell<Option<TreeId>>,
+    next_commit: Cell<u64>,
+}
+
+/// A table as this core sees it: its own shards are there, the others are not.
+pub struct LocalTable<S> {
+    pub shards: Vec<Option<Shard<S>>>,
+}
+
+/// All tables this core has touched.
+pub struct Tables<S> {
+    pub stores: BTreeMap<u16, Rc<OpenStore<S>>>,
+    local: RefCell<HashMap<TableId, Rc<LocalTable<S>>>>,
+}
+
+const SHARD_PREFIX: u8 = b'T';
+/// The tree of the catalog's records, in store 0.
+pub const CATALOG_TREE: &[u8] = b"C";
+/// What a store says of itself.
+pub const STORE_TREE: &[u8] = b"S";
+
+/// The tree of a shard's documents by primary key.
+fn shard_tree(table: TableId, shard: u16) -> TreeName {
+    let mut name = vec![SHARD_PREFIX];
+    name.extend_from_slice(&table.0);
+    name.extend_from_slice(&shard.to_be_bytes());
+    TreeName(name.into())
+}
+
+/// The table and shard of a tree's name, if it is a shard's.
+fn shard_of_tree(name: &TreeName) -> Option<(TableId, u16)> {
+    let (prefix, rest) = name.0.split_first()?;
+    if *prefix != SHARD_PREFIX || rest.len() < 18 {
+        return None;
+    }
+    let id = rest[..16].try_into().expect("sixteen bytes");
+    Some((TableId(id), u16::from_be_bytes(rest[16..18].try_into().expect("two bytes"))))
+}
+
+impl<S: StorageEngine> OpenStore<S> {
+    /// Begins a new epoch of commit numbers, durably.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn begin(number: u16, engine: Rc<S>) -> Result<OpenStore<S>, StorageError> {
+        let tree = engine.create_tree(&TreeName(STORE_TREE.into())).await?;
+        let key = b"epoch".to_vec();
+        let old = engine.get(tree, &key).await?;
+        let old = old.and_then(|value| value.as_ref().try_into().ok()).map_or(0, u64::from_le_bytes);
+        let epoch = old + 1;
+        let edit = Edit::Put { tree, key, value: epoch.to_le_bytes().to_vec() };
+        let lsn = engine.commit(CommitInfo::default(), &[edit]).await?;
+        engine.flushed(lsn).await?;
+        Ok(OpenStore { number, engine, epoch })
+    }
+
+    /// Drops the trees of tables and shards that the catalog does not place here.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn drop_orphans(&self, catalog: &Catalog) -> Result<(), StorageError> {
+        for name in self.engine.tree_names() {
+            let Some((table, shard)) = shard_of_tree(&name) else { continue };
+            let placed = catalog.table(table).and_then(|table| table.placement.get(usize::from(shard)));
+            if placed == Some(&self.number) {
+                continue;
+            }
+            if let Some(tree) = self.engine.tree(&name) {
+                tracing::info!(store = self.number, %table, shard, "dropping what is left of a dropped table");
+                self.engine.drop_tree(tree).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<S: StorageEngine> Tables<S> {
+    pub fn new(stores: BTreeMap<u16, Rc<OpenStore<S>>>) -> Tables<S> {
+        Tables { stores, local: RefCell::default() }
+    }
+
+    /// This core's view of a table.
+    pub fn local(&self, table: &Rc<Table>) -> Rc<LocalTable<S>> {
+        if let Some(local) = self.local.borrow().get(&table.id) {
+            return local.clone();
+        }
+        let shards = table.placement.iter().enumerate().map(|(shard, store)| {
+            let store = self.stores.get(store)?;
+            let name = shard_tree(table.id, shard as u16);
+            Some(Shard {
+                store: store.clone(),
+                number: table.first_shard + shard as u32,
+                tree: Cell::new(store.engine.tree(&name)),
+                name,
+                next_commit: Cell::new((store.epoch << COMMITS_BITS) + 1),
+            })
+        });
+        let local = Rc::new(LocalTable { shards: shards.collect() });
+        self.local.borrow_mut().insert(table.id, local.clone());
+        local
+    }
+
+    /// Follows a change of the catalog: forgets tables that are gone and gives back their trees, for the caller to drop.
+    pub fn follow(&self, catalog: &Catalog) -> Vec<(Rc<OpenStore<S>>, TreeId)> {
+        self.local.borrow_mut().retain(|id, _| catalog.table(*id).is_some());
+        let mut gone = Vec::new();
+        for store in self.stores.values() {
+            for name in store.engine.tree_names() {
+                if shard_of_tree(&name).is_some_and(|(table, _)| catalog.table(table).is_none()) {
+                    gone.extend(store.engine.tree(&name).map(|tree| (store.clone(), tree)));
+                }
+            }
+        }
+        gone
+    }
+
+    pub fn shard_count(&self) -> usize {
+        self.local.borrow().values().map(|table| table.shards.iter().flatten().count()).sum()
+    }
+}
+
+impl<S> LocalTable<S> {
+    /// The shard that holds `key`, if it lives here.
+    pub fn shard_of(&self, key: &[u8]) -> Option<&Shard<S>> {
+        let shard = photondb_proto::datum::key::shard_of(key, self.shards.len() as u16);
+        self.shards[usize::from(shard)].as_ref()
+    }
+}
+
+/// What to do with a row after looking at it.
+pub enum Change<T> {
+    Put(Vec<u8>, T),
+    Delete(T),
+    /// Leaves it as it is.
+    Keep(T),
+}
+
+impl<S: StorageEngine> Shard<S> {
+    /// The document at `key`, if that is known without I/O.
+    pub fn cached(&self, key: &[u8]) -> Result<Cached<Option<Value>>, StorageError> {
+        match self.tree.get() {
+            Some(tree) => self.store.engine.cached(tree, key),
+            None => Ok(Cached::Hit(None)),
+        }
+    }
+
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Value>, StorageError> {
+        match self.tree.get() {
+            Some(tree) => self.store.engine.get(tree, key).await,
+            None => Ok(None),
+        }
+    }
+
+    pub fn tree(&self) -> Option<TreeId> {
+        self.tree.get()
+    }
+
+    async fn tree_made(&self) -> Result<TreeId, StorageError> {
+        if let Some(tree) = self.tree.get() {
+            return Ok(tree);
+        }
+        let tree = self.store.engine.create_tree(&self.name).await?;
+        self.tree.set(Some(tree));
+        Ok(tree)
+    }
+
+    /// Reads a row, lets `decide` say what becomes of it and applies that, with nothing between. `decide` is asked again
+    /// only if the row has changed meanwhile. Gives the place in the log to wait for, if anything was written.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn change<T>(
+        &self,
+        key: &[u8],
+        now_ms: u64,
+        mut decide: impl FnMut(Option<&Value>) -> Change<T>,
+    ) -> Result<(T, Option<Lsn>), StorageError> {
+        let tree = self.tree_made().await?;
+        let engine = &self.store.engine;
+        let mut decided: Option<(Option<Value>, T, [Edit; 1])> = None;
+        loop {
+            let Cached::Hit(old) = engine.cached(tree, key)? else {
+                engine.get(tree, key).await?;
+                continue;
+            };
+            let (old, word, edits) = match decided.take() {
+                Some((seen, word, edits)) if seen.as_deref() == old.as_deref() => (seen, word, edits),
+                Some(_) | None => match decide(old.as_ref()) {
+                    Change::Keep(word) => return Ok((word, None)),
+                    Change::Put(value, word) => (old, word, [Edit::Put { tree, key: key.to_vec(), value }]),
+                    Change::Delete(word) => (old, word, [Edit::Delete { tree, key: key.to_vec() }]),
+                },
+            };
+            let info = CommitInfo {
+                shard: self.number,
+                term: 0,
+                commit_number: self.next_commit.get(),
+                transaction: 0,
+                commit_time_ms: now_ms,
+            };
+            match engine.apply(info, &edits)? {
+                Cached::Hit(lsn) => {
+                    self.next_commit.set(info.commit_number + 1);
+                    return Ok((word, Some(lsn)));
+                }
+                Cached::Miss => {
+                    engine.prepare(&edits).await?;
+                    decided = Some((old, word, edits));
+                }
+            }
+        }
+    }
+}
+
+/// A range of keys in the words of storage.
+pub fn storage_range(range: &KeyRange) -> Range {
+    let bound = |bound: &KeyBound| match bound {
+        KeyBound::Unbounded => Bound::Unbounded,
+        KeyBound::Included(key) => Bound::Included(key.clone()),
+        KeyBound::Excluded(key) => Bound::Excluded(key.clone()),
+    };
+    Range { start: bound(&range.start), end: bound(&range.end) }
+}
+
+/// A store's failure in the words of a client.
+pub fn storage_failed(error: StorageError) -> QueryError {
+    match &error {
+        StorageError::Full { .. } | StorageError::ReadOnly { .. } => {
+            QueryError::new(ErrorKind::OpFailed, format!("Cannot perform write: {error}"))
+        }
+        StorageError::Disk(_) | StorageError::Corrupt { .. } | StorageError::Format { .. } | StorageError::NoTree(_) => {
+            tracing::error!(%error, "a store failed");
+            QueryError::new(ErrorKind::Internal, error.to_string())
+        }
+    }
+}
