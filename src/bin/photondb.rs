@@ -1,0 +1,7 @@
+//! The program `photondb`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    photondb::cli::main(photondb::Program::Photondb)
+}
