@@ -55,11 +55,13 @@ pub struct Cures {
     pub heartbeat: bool,
     /// Opens a non-empty file on the data directory's device first, so that the probe for polled I/O is right.
     pub device_probe: bool,
+    /// How long the executor lets a run of tasks go on; a test makes it so short that the fault shows at once.
+    pub preempt_timer: Duration,
 }
 
 impl Default for Cures {
     fn default() -> Cures {
-        Cures { heartbeat: true, device_probe: true }
+        Cures { heartbeat: true, device_probe: true, preempt_timer: Duration::from_millis(100) }
     }
 }
 

@@ -31,8 +31,12 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 use crate::env::{Env, Stream, StreamEnd};
 use crate::{Cures, StartError};
 
-/// How often an executor wakes by itself. A lost wake costs at most this; the idle cost is some 10 us of CPU each.
+/// How often an executor with work wakes by itself: a lost wake costs at most this.
 const BEAT: Duration = Duration::from_millis(5);
+/// The same for an executor that had nothing to do since its last beat: each costs some 50 us of CPU.
+const IDLE_BEAT: Duration = Duration::from_millis(20);
+/// Tasks that run in a beat of an idle executor: the beat itself.
+const IDLE_TASKS: u64 = 1;
 /// A beat later than this by so much is worth a line in the log.
 const STALL: Duration = Duration::from_millis(250);
 /// Zeros written at a time when a file is preallocated.
@@ -59,6 +63,7 @@ pub fn run<T, F: Future<Output = T>>(
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
     let executor = LocalExecutorBuilder::new(placement)
         .io_memory(IO_MEMORY_BYTES)
+        .preempt_timer(cures.preempt_timer)
         .make()
         .map_err(|error| executor_error(&error))?;
     let env = UringEnv::new(data_dir);
@@ -84,13 +89,18 @@ fn executor_error(error: &GlommioError<()>) -> StartError {
 
 /// Wakes the executor for ever, and says when it came late.
 async fn beat() {
+    let tasks = || glommio::executor().executor_stats().tasks_executed();
+    let (mut rest, mut seen) = (BEAT, tasks());
     loop {
         let before = Instant::now();
-        Timer::new(BEAT).await;
-        let late = before.elapsed().saturating_sub(BEAT);
+        Timer::new(rest).await;
+        let late = before.elapsed().saturating_sub(rest);
         if late > STALL {
             tracing::warn!(late_ms = late.as_millis() as u64, "a core was busy with one piece of work for too long");
         }
+        let now = tasks();
+        rest = if now - seen <= IDLE_TASKS { IDLE_BEAT } else { BEAT };
+        seen = now;
     }
 }
 
@@ -495,5 +505,128 @@ pub fn probe_direct_io(data_dir: &Path) -> Result<(), StartError> {
         Ok(_) => Ok(()),
         Err(rustix::io::Errno::INVAL) => Err(refuse("has no direct I/O (O_DIRECT)")),
         Err(errno) => Err(StartError(format!("{} cannot be opened: {errno}.", path.display()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scratch_dir(name: &str) -> PathBuf {
+        // The target directory is on a disk; the temporary one may be on tmpfs.
+        let executable = std::env::current_exe().expect("tests are files");
+        let place = executable.parent().expect("a file is in a directory").join(format!("{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&place);
+        std::fs::create_dir_all(&place).expect("the target directory is writable");
+        place
+    }
+
+    /// A preempt timer that often fires before a task has run, but seldom twice in a row.
+    const SHORT: Duration = Duration::from_micros(15);
+
+    /// Whether an executor that is preempted all the time gets to the end of its work.
+    fn ends(cures: Cures, limit: Duration) -> bool {
+        let place = scratch_dir(if cures.heartbeat { "beating" } else { "silent" });
+        let (done, ended) = flume::bounded(1);
+        // Without the cure this thread may never end; it goes with the process.
+        std::thread::spawn(move || {
+            let work = |_| async {
+                for _ in 0..500 {
+                    futures_lite::future::yield_now().await;
+                }
+            };
+            let ran = run(None, &place, cures, work);
+            let _ = std::fs::remove_dir_all(&place);
+            let _ = done.send(ran.is_ok());
+        });
+        ended.recv_timeout(limit) == Ok(true)
+    }
+
+    #[test]
+    fn an_executor_that_loses_a_wake_goes_on_with_the_next_beat() {
+        let cured = Cures { preempt_timer: SHORT, ..Cures::default() };
+        assert!((0..20).all(|_| ends(cured, Duration::from_secs(20))), "with the heartbeat it goes on");
+        let ill = Cures { heartbeat: false, ..cured };
+        let hangs = (0..500).any(|_| !ends(ill, Duration::from_secs(1)));
+        assert!(hangs, "without it, it sleeps beside runnable tasks: if that is cured upstream, drop the heartbeat");
+    }
+
+    /// The answer about polled I/O is kept for the life of a process, so this runs in a process of its own.
+    fn reads_after_an_empty_file(cures: Cures) -> Result<(), DiskError> {
+        let place = scratch_dir(if cures.device_probe { "probed" } else { "unprobed" });
+        let directory = UringDirectory { path: place.clone().into() };
+        let work = |_| async move {
+            let file = directory.open("empty", OpenMode::Create).await?;
+            file.preallocate(64 << 10).await?;
+            let page = file.read(0, BLOCK_BYTES).await?;
+            assert!(page.iter().all(|byte| *byte == 0) && page.len() == BLOCK_BYTES as usize);
+            Ok(())
+        };
+        let ran = run(None, &place, cures, work);
+        let _ = std::fs::remove_dir_all(&place);
+        ran.expect("an executor can be made")
+    }
+
+    const CHILD: &str = "PHOTONDB_TEST_CHILD";
+
+    #[track_caller]
+    fn check_in_child(test: &str, role: &str, want_success: bool) {
+        let executable = std::env::current_exe().expect("tests are files");
+        let output = std::process::Command::new(executable)
+            .args(["--exact", test, "--nocapture"])
+            .env(CHILD, role)
+            .output()
+            .expect("the test can be started again");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), want_success, "{role}: {text}");
+    }
+
+    #[test]
+    fn a_device_whose_first_file_is_empty_can_be_read() {
+        let cured = Cures::default();
+        match std::env::var(CHILD).as_deref() {
+            Ok("cured") => reads_after_an_empty_file(cured).expect("with the probe it reads"),
+            Ok(_) => {
+                let ill = Cures { device_probe: false, ..cured };
+                reads_after_an_empty_file(ill).expect("without the probe the first read fails");
+            }
+            Err(_) => {
+                let test = "uring::tests::a_device_whose_first_file_is_empty_can_be_read";
+                check_in_child(test, "cured", true);
+                check_in_child(test, "ill", false);
+            }
+        }
+    }
+
+    #[test]
+    fn files_hold_what_was_written_and_say_when_they_are_missing() {
+        let place = scratch_dir("files");
+        let directory = UringDirectory { path: place.clone().into() };
+        let work = |_| async move {
+            let missing = directory.open("nothing", OpenMode::Existing).await.err();
+            assert_eq!(missing, Some(DiskError::NotFound { file: "nothing".into() }));
+            let file = directory.open("a", OpenMode::Create).await?;
+            file.preallocate(3 * u64::from(BLOCK_BYTES)).await?;
+            let mut buffer = file.buffer(BLOCK_BYTES);
+            assert!(buffer.as_ref().iter().all(|byte| *byte == 0), "buffers are zeroed");
+            buffer.as_mut().fill(7);
+            file.write(u64::from(BLOCK_BYTES), buffer).await?;
+            file.sync().await?;
+            assert_eq!(file.length().await?, 3 * u64::from(BLOCK_BYTES));
+            let page = file.read(u64::from(BLOCK_BYTES), 4 * BLOCK_BYTES).await?;
+            assert_eq!(page.len(), 2 * BLOCK_BYTES as usize, "a read past the end is short");
+            assert_eq!((page[0], page[BLOCK_BYTES as usize]), (7, 0));
+            file.punch(u64::from(BLOCK_BYTES), u64::from(BLOCK_BYTES)).await?;
+            assert_eq!(file.read(u64::from(BLOCK_BYTES), BLOCK_BYTES).await?[0], 0);
+            file.truncate(u64::from(BLOCK_BYTES)).await?;
+            assert_eq!(file.length().await?, u64::from(BLOCK_BYTES));
+            directory.rename("a", "b").await?;
+            directory.sync().await?;
+            assert_eq!(directory.list().await?, ["PROBE", "b"]);
+            directory.remove("b").await
+        };
+        let ran = run(None, &place, Cures::default(), work);
+        let _ = std::fs::remove_dir_all(&place);
+        ran.expect("an executor can be made").expect("no call fails");
     }
 }
