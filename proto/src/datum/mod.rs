@@ -224,6 +224,14 @@ impl Array {
             ArrayForm::View(view) => Some(view.body()),
         }
     }
+
+    /// About how many bytes of memory the items hold on to.
+    pub fn approximate_bytes(&self) -> usize {
+        match &self.0 {
+            ArrayForm::Built(items) => items.iter().map(Datum::approximate_bytes).sum(),
+            ArrayForm::View(view) => view.body().len(),
+        }
+    }
 }
 
 impl fmt::Debug for Array {
@@ -326,6 +334,16 @@ impl Object {
             ObjectForm::View(view) => Some(view.body()),
         }
     }
+
+    /// About how many bytes of memory the pairs hold on to.
+    pub fn approximate_bytes(&self) -> usize {
+        match &self.0 {
+            ObjectForm::Built(pairs) => {
+                pairs.iter().map(|(key, value)| key.as_bytes().len() + value.approximate_bytes()).sum()
+            }
+            ObjectForm::View(view) => view.body().len(),
+        }
+    }
 }
 
 impl fmt::Debug for Object {
@@ -419,6 +437,23 @@ impl Datum {
             builder.set(key, value);
         }
         Datum::Object(builder.build())
+    }
+
+    /// About how many bytes of memory the value holds on to: what a query's memory budget counts.
+    pub fn approximate_bytes(&self) -> usize {
+        std::mem::size_of::<Datum>()
+            + match self {
+                Datum::MinVal
+                | Datum::Null
+                | Datum::Bool(_)
+                | Datum::Number(_)
+                | Datum::Time(_)
+                | Datum::MaxVal => 0,
+                Datum::String(text) => text.as_bytes().len(),
+                Datum::Binary(bytes) => bytes.len(),
+                Datum::Array(array) => array.approximate_bytes(),
+                Datum::Object(object) => object.approximate_bytes(),
+            }
     }
 
     /// Only `null` and `false` are false.
