@@ -349,3 +349,62 @@ impl<Q, A> Drop for Starving<'_, Q, A> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Cures;
+    use crate::uring::{UringEnv, run};
+    use futures_util::future::join_all;
+
+    const TASKS: u64 = 3 * CREDITS as u64;
+    const REQUESTS: u64 = 20;
+
+    /// Every task of a core asks each peer again and again; answers are the questions plus the peer's number.
+    async fn ask_all(env: UringEnv, endpoint: Endpoint<u64, u64>, ended: flume::Sender<u16>, all: flume::Receiver<()>) {
+        let mesh = Mesh::new(endpoint);
+        let answering = mesh.clone();
+        env.spawn(mesh.clone().serve(env.clone(), move |peer, id, question| {
+            answering.reply(peer, id, question + u64::from(answering.core()));
+        }));
+        let peers: Vec<u16> = (0..mesh.cores()).filter(|core| *core != mesh.core()).collect();
+        let task = |task: u64| {
+            let (mesh, peers) = (&mesh, &peers);
+            async move {
+                for question in (0..REQUESTS).map(|turn| task * 1000 + turn) {
+                    for peer in peers {
+                        assert_eq!(mesh.request(*peer, question).await, question + u64::from(*peer));
+                    }
+                }
+            }
+        };
+        join_all((0..TASKS).map(task)).await;
+        assert_eq!((mesh.starved.get(), mesh.depths().iter().sum::<u64>()), (0, 0));
+        // Peers may still ask: go only when all are done.
+        let _ = ended.send(mesh.core());
+        let _ = all.recv_async().await;
+    }
+
+    #[test]
+    fn more_requests_than_credits_are_all_answered_between_three_cores() {
+        let (ended, done) = flume::bounded(3);
+        let (all, wait) = flume::bounded::<()>(0);
+        let threads: Vec<_> = endpoints(3)
+            .into_iter()
+            .map(|endpoint| {
+                let (ended, wait) = (ended.clone(), wait.clone());
+                let cures = Cures { device_probe: false, ..Cures::default() };
+                std::thread::spawn(move || {
+                    run(None, std::path::Path::new("."), cures, |env| ask_all(env, endpoint, ended, wait))
+                })
+            })
+            .collect();
+        for _ in 0..3 {
+            done.recv_timeout(std::time::Duration::from_secs(50)).expect("every core gets its answers");
+        }
+        drop(all);
+        for thread in threads {
+            thread.join().expect("no core panics").expect("executors can be made");
+        }
+    }
+}

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::rc::Rc;
 
+use futures_lite::future::poll_once;
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::op::{KeyBound, KeyRange, TableId};
 use photondb_storage::engine::{
@@ -202,8 +203,8 @@ impl<S: StorageEngine> Shard<S> {
         Ok(tree)
     }
 
-    /// Reads a row, lets `decide` say what becomes of it and applies that, with nothing between. `decide` is asked again
-    /// only if the row has changed meanwhile. Gives the place in the log to wait for, if anything was written.
+    /// Reads a row, lets `decide` say what becomes of it and applies that. If `decide` had to wait, the row is read again
+    /// and must be the same, else it is decided again. Gives the place in the log to wait for, if anything was written.
     ///
     /// # Errors
     /// The store's.
@@ -211,23 +212,36 @@ impl<S: StorageEngine> Shard<S> {
         &self,
         key: &[u8],
         now_ms: u64,
-        mut decide: impl FnMut(Option<&Value>) -> Change<T>,
+        decide: impl AsyncFn(Option<Value>) -> Change<T>,
     ) -> Result<(T, Option<Lsn>), StorageError> {
         let tree = self.tree_made().await?;
         let engine = &self.store.engine;
-        let mut decided: Option<(Option<Value>, T, [Edit; 1])> = None;
+        let mut decided: Option<Decided<T>> = None;
         loop {
             let Cached::Hit(old) = engine.cached(tree, key)? else {
                 engine.get(tree, key).await?;
                 continue;
             };
-            let (old, word, edits) = match decided.take() {
-                Some((seen, word, edits)) if seen.as_deref() == old.as_deref() => (seen, word, edits),
-                Some(_) | None => match decide(old.as_ref()) {
-                    Change::Keep(word) => return Ok((word, None)),
-                    Change::Put(value, word) => (old, word, [Edit::Put { tree, key: key.to_vec(), value }]),
-                    Change::Delete(word) => (old, word, [Edit::Delete { tree, key: key.to_vec() }]),
-                },
+            let decision = match decided.take() {
+                Some(decision) if decision.seen.as_deref() == old.as_deref() => decision,
+                Some(_) | None => {
+                    let mut deciding = std::pin::pin!(decide(old.clone()));
+                    let (change, waited) = match poll_once(deciding.as_mut()).await {
+                        Some(change) => (change, false),
+                        None => (deciding.await, true),
+                    };
+                    let (edits, word) = match change {
+                        Change::Keep(word) => return Ok((word, None)),
+                        Change::Put(value, word) => ([Edit::Put { tree, key: key.to_vec(), value }], word),
+                        Change::Delete(word) => ([Edit::Delete { tree, key: key.to_vec() }], word),
+                    };
+                    let decision = Decided { seen: old, edits, word };
+                    if waited {
+                        decided = Some(decision);
+                        continue;
+                    }
+                    decision
+                }
             };
             let info = CommitInfo {
                 shard: self.number,
@@ -236,18 +250,25 @@ impl<S: StorageEngine> Shard<S> {
                 transaction: 0,
                 commit_time_ms: now_ms,
             };
-            match engine.apply(info, &edits)? {
+            match engine.apply(info, &decision.edits)? {
                 Cached::Hit(lsn) => {
                     self.next_commit.set(info.commit_number + 1);
-                    return Ok((word, Some(lsn)));
+                    return Ok((decision.word, Some(lsn)));
                 }
                 Cached::Miss => {
-                    engine.prepare(&edits).await?;
-                    decided = Some((old, word, edits));
+                    engine.prepare(&decision.edits).await?;
+                    decided = Some(decision);
                 }
             }
         }
     }
+}
+
+/// What becomes of a row if it is still as it was seen.
+struct Decided<T> {
+    seen: Option<Value>,
+    edits: [Edit; 1],
+    word: T,
 }
 
 /// A range of keys in the words of storage.

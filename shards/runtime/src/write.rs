@@ -87,8 +87,8 @@ impl<E: Env> Batch<'_, E> {
     async fn row(&mut self, key: &[u8], decide: impl Fn(&Datum) -> RowDecision) -> Result<(), QueryError> {
         let homeless = || QueryError::new(ErrorKind::Internal, "a row was sent to a core that does not hold it");
         let shard = self.local.shard_of(key).ok_or_else(homeless)?;
-        let decide = |old: Option<&Value>| {
-            let old = old.map_or(Datum::Null, |old| document::decode(Slice::new(old.clone())));
+        let decide = async |old: Option<Value>| {
+            let old = old.map_or(Datum::Null, |old| document::decode(Slice::new(old)));
             let RowDecision { effect, outcome } = decide(&old);
             match effect {
                 RowEffect::Keep => table::Change::Keep(outcome),

@@ -391,3 +391,118 @@ impl Row {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use photondb_proto::datum::json;
+
+    use super::*;
+    use crate::catalog::user_record;
+    use photondb_proto::wire::scram::Credential;
+
+    fn empty() -> Catalog {
+        let server = Server { id: [1; 16], name: "here".into(), epoch: 1, next_shard: 1, salt_secret: [2; 16] };
+        let admin = user_record("admin", &Credential::derive(b"", [0; 16], 1));
+        Catalog::from_records(&[server_record(&server), admin]).expect("our own records").expect("a server")
+    }
+
+    /// Carries a change out on a copy; gives the answer or the error's text.
+    fn carry_out(catalog: &mut Catalog, op: &CatalogOp, stores: u16) -> String {
+        let fresh_id = [catalog.epoch() as u8; 16];
+        match plan(catalog, op, Means { fresh_id, stores, cores: stores }) {
+            Ok(plan) => {
+                catalog.apply(&plan.records).expect("our own records");
+                json::to_string(&plan.answer)
+            }
+            Err(error) => error.message,
+        }
+    }
+
+    fn table_create(database: &str, name: &str) -> CatalogOp {
+        CatalogOp::TableCreate { database: database.into(), name: name.into(), options: TableOptions::default() }
+    }
+
+    fn create(name: &str) -> CatalogOp {
+        CatalogOp::DatabaseCreate { name: name.into() }
+    }
+
+    #[track_caller]
+    fn check(catalog: &mut Catalog, op: &CatalogOp, want: &str) {
+        assert_eq!(carry_out(catalog, op, 2), want);
+    }
+
+    #[test]
+    fn changes_answer_as_documented_and_reach_every_copy() {
+        let mut catalog = empty();
+        let id = "01010101-0101-0101-0101-010101010101";
+        let want = format!(r#"{{"config_changes":[{{"new_val":{{"id":"{id}","name":"a"}},"old_val":null}}],"dbs_created":1}}"#);
+        check(&mut catalog, &create("a"), &want);
+        check(&mut catalog, &create("a"), "Database `a` already exists.");
+        check(&mut catalog, &create("rethinkdb"), "Database `rethinkdb` already exists.");
+        check(&mut catalog, &table_create("b", "t"), "Database `b` does not exist.");
+        let row = r#"{"db":"a","durability":"hard","id":"02020202-0202-0202-0202-020202020202","indexes":[],"name":"t","primary_key":"id","shards":[{"nonvoting_replicas":[],"primary_replica":"here","replicas":["here"]}],"write_acks":"majority","write_hook":null}"#;
+        let want = format!(r#"{{"config_changes":[{{"new_val":{row},"old_val":null}}],"tables_created":1}}"#);
+        check(&mut catalog, &table_create("a", "t"), &want);
+        check(&mut catalog, &table_create("a", "t"), "Table `a.t` already exists.");
+        let special = "Database `rethinkdb` is special; you can't create new tables in it.";
+        check(&mut catalog, &table_create("rethinkdb", "t"), special);
+        let copy = Catalog::from_records(&catalog.records()).expect("our own records").expect("a server");
+        assert_eq!(copy.records(), catalog.records());
+        let drop = CatalogOp::DatabaseDrop { name: "a".into() };
+        let want = format!(r#"{{"config_changes":[{{"new_val":null,"old_val":{{"id":"{id}","name":"a"}}}}],"dbs_dropped":1,"tables_dropped":1}}"#);
+        check(&mut catalog, &drop, &want);
+        assert_eq!((catalog.tables().count(), catalog.epoch()), (0, 4));
+        check(&mut catalog, &drop, "Database `a` does not exist.");
+    }
+
+    #[test]
+    fn shards_of_a_table_use_every_store_evenly() {
+        let mut catalog = empty();
+        carry_out(&mut catalog, &create("a"), 1);
+        for (stores, want) in [(1, 16), (2, 16), (3, 16), (32, 32), (48, 64)] {
+            carry_out(&mut catalog, &table_create("a", &format!("t{stores}")), stores);
+            let table = catalog.table_named("a", &format!("t{stores}")).expect("made");
+            assert_eq!(table.shards(), want);
+            let used = |store| table.placement.iter().filter(|placed| **placed == store).count();
+            let (least, most) = ((0..stores).map(used).min(), (0..stores).map(used).max());
+            assert!(most.unwrap_or(0) - least.unwrap_or(0) <= 1, "{stores} stores: {:?}", table.placement);
+        }
+        let mut numbers: Vec<u32> = catalog
+            .tables()
+            .flat_map(|table| (0..u32::from(table.shards())).map(|shard| table.first_shard + shard))
+            .collect();
+        let count = numbers.len();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), count, "no two shards have one number");
+    }
+
+    #[test]
+    fn a_table_is_configured_by_writing_its_row() {
+        let mut catalog = empty();
+        carry_out(&mut catalog, &create("a"), 1);
+        carry_out(&mut catalog, &table_create("a", "t"), 1);
+        carry_out(&mut catalog, &table_create("a", "u"), 1);
+        let id = catalog.table_named("a", "t").expect("made").id;
+        #[track_caller]
+        fn check(catalog: &Catalog, id: TableId, field: &str, value: Datum, want: &str) {
+            let table = catalog.table(id).expect("made");
+            let Datum::Object(row) = row::table_config(catalog, table) else { panic!("rows are objects") };
+            let mut changed = row.to_builder();
+            changed.set(field, value);
+            let row = document::to_bytes(&Datum::Object(changed.build()));
+            let op = CatalogOp::TableConfigure { table: id, row };
+            let mut catalog = catalog.clone();
+            let said = carry_out(&mut catalog, &op, 1);
+            assert!(said.contains(want), "{field}: {said}");
+        }
+        check(&catalog, id, "name", Datum::string("v"), r#""name":"v""#);
+        check(&catalog, id, "name", Datum::string("u"), "because table `a.u` already exists.");
+        check(&catalog, id, "durability", Datum::string("soft"), r#""durability":"soft""#);
+        check(&catalog, id, "durability", Datum::string("limp"), "has the wrong format");
+        check(&catalog, id, "primary_key", Datum::string("x"), "It's illegal to change a table's primary key");
+        check(&catalog, id, "indexes", Datum::array(vec![Datum::Null]), "The `indexes` field is read-only");
+        check(&catalog, id, "shards", Datum::array(vec![]), "Every table must have at least one shard.");
+        check(&catalog, id, "colour", Datum::Null, "Unexpected key(s) `colour`.");
+    }
+}
