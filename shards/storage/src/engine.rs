@@ -29,6 +29,8 @@ pub enum StorageError {
     Format { found: u32, known: u32 },
     #[error("there is no tree {0:?}")]
     NoTree(TreeName),
+    #[error("a key of {bytes} bytes is too long, at most {bytes_max} are stored")]
+    KeyTooLong { bytes: usize, bytes_max: usize },
 }
 
 /// A tree's permanent name in its store; the meaning of the bytes is the caller's (catalog, a table's shard, an index of it).

@@ -6,8 +6,19 @@
 #![forbid(unsafe_code)]
 
 pub mod blocking;
+mod btree;
+mod bytes;
+mod cache;
+mod checkpoint;
 pub mod disk;
 pub mod engine;
+mod event;
 pub mod memory;
+mod recovery;
+pub mod slab;
+mod space;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
+mod superblock;
+mod tables;
+mod wal;

@@ -1,0 +1,467 @@
+//! Searching and changing a tree whose pages are in memory.
+//!
+//! Always: a call that needs a page that is not in memory says so before it changed anything. Entries of an inner page
+//! count what is below them, so a rank or an n-th entry takes one walk down. A tree's root keeps its page number for ever:
+//! when it splits, its contents move down. Pages that became small are joined only by [`tidy`], after a whole batch, and
+//! only with neighbours that are in memory: joining earlier could lead a later edit of the batch to a page on disk.
+
+use std::ops::Bound;
+
+use crate::btree::page::{Child, PAGE_BYTES, Page, PageKind, SMALL_PAGE_BYTES};
+use crate::btree::{Missing, PageId};
+use crate::cache::pool::Pool;
+use crate::engine::Direction;
+
+/// The way from the root to a leaf: inner pages with the entry taken in each.
+pub(crate) struct Path {
+    pub inner: Vec<(PageId, usize)>,
+    pub leaf: PageId,
+}
+
+/// The leaf that a key belongs to.
+pub(crate) fn leaf_of(pool: &mut Pool, root: PageId, key: &[u8]) -> Result<PageId, Missing> {
+    let mut id = root;
+    loop {
+        let page = pool.page(id)?;
+        match page.kind() {
+            PageKind::Leaf => return Ok(id),
+            PageKind::Inner => id = page.child(page.child_index(key)).page,
+        }
+    }
+}
+
+pub(crate) fn path_of(pool: &mut Pool, root: PageId, key: &[u8]) -> Result<Path, Missing> {
+    let mut path = Path { inner: Vec::with_capacity(6), leaf: root };
+    loop {
+        let page = pool.page(path.leaf)?;
+        match page.kind() {
+            PageKind::Leaf => return Ok(path),
+            PageKind::Inner => {
+                let index = page.child_index(key);
+                let child = page.child(index).page;
+                path.inner.push((path.leaf, index));
+                path.leaf = child;
+            }
+        }
+    }
+}
+
+/// Puts a cell behind a key and gives what was there to `replaced`.
+pub(crate) fn put(
+    pool: &mut Pool,
+    root: PageId,
+    key: &[u8],
+    cell: &[u8],
+    replaced: impl FnOnce(&[u8]),
+) -> Result<(), Missing> {
+    let path = path_of(pool, root, key)?;
+    let leaf = pool.page(path.leaf)?;
+    match leaf.search(key) {
+        Ok(index) => {
+            replaced(leaf.value(index));
+            let leaf = pool.page_mut(path.leaf);
+            let value = leaf.value_mut(index);
+            if value.len() == cell.len() {
+                value.copy_from_slice(cell);
+            } else {
+                leaf.remove(index);
+                insert(pool, root, &path.inner, path.leaf, (index, key, cell));
+            }
+        }
+        Err(index) => {
+            add_to_counts(pool, &path, 1);
+            insert(pool, root, &path.inner, path.leaf, (index, key, cell));
+        }
+    }
+    Ok(())
+}
+
+fn add_to_counts(pool: &mut Pool, path: &Path, added: i64) {
+    for (id, index) in &path.inner {
+        let page = pool.page_mut(*id);
+        let child = page.child(*index);
+        page.set_child(*index, Child { count: child.count.wrapping_add_signed(added), ..child });
+    }
+}
+
+fn insert(
+    pool: &mut Pool,
+    root: PageId,
+    above: &[(PageId, usize)],
+    id: PageId,
+    entry: (usize, &[u8], &[u8]),
+) {
+    let (index, key, value) = entry;
+    let page = pool.page_mut(id);
+    if page.insert(index, key, value) {
+        return;
+    }
+    if page.len() < PAGE_BYTES
+        && let Some(mut grown) = page.rebuilt(PAGE_BYTES, Some(key))
+        && grown.insert(index, key, value)
+    {
+        pool.replace(id, grown);
+        return;
+    }
+    let halves = split(page, entry);
+    let tree = halves.left.tree();
+    let mut right = halves.right;
+    let right_count = right.subtotal();
+    let right_id = pool.allocate_page(tree, |id| {
+        right.set_id(id);
+        right
+    });
+    let right_child = Child { page: right_id, count: right_count };
+    if id == root {
+        let mut left = halves.left;
+        let left_count = left.subtotal();
+        let left_id = pool.allocate_page(tree, |id| {
+            left.set_id(id);
+            left
+        });
+        let mut top = Page::new(PageKind::Inner, root, tree, SMALL_PAGE_BYTES);
+        let left_child = Child { page: left_id, count: left_count };
+        let fits = top.insert(0, &[], &left_child.encode())
+            && top.insert(1, &halves.separator, &right_child.encode());
+        assert!(fits, "two children fit in an empty page");
+        pool.replace(root, top);
+        return;
+    }
+    let left_count = halves.left.subtotal();
+    pool.replace(id, halves.left);
+    let ((parent, index), above) = above.split_last().expect("a page that is not the root has a parent");
+    let parent_page = pool.page_mut(*parent);
+    parent_page.set_child(*index, Child { page: id, count: left_count });
+    let encoded = right_child.encode();
+    insert(pool, root, above, *parent, (index + 1, &halves.separator, &encoded));
+}
+
+struct Halves {
+    left: Page,
+    right: Page,
+    separator: Vec<u8>,
+}
+
+fn split(page: &Page, (index, key, value): (usize, &[u8], &[u8])) -> Halves {
+    const ROOM: &str = "half a page fits in a page";
+    let at = page.split_index(index, key.len() + value.len() + 10);
+    let goes_left = index < at;
+    let left_extra = goes_left.then_some(key);
+    let right_extra = (!goes_left).then_some(key);
+    let mut left = page.extract(0..at, page.id(), PAGE_BYTES, left_extra).expect(ROOM);
+    let mut right = page.extract(at..page.count(), page.id(), PAGE_BYTES, right_extra).expect(ROOM);
+    let fits =
+        if goes_left { left.insert(index, key, value) } else { right.insert(index - at, key, value) };
+    assert!(fits, "{ROOM}");
+    let separator = match page.kind() {
+        PageKind::Leaf => separator(&left.key(left.count() - 1), &right.key(0)),
+        PageKind::Inner => {
+            let separator = right.key(0);
+            make_first_key_empty(&mut right);
+            separator
+        }
+    };
+    Halves { left, right, separator }
+}
+
+/// The shortest key above `left` and not above `right`.
+fn separator(left: &[u8], right: &[u8]) -> Vec<u8> {
+    let common = left.iter().zip(right).take_while(|(a, b)| a == b).count();
+    right[..right.len().min(common + 1)].to_vec()
+}
+
+fn make_first_key_empty(page: &mut Page) {
+    if page.count() > 0 && !page.suffix(0).is_empty() {
+        let child = page.child(0);
+        page.remove(0);
+        assert!(page.insert(0, &[], &child.encode()), "a shorter key fits");
+    }
+}
+
+/// Removes a key and gives what was there. True when the leaf has become small: [`tidy`] it after the batch.
+pub(crate) fn delete(
+    pool: &mut Pool,
+    root: PageId,
+    key: &[u8],
+    removed: impl FnOnce(&[u8]),
+) -> Result<bool, Missing> {
+    let path = path_of(pool, root, key)?;
+    let leaf = pool.page(path.leaf)?;
+    let Ok(index) = leaf.search(key) else { return Ok(false) };
+    removed(leaf.value(index));
+    let leaf = pool.page_mut(path.leaf);
+    leaf.remove(index);
+    let is_small = leaf.live_bytes() < PAGE_BYTES / 4;
+    add_to_counts(pool, &path, -1);
+    Ok(is_small)
+}
+
+/// Joins the leaf of a key with a neighbour when both are small, and takes empty pages out.
+pub(crate) fn tidy(pool: &mut Pool, root: PageId, key: &[u8]) {
+    let Ok(mut path) = path_of(pool, root, key) else { return };
+    let mut id = path.leaf;
+    while let Some((parent, index)) = path.inner.pop() {
+        let Some(page) = pool.peek(id) else { break };
+        if page.count() == 0 {
+            pool.free_page(id);
+            let parent_page = pool.page_mut(parent);
+            parent_page.remove(index);
+            make_first_key_empty(parent_page);
+        } else if page.live_bytes() >= PAGE_BYTES / 4 || !join(pool, parent, index) {
+            break;
+        }
+        id = parent;
+    }
+    collapse(pool, root);
+}
+
+/// Joins a child with the one behind or before it when both are in memory and fit with room to spare.
+fn join(pool: &mut Pool, parent: PageId, index: usize) -> bool {
+    let Some(parent_page) = pool.peek(parent) else { return false };
+    let candidates = [index.checked_sub(1), Some(index).filter(|left| left + 1 < parent_page.count())];
+    for left_index in candidates.into_iter().flatten() {
+        let Some(parent_page) = pool.peek(parent) else { return false };
+        let (left, right) = (parent_page.child(left_index), parent_page.child(left_index + 1));
+        let separator = parent_page.key(left_index + 1);
+        let (Some(left_page), Some(right_page)) = (pool.peek(left.page), pool.peek(right.page)) else {
+            continue;
+        };
+        let Some(joined) = joined(left_page, right_page, &separator) else { continue };
+        pool.replace(left.page, joined);
+        pool.free_page(right.page);
+        let parent_page = pool.page_mut(parent);
+        parent_page.remove(left_index + 1);
+        parent_page.set_child(left_index, Child { page: left.page, count: left.count + right.count });
+        return true;
+    }
+    false
+}
+
+fn joined(left: &Page, right: &Page, separator: &[u8]) -> Option<Page> {
+    if left.count() == 0 || right.count() == 0 || left.live_bytes() + right.live_bytes() > PAGE_BYTES * 3 / 4 {
+        return None;
+    }
+    let last = right.key(right.count() - 1);
+    let mut page = left.rebuilt(PAGE_BYTES, Some(&last))?;
+    let first = match right.kind() {
+        PageKind::Leaf => 0,
+        PageKind::Inner => {
+            let count = page.count();
+            if !page.insert(count, separator, &right.child(0).encode()) {
+                return None;
+            }
+            1
+        }
+    };
+    page.append(right, first..right.count()).then_some(page)
+}
+
+/// Makes the tree lower while its root has a single child, or none.
+fn collapse(pool: &mut Pool, root: PageId) {
+    while let Some(page) = pool.peek(root) {
+        if page.kind() == PageKind::Leaf || page.count() > 1 {
+            return;
+        }
+        let tree = page.tree();
+        if page.count() == 0 {
+            pool.replace(root, Page::new(PageKind::Leaf, root, tree, SMALL_PAGE_BYTES));
+            return;
+        }
+        let child = page.child(0).page;
+        let Some(child_page) = pool.peek(child) else { return };
+        let mut raised = Page::clone(child_page);
+        raised.set_id(root);
+        pool.replace(root, raised);
+        pool.free_page(child);
+    }
+}
+
+/// Entries before a bound of a range: before its start, or before what follows its end.
+pub(crate) fn rank(pool: &mut Pool, root: PageId, key: &[u8], inclusive: bool) -> Result<u64, Missing> {
+    let (mut id, mut before) = (root, 0);
+    loop {
+        let page = pool.page(id)?;
+        match page.kind() {
+            PageKind::Leaf => {
+                return Ok(before
+                    + match page.search(key) {
+                        Ok(index) => index + usize::from(inclusive),
+                        Err(index) => index,
+                    } as u64);
+            }
+            PageKind::Inner => {
+                let index = page.child_index(key);
+                before += (0..index).map(|index| page.child(index).count).sum::<u64>();
+                id = page.child(index).page;
+            }
+        }
+    }
+}
+
+/// Ranks of the first entry of a range and of what follows its last.
+pub(crate) fn ranks(pool: &mut Pool, root: PageId, range: &crate::engine::Range) -> Result<(u64, u64), Missing> {
+    let start = match &range.start {
+        Bound::Unbounded => 0,
+        Bound::Included(key) => rank(pool, root, key, false)?,
+        Bound::Excluded(key) => rank(pool, root, key, true)?,
+    };
+    let end = match &range.end {
+        Bound::Unbounded => pool.page(root)?.subtotal(),
+        Bound::Included(key) => rank(pool, root, key, true)?,
+        Bound::Excluded(key) => rank(pool, root, key, false)?,
+    };
+    Ok((start, end.max(start)))
+}
+
+/// The leaf and the place in it of the entry with this rank.
+pub(crate) fn select(pool: &mut Pool, root: PageId, rank: u64) -> Result<Option<(PageId, usize)>, Missing> {
+    let (mut id, mut left) = (root, rank);
+    loop {
+        let page = pool.page(id)?;
+        match page.kind() {
+            PageKind::Leaf => {
+                let index = usize::try_from(left).ok().filter(|index| *index < page.count());
+                return Ok(index.map(|index| (id, index)));
+            }
+            PageKind::Inner => {
+                let mut next = None;
+                for index in 0..page.count() {
+                    let child = page.child(index);
+                    if left < child.count {
+                        next = Some(child.page);
+                        break;
+                    }
+                    left -= child.count;
+                }
+                match next {
+                    Some(child) => id = child,
+                    None => return Ok(None),
+                }
+            }
+        }
+    }
+}
+
+/// A leaf on the way of a scan, and the bound with which the scan goes on behind it.
+pub(crate) struct Stop {
+    pub leaf: PageId,
+    /// `None` at the end of the tree.
+    pub next: Option<Bound<Vec<u8>>>,
+}
+
+/// The leaf where a scan from `from` begins.
+pub(crate) fn seek(
+    pool: &mut Pool,
+    root: PageId,
+    from: &Bound<Vec<u8>>,
+    direction: Direction,
+) -> Result<Stop, Missing> {
+    let (mut id, mut next) = (root, None);
+    loop {
+        let page = pool.page(id)?;
+        if page.kind() == PageKind::Leaf {
+            return Ok(Stop { leaf: id, next });
+        }
+        let index = match (from, direction) {
+            (Bound::Unbounded, Direction::Forward) => 0,
+            (Bound::Unbounded, Direction::Backward) => page.count() - 1,
+            (Bound::Excluded(key), Direction::Backward) => match page.search(key) {
+                Ok(index) | Err(index) => index.saturating_sub(1),
+            },
+            (Bound::Included(key), Direction::Backward)
+            | (Bound::Included(key) | Bound::Excluded(key), Direction::Forward) => page.child_index(key),
+        };
+        match direction {
+            Direction::Forward if index + 1 < page.count() => next = Some(Bound::Included(page.key(index + 1))),
+            Direction::Backward if index > 0 => next = Some(Bound::Excluded(page.key(index))),
+            Direction::Forward | Direction::Backward => {}
+        }
+        id = page.child(index).page;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::engine::Range;
+    use crate::suite::Random;
+
+    #[test]
+    fn trees_agree_with_maps() {
+        for seed in 0..30 {
+            let mut random = Random::new(seed);
+            let mut pool = Pool::new(1 << 30);
+            let root = pool.allocate_page(1, |id| Page::new(PageKind::Leaf, id, 1, SMALL_PAGE_BYTES));
+            let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+            let keys = [50, 2000, 100_000][seed as usize % 3];
+            for step in 0..6000 {
+                let number = random.below(keys);
+                let key = match number % 3 {
+                    0 => number.to_be_bytes().to_vec(),
+                    1 => format!("key {number}").into_bytes(),
+                    _ => format!("key {number:0>200}").into_bytes(),
+                };
+                // Waves of growth and of shrinking.
+                let deletes = if step / 1500 % 2 == 0 { 4 } else { 9 };
+                if random.below(12) < deletes {
+                    let mut found = None;
+                    if delete(&mut pool, root, &key, |cell| found = Some(cell.to_vec())).unwrap() {
+                        tidy(&mut pool, root, &key);
+                    }
+                    assert_eq!(found, model.remove(&key));
+                } else {
+                    let bytes = random.below(120) as usize;
+                    let mut cell = random.bytes(bytes);
+                    cell.insert(0, 0);
+                    let mut found = None;
+                    put(&mut pool, root, &key, &cell, |old| found = Some(old.to_vec())).unwrap();
+                    assert_eq!(found, model.insert(key, cell));
+                }
+                if step % 500 == 0 {
+                    agree(&mut pool, root, &model, &mut random);
+                }
+            }
+            for (key, _) in std::mem::take(&mut model) {
+                if delete(&mut pool, root, &key, |_| {}).unwrap() {
+                    tidy(&mut pool, root, &key);
+                }
+            }
+            agree(&mut pool, root, &model, &mut random);
+            assert!(pool.frames.len() - pool.freed.len() < 3, "an empty tree gives its pages back");
+        }
+    }
+
+    fn agree(pool: &mut Pool, root: PageId, model: &BTreeMap<Vec<u8>, Vec<u8>>, random: &mut Random) {
+        for direction in [Direction::Forward, Direction::Backward] {
+            let mut found = Vec::new();
+            let mut from = Bound::Unbounded;
+            loop {
+                let stop = seek(pool, root, &from, direction).unwrap();
+                let leaf = pool.page(stop.leaf).unwrap();
+                let mut run: Vec<_> =
+                    (0..leaf.count()).map(|index| (leaf.key(index), leaf.value(index).to_vec())).collect();
+                if direction == Direction::Backward {
+                    run.reverse();
+                }
+                found.extend(run);
+                let Some(next) = stop.next else { break };
+                from = next;
+            }
+            if direction == Direction::Backward {
+                found.reverse();
+            }
+            let want: Vec<_> = model.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+            assert!(found == want);
+        }
+        for _ in 0..20 {
+            let place = random.below(model.len() as u64 + 1) as usize;
+            let Some(key) = model.keys().nth(place) else { continue };
+            let (leaf, index) = select(pool, root, place as u64).unwrap().unwrap();
+            assert_eq!(pool.page(leaf).unwrap().key(index), *key);
+            let range = Range { start: Bound::Excluded(key.clone()), end: Bound::Unbounded };
+            assert_eq!(ranks(pool, root, &range).unwrap(), (place as u64 + 1, model.len() as u64));
+        }
+    }
+}

@@ -1,0 +1,404 @@
+//! Pages and values in memory: which are there, which differ from the disk, what may go.
+//!
+//! Always: a page or value that is not yet on disk stays; everything else may go at any time between two calls, so nothing
+//! keeps a page number for a page across an await. A page that a checkpoint is writing is shared with it (`Rc`): the first
+//! change after the checkpoint began copies it, so the checkpoint writes the store exactly as it was at one position of the log.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use crate::btree::cell::Location;
+use crate::btree::page::{Page, PageKind};
+use crate::btree::{Missing, PageId};
+use crate::cache::queue::{NumberHash, Queue, Verdict};
+use crate::engine::Value;
+
+/// What an entry costs beside its bytes: map, queue and reference counts.
+const OVERHEAD_BYTES: u64 = 80;
+const PAGE_KEY: u64 = 1 << 63;
+const FREQUENCY_MAX: u8 = 3;
+
+/// Where a page lies on disk. `blocks` is 0 for a page that was never written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub block: u32,
+    pub blocks: u8,
+    pub sum: u32,
+}
+
+/// A page's entry: its place on disk and, when it is in memory, its bytes.
+#[derive(Default)]
+pub(crate) struct Frame {
+    pub address: Address,
+    pub tree: u32,
+    pub state: FrameState,
+    page: Option<Rc<Page>>,
+    frequency: u8,
+    queued: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum FrameState {
+    /// Number not in use.
+    #[default]
+    Free,
+    Clean,
+    /// Differs from the disk.
+    Dirty,
+    /// Being written by the checkpoint, unchanged since it began.
+    Frozen,
+    /// Given back since the last checkpoint began; the number may be used again after it.
+    Freed,
+}
+
+struct Clean {
+    bytes: Value,
+    frequency: u8,
+}
+
+/// A value that has no place on disk yet.
+pub(crate) struct Unplaced {
+    pub bytes: Value,
+    pub tree: u32,
+    /// The place that the running checkpoint gave it.
+    pub placed: Option<(Location, u32)>,
+}
+
+pub(crate) struct Pool {
+    pub frames: Vec<Frame>,
+    free_ids: Vec<PageId>,
+    /// Pages given back since the last checkpoint began.
+    pub freed: Vec<PageId>,
+    pub dirty: Vec<PageId>,
+    values: HashMap<u64, Clean, NumberHash>,
+    pub unplaced: HashMap<u64, Unplaced, NumberHash>,
+    next_value: u64,
+    queue: Queue,
+    budget: u64,
+    bytes: u64,
+    dirty_page_bytes: u64,
+    unplaced_bytes: u64,
+    pub hits: u64,
+    pub misses: u64,
+}
+
+impl Pool {
+    pub fn new(budget: u64) -> Self {
+        Self {
+            frames: Vec::new(),
+            free_ids: Vec::new(),
+            freed: Vec::new(),
+            dirty: Vec::new(),
+            values: HashMap::default(),
+            unplaced: HashMap::default(),
+            next_value: 1,
+            queue: Queue::default(),
+            budget,
+            bytes: 0,
+            dirty_page_bytes: 0,
+            unplaced_bytes: 0,
+            hits: 0,
+            misses: 0,
+        }
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub fn dirty_bytes(&self) -> u64 {
+        self.dirty_page_bytes + self.unplaced_bytes
+    }
+
+    pub fn dirty_page_bytes(&self) -> u64 {
+        self.dirty_page_bytes
+    }
+
+    pub fn unplaced_bytes(&self) -> u64 {
+        self.unplaced_bytes
+    }
+
+    /// After the frames were read from disk: numbers that are not in use can be given out.
+    pub fn opened(&mut self) {
+        self.free_ids = (0..self.frames.len() as u32)
+            .rev()
+            .filter(|id| self.frames[*id as usize].state == FrameState::Free)
+            .collect();
+    }
+
+    // Pages.
+
+    pub fn page(&mut self, id: PageId) -> Result<&Rc<Page>, Missing> {
+        let Some(frame) = self.frames.get_mut(id as usize) else { return Err(Missing(id)) };
+        frame.frequency = (frame.frequency + 1).min(FREQUENCY_MAX);
+        frame.page.as_ref().ok_or(Missing(id))
+    }
+
+    /// The page if it is in memory, without counting as a use.
+    pub fn peek(&self, id: PageId) -> Option<&Rc<Page>> {
+        self.frames.get(id as usize)?.page.as_ref()
+    }
+
+    /// The page to change: it differs from the disk from now on. It must be in memory.
+    pub fn page_mut(&mut self, id: PageId) -> &mut Page {
+        self.touch(id);
+        let frame = &mut self.frames[id as usize];
+        Rc::make_mut(frame.page.as_mut().expect("a page that is changed was looked up before"))
+    }
+
+    fn touch(&mut self, id: PageId) {
+        let frame = &mut self.frames[id as usize];
+        match frame.state {
+            FrameState::Clean | FrameState::Frozen => {
+                if frame.state == FrameState::Clean {
+                    self.dirty_page_bytes += frame.page.as_ref().map_or(0, |page| page.len() as u64);
+                }
+                frame.state = FrameState::Dirty;
+                self.dirty.push(id);
+            }
+            FrameState::Dirty => {}
+            FrameState::Free | FrameState::Freed => unreachable!("page {id} is used after it was freed"),
+        }
+    }
+
+    /// Puts a changed page in the place of the old.
+    pub fn replace(&mut self, id: PageId, page: Page) {
+        self.touch(id);
+        let frame = &mut self.frames[id as usize];
+        let old = frame.page.as_ref().map_or(0, |page| page.len() as u64);
+        let new = page.len() as u64;
+        frame.page = Some(Rc::new(page));
+        self.bytes = self.bytes + new - old;
+        self.dirty_page_bytes = self.dirty_page_bytes + new - old;
+    }
+
+    pub fn allocate_page(&mut self, tree: u32, make: impl FnOnce(PageId) -> Page) -> PageId {
+        let id = self.free_ids.pop().unwrap_or_else(|| {
+            self.frames.push(Frame::default());
+            u32::try_from(self.frames.len() - 1).expect("page numbers fit 32 bits")
+        });
+        let page = make(id);
+        let bytes = page.len() as u64;
+        let frame = &mut self.frames[id as usize];
+        frame.state = FrameState::Dirty;
+        frame.tree = tree;
+        frame.page = Some(Rc::new(page));
+        self.bytes += bytes + OVERHEAD_BYTES;
+        self.dirty_page_bytes += bytes;
+        self.dirty.push(id);
+        id
+    }
+
+    pub fn free_page(&mut self, id: PageId) {
+        self.forget_page(id);
+        self.frames[id as usize].state = FrameState::Freed;
+        self.freed.push(id);
+    }
+
+    fn forget_page(&mut self, id: PageId) {
+        let frame = &mut self.frames[id as usize];
+        if let Some(page) = frame.page.take() {
+            self.bytes -= page.len() as u64 + OVERHEAD_BYTES;
+            match frame.state {
+                FrameState::Dirty | FrameState::Frozen => self.dirty_page_bytes -= page.len() as u64,
+                FrameState::Clean | FrameState::Free | FrameState::Freed => {}
+            }
+        }
+    }
+
+    /// The number of a freed page may be used again: the checkpoint without it is durable.
+    pub fn reuse_id(&mut self, id: PageId) {
+        self.frames[id as usize] = Frame::default();
+        self.free_ids.push(id);
+    }
+
+    /// A page came from disk.
+    pub fn loaded(&mut self, id: PageId, page: Page) {
+        let frame = &mut self.frames[id as usize];
+        if frame.page.is_some() || frame.state != FrameState::Clean {
+            return;
+        }
+        self.bytes += page.len() as u64 + OVERHEAD_BYTES;
+        let bytes = page.len() as u32;
+        frame.page = Some(Rc::new(page));
+        frame.frequency = 0;
+        if !std::mem::replace(&mut frame.queued, true) {
+            self.queue.push(PAGE_KEY | u64::from(id), bytes);
+        }
+        self.evict();
+    }
+
+    /// Takes the pages that differ from the disk for a checkpoint, as they are now.
+    pub fn freeze(&mut self) -> Vec<(PageId, Rc<Page>)> {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.sort_unstable();
+        dirty.dedup();
+        let mut frozen = Vec::with_capacity(dirty.len());
+        for id in dirty {
+            let frame = &mut self.frames[id as usize];
+            if frame.state != FrameState::Dirty {
+                continue;
+            }
+            frame.state = FrameState::Frozen;
+            if let Some(page) = &frame.page {
+                frozen.push((id, Rc::clone(page)));
+            }
+        }
+        frozen
+    }
+
+    /// Whether the page is still what the checkpoint froze.
+    pub fn is_unchanged(&self, id: PageId, frozen: &Rc<Page>) -> bool {
+        let frame = &self.frames[id as usize];
+        frame.state == FrameState::Frozen && frame.page.as_ref().is_some_and(|page| Rc::ptr_eq(page, frozen))
+    }
+
+    /// The frozen page, with its values' places filled in. Still frozen: it is not on disk yet.
+    pub fn settle(&mut self, id: PageId, page: Rc<Page>) {
+        self.frames[id as usize].page = Some(page);
+    }
+
+    /// The checkpoint with this page is durable.
+    pub fn cleaned(&mut self, id: PageId) {
+        let frame = &mut self.frames[id as usize];
+        if frame.state != FrameState::Frozen {
+            return;
+        }
+        frame.state = FrameState::Clean;
+        let bytes = frame.page.as_ref().map_or(0, |page| page.len());
+        self.dirty_page_bytes -= bytes as u64;
+        if !std::mem::replace(&mut frame.queued, true) {
+            self.queue.push(PAGE_KEY | u64::from(id), bytes as u32);
+        }
+    }
+
+    /// The checkpoint did not come about: the page still differs from the disk.
+    pub fn thaw(&mut self, id: PageId) {
+        let frame = &mut self.frames[id as usize];
+        if frame.state == FrameState::Frozen {
+            frame.state = FrameState::Dirty;
+            self.dirty.push(id);
+        }
+    }
+
+    // Values.
+
+    pub fn cached_value(&mut self, location: Location) -> Option<Value> {
+        let clean = self.values.get_mut(&location.0)?;
+        clean.frequency = (clean.frequency + 1).min(FREQUENCY_MAX);
+        Some(Rc::clone(&clean.bytes))
+    }
+
+    pub fn add_value(&mut self, location: Location, bytes: Value) {
+        let length = bytes.len();
+        if self.values.insert(location.0, Clean { bytes, frequency: 0 }).is_none() {
+            self.bytes += length as u64 + OVERHEAD_BYTES;
+            self.queue.push(location.0, length as u32);
+            if self.queue.len() > 2 * (self.values.len() + self.frames.len()) + 1024 {
+                let (values, frames) = (&self.values, &self.frames);
+                self.queue.retain(|key| match key & PAGE_KEY {
+                    0 => values.contains_key(&key),
+                    _ => frames.get((key & !PAGE_KEY) as usize).is_some_and(|frame| frame.queued),
+                });
+            }
+        }
+        self.evict();
+    }
+
+    pub fn drop_value(&mut self, location: Location) {
+        if let Some(clean) = self.values.remove(&location.0) {
+            self.bytes -= clean.bytes.len() as u64 + OVERHEAD_BYTES;
+        }
+    }
+
+    pub fn add_unplaced(&mut self, tree: u32, bytes: Value) -> u64 {
+        let number = self.next_value;
+        self.next_value += 1;
+        self.bytes += bytes.len() as u64 + OVERHEAD_BYTES;
+        self.unplaced_bytes += bytes.len() as u64 + OVERHEAD_BYTES;
+        self.unplaced.insert(number, Unplaced { bytes, tree, placed: None });
+        number
+    }
+
+    /// The number that the next value will get; older ones may be in pages that a checkpoint froze.
+    pub fn next_value(&self) -> u64 {
+        self.next_value
+    }
+
+    pub fn take_unplaced(&mut self, number: u64) -> Option<Unplaced> {
+        let unplaced = self.unplaced.remove(&number)?;
+        self.bytes -= unplaced.bytes.len() as u64 + OVERHEAD_BYTES;
+        self.unplaced_bytes -= unplaced.bytes.len() as u64 + OVERHEAD_BYTES;
+        Some(unplaced)
+    }
+
+    /// Gives back all pages and all unplaced values of some trees.
+    pub fn free_trees(&mut self, is_freed: impl Fn(u32) -> bool) {
+        for id in 0..self.frames.len() as u32 {
+            let frame = &self.frames[id as usize];
+            let in_use = match frame.state {
+                FrameState::Free | FrameState::Freed => false,
+                FrameState::Clean | FrameState::Dirty | FrameState::Frozen => true,
+            };
+            if in_use && is_freed(frame.tree) {
+                self.free_page(id);
+            }
+        }
+        let numbers: Vec<u64> =
+            self.unplaced.iter().filter(|(_, value)| is_freed(value.tree)).map(|(number, _)| *number).collect();
+        for number in numbers {
+            self.take_unplaced(number);
+        }
+    }
+
+    /// Drops cached values by their location.
+    pub fn retain_values(&mut self, is_kept: impl Fn(Location) -> bool) {
+        let gone: Vec<u64> =
+            self.values.keys().copied().filter(|location| !is_kept(Location(*location))).collect();
+        for location in gone {
+            self.drop_value(Location(location));
+        }
+    }
+
+    /// Throws out what was not asked for until the budget holds.
+    pub fn evict(&mut self) {
+        while self.bytes > self.budget {
+            let (values, frames) = (&mut self.values, &mut self.frames);
+            let victim = self.queue.victim(self.budget, |key| match key & PAGE_KEY {
+                0 => judge_value(values.get_mut(&key)),
+                _ => judge_page(&mut frames[(key & !PAGE_KEY) as usize]),
+            });
+            match victim {
+                None => return,
+                Some(key) if key & PAGE_KEY == 0 => self.drop_value(Location(key)),
+                Some(key) => self.forget_page((key & !PAGE_KEY) as u32),
+            }
+        }
+    }
+}
+
+fn judge_value(clean: Option<&mut Clean>) -> Verdict {
+    match clean {
+        None => Verdict::Absent,
+        Some(Clean { frequency: 0, .. }) => Verdict::Idle,
+        Some(clean) => {
+            clean.frequency -= 1;
+            Verdict::Asked
+        }
+    }
+}
+
+fn judge_page(frame: &mut Frame) -> Verdict {
+    if frame.state != FrameState::Clean || frame.page.is_none() {
+        frame.queued = false;
+        return Verdict::Absent;
+    }
+    // Inner pages stand on the way to everything below them; they go only when nobody came by for long.
+    let is_inner = frame.page.as_ref().is_some_and(|page| page.kind() == PageKind::Inner);
+    if frame.frequency > 0 {
+        frame.frequency -= if is_inner && frame.frequency > 1 { 1 } else { frame.frequency };
+        return Verdict::Asked;
+    }
+    frame.queued = false;
+    Verdict::Idle
+}

@@ -1,0 +1,620 @@
+//! Writes what is dirty so that the log before it is not needed any more.
+//!
+//! 1. Dropped trees are swept, sparse chunks emptied ([`crate::slab::clean`]).
+//! 2. *Freeze*, in one step without a wait: the dirty pages as they are, and the end of the log. Writers go on; whoever
+//!    changes a frozen page copies it first, so the checkpoint is of exactly that position and redo needs no care.
+//! 3. Values without a place get slots, leaf by leaf in the order of keys, in chunks that are filled from front to back;
+//!    then pages get free blocks. One write is in flight at a time and other tasks run between, so requests hardly notice.
+//! 4. `slabs` and `pages` are flushed, and the log up to the position.
+//! 5. Changed blocks of the tables and the directories get free blocks; flush.
+//! 6. The superblock whose turn it is names them; flush. From here on the new checkpoint holds.
+//! 7. What only the old one named is free: blocks, page numbers, log segments.
+//!
+//! Always: until step 6 nothing that the old checkpoint names is written to, so a crash anywhere falls back to it. A write or
+//! flush that fails makes the store read-only; running out of space before step 4 only ends the attempt.
+
+use std::rc::Rc;
+
+use crate::btree::cell::{Cell, Location, Pointer};
+use crate::btree::page::{Page, PageKind};
+use crate::btree::{PageId, tree};
+use crate::cache::pool::{Address, FrameState};
+use crate::disk::{BLOCK_BYTES, Directory, Disk};
+use crate::engine::{StorageError, Value};
+use crate::event::yield_now;
+use crate::slab::Shared;
+use crate::slab::chunks::{CHUNK_BLOCKS_FIRST, CHUNK_BLOCKS_MAX, Chunk, ChunkKind};
+use crate::slab::room::DataFile;
+use crate::slab::slot;
+use crate::slab::state::Running;
+use crate::space::Run;
+use crate::superblock::{BlockAddress, DIRECTORIES_MAX, Superblock};
+use crate::tables::{Table, TableBlock, TableKind};
+
+/// Slots are gathered up to this before they are written.
+const STAGE_BYTES_MAX: usize = 512 << 10;
+/// Pages are gathered up to this many blocks before they are written.
+const GROUP_BLOCKS_MAX: u32 = 64;
+
+/// What the freeze took.
+struct Frozen {
+    pages: Vec<(PageId, Rc<Page>)>,
+    freed_pages: Vec<PageId>,
+    freed_chunks: Vec<u32>,
+    /// Blocks of `slabs` that are free once the new checkpoint holds.
+    slab_runs: Vec<Run>,
+    next_tree: u32,
+    position: u64,
+}
+
+/// Slots that wait to be written to one chunk.
+#[derive(Default)]
+struct Stage {
+    chunk: u32,
+    /// Where in the chunk the first of them goes.
+    offset: u32,
+    bytes: Vec<u8>,
+    leaves: Vec<Leaf>,
+}
+
+/// A frozen leaf whose values have got places.
+struct Leaf {
+    id: PageId,
+    frozen: Rc<Page>,
+    image: Rc<Page>,
+    placed: Vec<Placed>,
+}
+
+struct Placed {
+    index: usize,
+    number: u64,
+    location: Location,
+    slot_bytes: u32,
+}
+
+/// Pages with all places filled in, and where they were written.
+#[derive(Default)]
+struct Pages {
+    waiting: Vec<(PageId, Rc<Page>)>,
+    waiting_blocks: u32,
+    written: Vec<(PageId, Address)>,
+}
+
+/// Says that no checkpoint runs any more, also when it was dropped half-way.
+struct Guard<'a, D: Directory> {
+    shared: &'a Shared<D>,
+    ended: bool,
+}
+
+impl<D: Directory> Drop for Guard<'_, D> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.shared.log.fail("a checkpoint was abandoned");
+        }
+        self.shared.checkpointing.set(false);
+        self.shared.checkpoint_attempts.set(self.shared.checkpoint_attempts.get() + 1);
+        self.shared.checkpointed.notify();
+        self.shared.work.notify();
+    }
+}
+
+impl<D: Directory> Shared<D> {
+    /// Writes a checkpoint, after the one that may be running.
+    pub async fn checkpoint(&self) -> Result<(), StorageError> {
+        while self.checkpointing.replace(true) {
+            let checkpointed = self.checkpointed.listen();
+            checkpointed.await;
+        }
+        self.checkpoint_wanted.set(false);
+        let mut guard = Guard { shared: self, ended: false };
+        let ended = self.run_checkpoint().await;
+        guard.ended = true;
+        *self.checkpoint_error.borrow_mut() = ended.as_ref().err().cloned();
+        ended
+    }
+
+    async fn run_checkpoint(&self) -> Result<(), StorageError> {
+        if let Some(failure) = self.log.failure() {
+            return Err(failure);
+        }
+        self.state.borrow_mut().sweep_dropped();
+        // A chunk that cannot be read is no reason to write no checkpoint.
+        if let Err(error) = self.empty_sparse_chunks().await {
+            tracing::warn!(%error, "a chunk could not be emptied");
+        }
+        let frozen = self.freeze();
+        let mut pages = Pages::default();
+        let written = self.write_frozen(&frozen, &mut pages).await;
+        if let Err(error) = written {
+            self.thaw(frozen, pages);
+            return Err(error);
+        }
+        let position = frozen.position;
+        match self.make_durable(frozen, pages).await {
+            Ok(()) => Ok(()),
+            Err(StorageError::Disk(error)) => Err(self.broken(&error)),
+            Err(error) => {
+                self.log.fail(&format!("the checkpoint at {position} failed: {error}"));
+                Err(error)
+            }
+        }
+    }
+
+    fn freeze(&self) -> Frozen {
+        let position = self.log.cut();
+        let state = &mut *self.state.borrow_mut();
+        let mut slab_runs = Vec::new();
+        let mut freed_chunks = Vec::new();
+        for id in std::mem::take(&mut state.chunks.emptied) {
+            let chunk = state.chunks.list[id as usize];
+            if chunk.kind == ChunkKind::Free || chunk.live_bytes > 0 {
+                continue;
+            }
+            if let Some(tree) = state.trees.get_mut(&chunk.tree)
+                && tree.open_chunk == Some(id)
+            {
+                tree.open_chunk = None;
+            }
+            slab_runs.push(state.chunks.take_out(id));
+            state.chunk_table.mark(id);
+            freed_chunks.push(id);
+        }
+        state.running = Some(Running { first_new_value: state.pool.next_value() });
+        let mut pages = state.pool.freeze();
+        pages.sort_by_cached_key(|(id, page)| (page.tree(), first_key(page), *id));
+        Frozen {
+            pages,
+            freed_pages: std::mem::take(&mut state.pool.freed),
+            freed_chunks,
+            slab_runs,
+            next_tree: state.next_tree,
+            position,
+        }
+    }
+
+    /// Undoes the freeze: the attempt ends, all that was dirty is dirty still.
+    fn thaw(&self, frozen: Frozen, pages: Pages) {
+        let state = &mut *self.state.borrow_mut();
+        for (id, _) in &frozen.pages {
+            state.pool.thaw(*id);
+        }
+        for (_, address) in pages.written {
+            state.page_space.release(Run { block: address.block, blocks: u32::from(address.blocks) });
+        }
+        state.pool.freed.extend(frozen.freed_pages);
+        // The chunks are out of the table already; their blocks wait for the next attempt in a chunk without live bytes.
+        for (id, run) in frozen.freed_chunks.into_iter().zip(frozen.slab_runs) {
+            state.chunks.put_back(id, run);
+        }
+        state.release_deferred();
+    }
+
+    async fn write_frozen(&self, frozen: &Frozen, pages: &mut Pages) -> Result<(), StorageError> {
+        self.reserve_page_blocks(frozen).await?;
+        let mut stage = Stage::default();
+        for (count, (id, page)) in frozen.pages.iter().enumerate() {
+            let placed = self.place_leaf(&mut stage, *id, page, pages).await;
+            if let Err(error) = placed {
+                // What is staged has places already: it must reach them before anyone reads it there.
+                self.write_stage(&mut stage, pages).await?;
+                return Err(error);
+            }
+            if pages.waiting_blocks >= GROUP_BLOCKS_MAX {
+                self.write_pages(pages).await?;
+            }
+            if count % 16 == 15 {
+                yield_now().await;
+            }
+        }
+        self.write_stage(&mut stage, pages).await?;
+        self.write_pages(pages).await
+    }
+
+    /// Room for all frozen pages and for tables, before anything is written.
+    async fn reserve_page_blocks(&self, frozen: &Frozen) -> Result<(), StorageError> {
+        let pages: usize = frozen.pages.iter().map(|(_, page)| page.len() / BLOCK_BYTES as usize).sum();
+        loop {
+            let short = {
+                let state = self.state.borrow();
+                let tables = state.page_table.addresses.len() + state.chunk_table.addresses.len();
+                let dirty = state.page_table.dirty_blocks() + state.chunk_table.dirty_blocks() + pages / 100;
+                // Pages take two blocks side by side; single free blocks may be of no use to them.
+                let needed = (pages + dirty + tables / 400 + 24) as u64;
+                needed.saturating_sub(u64::from(state.page_space.free()))
+            };
+            if short == 0 {
+                return Ok(());
+            }
+            self.grow(&DataFile::Pages, short).await?;
+        }
+    }
+
+    /// Gives the values of a leaf places; the leaf is written when they are.
+    async fn place_leaf(
+        &self,
+        stage: &mut Stage,
+        id: PageId,
+        frozen: &Rc<Page>,
+        pages: &mut Pages,
+    ) -> Result<(), StorageError> {
+        let values = self.values_to_place(frozen);
+        if values.is_empty() {
+            pages.push(id, Rc::clone(frozen));
+            return Ok(());
+        }
+        let tree = frozen.tree();
+        let mut image = Page::clone(frozen);
+        let mut placed = Vec::with_capacity(values.len());
+        for (index, number, value) in values {
+            let key = frozen.key(index);
+            let slot_bytes = slot::slot_bytes(key.len(), value.len());
+            self.make_stage_room(stage, tree, slot_bytes, pages).await?;
+            let location = Location::new(stage.chunk, stage.offset + stage.bytes.len() as u32);
+            slot::append(&mut stage.bytes, location, tree, &key, &value);
+            image.value_mut(index).copy_from_slice(&Pointer::Placed { location, slot_bytes }.encode());
+            placed.push(Placed { index, number, location, slot_bytes });
+            let state = &mut *self.state.borrow_mut();
+            state.chunks.hold(stage.chunk, slot_bytes);
+            state.chunk_table.mark(stage.chunk);
+            if let Some(unplaced) = state.pool.unplaced.get_mut(&number) {
+                unplaced.placed = Some((location, slot_bytes));
+            }
+        }
+        stage.leaves.push(Leaf { id, frozen: Rc::clone(frozen), image: Rc::new(image), placed });
+        Ok(())
+    }
+
+    fn values_to_place(&self, page: &Page) -> Vec<(usize, u64, Value)> {
+        let mut values = Vec::new();
+        if page.kind() == PageKind::Inner {
+            return values;
+        }
+        let state = self.state.borrow();
+        for index in 0..page.count() {
+            if let Some(Cell::Unplaced { number, .. }) = Cell::decode(page.value(index)) {
+                values.push((index, number, state.unplaced(number)));
+            }
+        }
+        values
+    }
+
+    /// Makes sure that the stage's chunk belongs to the tree and has room for one more slot.
+    async fn make_stage_room(
+        &self,
+        stage: &mut Stage,
+        tree: u32,
+        slot_bytes: u32,
+        pages: &mut Pages,
+    ) -> Result<(), StorageError> {
+        let fits = |stage: &Stage, chunk: &Chunk| {
+            let end = stage.offset as usize + stage.bytes.len() + slot_bytes as usize;
+            chunk.kind == ChunkKind::Slots && chunk.tree == tree && end <= chunk.run.blocks as usize * 4096
+        };
+        let current = self.state.borrow().chunks.list.get(stage.chunk as usize).copied();
+        let is_here = !stage.bytes.is_empty() && current.is_some_and(|chunk| fits(stage, &chunk));
+        if is_here && stage.bytes.len() < STAGE_BYTES_MAX {
+            return Ok(());
+        }
+        self.write_stage(stage, pages).await?;
+        let open = {
+            let state = self.state.borrow();
+            let id = state.trees.get(&tree).and_then(|tree| tree.open_chunk);
+            id.map(|id| (id, state.chunks.list[id as usize]))
+        };
+        if let Some((id, chunk)) = open {
+            (stage.chunk, stage.offset) = (id, chunk.used_bytes);
+            if fits(stage, &chunk) {
+                return Ok(());
+            }
+        }
+        let least = slot_bytes.div_ceil(4096).max(CHUNK_BLOCKS_FIRST);
+        let most = self.state.borrow().trees.get(&tree).map_or(least, |tree| tree.chunk_blocks).max(least);
+        let run = self.take_slab_blocks(least, most).await?;
+        let state = &mut *self.state.borrow_mut();
+        let chunk =
+            Chunk { kind: ChunkKind::Slots, run, tree, live_bytes: 0, used_bytes: 0, since: 0 };
+        let id = state.chunks.add(chunk);
+        state.chunk_table.mark(id);
+        if let Some(tree) = state.trees.get_mut(&tree) {
+            tree.open_chunk = Some(id);
+            tree.chunk_blocks = (tree.chunk_blocks * 2).min(CHUNK_BLOCKS_MAX);
+        }
+        (stage.chunk, stage.offset) = (id, 0);
+        Ok(())
+    }
+
+    /// Writes the staged slots and lets the trees point to them.
+    async fn write_stage(&self, stage: &mut Stage, pages: &mut Pages) -> Result<(), StorageError> {
+        if !stage.bytes.is_empty() {
+            let run = self.state.borrow().chunks.list[stage.chunk as usize].run;
+            let offset = u64::from(run.block) * 4096 + u64::from(stage.offset);
+            self.write_slots(offset, &stage.bytes).await?;
+            let end = (stage.offset + stage.bytes.len() as u32).next_multiple_of(4096);
+            let state = &mut *self.state.borrow_mut();
+            state.chunks.list[stage.chunk as usize].used_bytes = end;
+            state.chunk_table.mark(stage.chunk);
+            (stage.offset, stage.bytes) = (end, std::mem::take(&mut stage.bytes));
+            stage.bytes.clear();
+        }
+        for leaf in std::mem::take(&mut stage.leaves) {
+            self.settle(&leaf);
+            pages.push(leaf.id, leaf.image);
+        }
+        Ok(())
+    }
+
+    /// The live tree points to the values' places from now on.
+    fn settle(&self, leaf: &Leaf) {
+        let state = &mut *self.state.borrow_mut();
+        if state.pool.is_unchanged(leaf.id, &leaf.frozen) {
+            state.pool.settle(leaf.id, Rc::clone(&leaf.image));
+            for placed in &leaf.placed {
+                keep_placed(state, placed);
+            }
+            return;
+        }
+        let Some(root) = state.trees.get(&leaf.frozen.tree()).map(|tree| tree.root) else { return };
+        for placed in &leaf.placed {
+            let key = leaf.frozen.key(placed.index);
+            let Ok(id) = tree::leaf_of(&mut state.pool, root, &key) else { continue };
+            let Some(page) = state.pool.peek(id) else { continue };
+            let Ok(index) = page.search(&key) else { continue };
+            let is_same = matches!(
+                Cell::decode(page.value(index)),
+                Some(Cell::Unplaced { number, .. }) if number == placed.number
+            );
+            if is_same {
+                let Placed { location, slot_bytes, .. } = *placed;
+                let cell = Pointer::Placed { location, slot_bytes }.encode();
+                state.pool.page_mut(id).value_mut(index).copy_from_slice(&cell);
+                keep_placed(state, placed);
+            }
+        }
+    }
+
+    async fn write_pages(&self, pages: &mut Pages) -> Result<(), StorageError> {
+        let waiting = std::mem::take(&mut pages.waiting);
+        pages.waiting_blocks = 0;
+        let blocks = |(_, page): &(PageId, Rc<Page>)| (page.len() / BLOCK_BYTES as usize) as u32;
+        let mut rest = &waiting[..];
+        while let Some(first) = rest.first() {
+            let wanted: u32 = rest.iter().map(blocks).sum();
+            let taken = self.state.borrow_mut().page_space.take_up_to(blocks(first), wanted);
+            let Some(run) = taken else {
+                self.grow(&DataFile::Pages, u64::from(wanted)).await?;
+                continue;
+            };
+            let mut count = 0;
+            let mut used = 0;
+            while count < rest.len() && used + blocks(&rest[count]) <= run.blocks {
+                used += blocks(&rest[count]);
+                count += 1;
+            }
+            if used < run.blocks {
+                let unused = Run { block: run.block + used, blocks: run.blocks - used };
+                self.state.borrow_mut().page_space.release(unused);
+            }
+            let mut buffer = self.pages.buffer(used * BLOCK_BYTES);
+            let mut block = run.block;
+            let mut target = buffer.as_mut();
+            for (id, page) in &rest[..count] {
+                let (bytes, behind) = target.split_at_mut(page.len());
+                let sum = page.seal(block, bytes) as u32;
+                let blocks = (page.len() / BLOCK_BYTES as usize) as u8;
+                pages.written.push((*id, Address { block, blocks, sum }));
+                block += u32::from(blocks);
+                target = behind;
+            }
+            let written = self.pages.write(u64::from(run.block) * 4096, buffer).await;
+            written.map_err(|error| self.broken(&error))?;
+            rest = &rest[count..];
+        }
+        Ok(())
+    }
+
+    async fn make_durable(&self, frozen: Frozen, pages: Pages) -> Result<(), StorageError> {
+        self.slabs.sync().await?;
+        self.pages.sync().await?;
+        self.flush_to(frozen.position).await?;
+        let Some(redo) = self.log.cut_place() else {
+            return Err(StorageError::ReadOnly { reason: "the log did not end where it was cut".into() });
+        };
+        let mut page_runs = self.install(&frozen, &pages);
+        let mut superblock = self.write_tables(&frozen, &mut page_runs).await?;
+        self.pages.sync().await?;
+        superblock.redo = redo;
+        let mut buffer = self.superblocks.buffer(BLOCK_BYTES);
+        superblock.encode(buffer.as_mut());
+        self.superblocks.write(superblock.offset(), buffer).await?;
+        self.superblocks.sync().await?;
+        self.finish(frozen, &pages, page_runs, superblock);
+        self.log.retire(&self.directory, redo).await?;
+        Ok(())
+    }
+
+    /// The page table points to the pages that were written; the blocks that are free once the new checkpoint holds.
+    fn install(&self, frozen: &Frozen, pages: &Pages) -> Vec<Run> {
+        let state = &mut *self.state.borrow_mut();
+        let mut runs = Vec::new();
+        let mut set = |id: PageId, address: Address| {
+            let frame = &mut state.pool.frames[id as usize];
+            let old = std::mem::replace(&mut frame.address, address);
+            if old.blocks > 0 {
+                runs.push(Run { block: old.block, blocks: u32::from(old.blocks) });
+            }
+            state.page_table.mark(id);
+        };
+        for (id, address) in &pages.written {
+            set(*id, *address);
+        }
+        for id in &frozen.freed_pages {
+            set(*id, Address::default());
+        }
+        runs
+    }
+
+    async fn write_tables(&self, frozen: &Frozen, runs: &mut Vec<Run>) -> Result<Superblock, StorageError> {
+        let mut superblock = self.state.borrow().superblock.clone();
+        let old_directories = std::mem::take(&mut superblock.directories);
+        {
+            let state = &mut *self.state.borrow_mut();
+            superblock.pages = state.pool.frames.len() as u32;
+            superblock.chunks = state.chunks.list.len() as u32;
+            // Tables without entries that were ever marked have no blocks yet.
+            for table in [(&mut state.page_table, superblock.pages), (&mut state.chunk_table, superblock.chunks)] {
+                let (table, entries) = table;
+                if entries as usize > table.addresses.len() * table.kind.entries() {
+                    table.mark(entries - 1);
+                }
+            }
+        }
+        for kind in [TableKind::Pages, TableKind::Chunks] {
+            let blocks = self.table_blocks(kind, frozen.position);
+            let addresses = self.write_table_blocks(&blocks).await?;
+            let state = &mut *self.state.borrow_mut();
+            let table = match kind {
+                TableKind::Pages | TableKind::Directory => &mut state.page_table,
+                TableKind::Chunks => &mut state.chunk_table,
+            };
+            for (block, address) in blocks.iter().zip(addresses) {
+                let old = std::mem::replace(&mut table.addresses[block.index as usize], address);
+                push_old(runs, old);
+            }
+        }
+        let directories = self.directory_blocks();
+        if directories.len() > DIRECTORIES_MAX {
+            return Err(StorageError::Full { reason: "the tables of the store are full".into() });
+        }
+        superblock.directories = self.write_table_blocks(&directories).await?;
+        for old in old_directories {
+            push_old(runs, old);
+        }
+        superblock.generation += 1;
+        superblock.next_tree = frozen.next_tree;
+        let state = self.state.borrow();
+        superblock.page_blocks = state.page_space.blocks();
+        superblock.slab_blocks = state.slab_space.blocks();
+        Ok(superblock)
+    }
+
+    /// The changed blocks of a table, as of a position of the log.
+    fn table_blocks(&self, kind: TableKind, position: u64) -> Vec<TableBlock> {
+        let state = &mut *self.state.borrow_mut();
+        let table: &mut Table = match kind {
+            TableKind::Pages | TableKind::Directory => &mut state.page_table,
+            TableKind::Chunks => &mut state.chunk_table,
+        };
+        let mut blocks = Vec::new();
+        let mut too_new = Vec::new();
+        for index in table.take_dirty() {
+            let mut block = TableBlock::new(kind, index);
+            let first = index as usize * kind.entries();
+            match kind {
+                TableKind::Pages | TableKind::Directory => {
+                    for frame in state.pool.frames.iter().skip(first).take(kind.entries()) {
+                        block.push_page(frame.tree, frame.address);
+                    }
+                }
+                TableKind::Chunks => {
+                    let chunks = state.chunks.list.iter().enumerate().skip(first).take(kind.entries());
+                    for (id, chunk) in chunks {
+                        if chunk.since > position {
+                            too_new.push(id as u32);
+                            block.push_chunk(&crate::slab::chunks::FREE_CHUNK);
+                        } else {
+                            block.push_chunk(chunk);
+                        }
+                    }
+                }
+            }
+            blocks.push(block);
+        }
+        for id in too_new {
+            state.chunk_table.mark(id);
+        }
+        blocks
+    }
+
+    fn directory_blocks(&self) -> Vec<TableBlock> {
+        let state = self.state.borrow();
+        let addresses: Vec<BlockAddress> =
+            state.page_table.addresses.iter().chain(&state.chunk_table.addresses).copied().collect();
+        let runs = addresses.chunks(TableKind::Directory.entries()).enumerate();
+        runs.map(|(index, run)| {
+            let mut block = TableBlock::new(TableKind::Directory, index as u32);
+            for address in run {
+                block.push_address(*address);
+            }
+            block
+        })
+        .collect()
+    }
+
+    async fn write_table_blocks(&self, blocks: &[TableBlock]) -> Result<Vec<BlockAddress>, StorageError> {
+        let mut addresses = Vec::with_capacity(blocks.len());
+        while addresses.len() < blocks.len() {
+            let rest = &blocks[addresses.len()..];
+            let wanted = (rest.len() as u32).min(GROUP_BLOCKS_MAX);
+            let taken = self.state.borrow_mut().page_space.take_up_to(1, wanted);
+            let Some(run) = taken else {
+                self.grow(&DataFile::Pages, u64::from(wanted)).await?;
+                continue;
+            };
+            let mut buffer = self.pages.buffer(run.blocks * BLOCK_BYTES);
+            for (place, target) in buffer.as_mut().chunks_mut(BLOCK_BYTES as usize).enumerate() {
+                addresses.push(rest[place].seal(run.block + place as u32, target));
+            }
+            self.pages.write(u64::from(run.block) * 4096, buffer).await?;
+        }
+        Ok(addresses)
+    }
+
+    /// The new checkpoint holds: what only the old one named is free.
+    fn finish(&self, frozen: Frozen, pages: &Pages, page_runs: Vec<Run>, superblock: Superblock) {
+        let state = &mut *self.state.borrow_mut();
+        state.superblock = superblock;
+        state.checkpoints += 1;
+        for run in page_runs {
+            state.page_space.release(run);
+        }
+        for run in frozen.slab_runs {
+            state.slab_space.release(run);
+        }
+        for (id, _) in &pages.written {
+            state.pool.cleaned(*id);
+        }
+        for id in frozen.freed_pages {
+            debug_assert!(state.pool.frames[id as usize].state == FrameState::Freed);
+            state.pool.reuse_id(id);
+        }
+        for id in frozen.freed_chunks {
+            state.chunks.reuse_id(id);
+        }
+        state.release_deferred();
+        state.pool.evict();
+    }
+}
+
+fn push_old(runs: &mut Vec<Run>, old: BlockAddress) {
+    // A block that was never written has no checksum and no place.
+    if old != BlockAddress::default() {
+        runs.push(Run { block: old.block, blocks: 1 });
+    }
+}
+
+fn keep_placed(state: &mut crate::slab::state::State, placed: &Placed) {
+    if let Some(unplaced) = state.pool.take_unplaced(placed.number) {
+        state.pool.add_value(placed.location, unplaced.bytes);
+    }
+}
+
+fn first_key(page: &Page) -> Vec<u8> {
+    if page.count() == 0 { Vec::new() } else { page.key(0) }
+}
+
+impl Pages {
+    fn push(&mut self, id: PageId, page: Rc<Page>) {
+        self.waiting_blocks += (page.len() / BLOCK_BYTES as usize) as u32;
+        self.waiting.push((id, page));
+    }
+}

@@ -1,0 +1,440 @@
+//! Opens a store: the newest whole checkpoint, then the log behind it, applied by the code that applied it first.
+//!
+//! Always: what opening finds is verified, and a store that is not whole is an error, never a guess. Opening writes nothing
+//! but the next superblock, with a raised epoch, so it can be stopped anywhere and tried again. The log is read twice: first
+//! to find its end and the blocks of large values in it, which must not be given out before their records are applied.
+
+use std::cell::{Cell, RefCell};
+use std::ops::Bound;
+
+use crate::btree::page::{Page, PageKind, SMALL_PAGE_BYTES};
+use crate::btree::{Missing, tree};
+use crate::cache::pool::{Frame, FrameState};
+use crate::disk::{BLOCK_BYTES, Directory, Disk, OpenMode};
+use crate::engine::{Direction, StorageError, TreeName};
+use crate::event::Event;
+use crate::slab::chunks::{Chunk, ChunkKind, Chunks};
+use crate::slab::state::{CATALOG, CATALOG_ROOT, State};
+use crate::slab::{Shared, SlabOptions};
+use crate::space::Run;
+use crate::superblock::{BlockAddress, SUPERBLOCKS_FILE, Superblock};
+use crate::tables::{self, Table, TableKind};
+use crate::wal::log::{Found, Log, Place, Segment, make_segment, segment_name, segment_number};
+use crate::wal::record::{Change, Record};
+use crate::wal::replay::LogReader;
+
+/// A record of the log, owned.
+enum Step {
+    Batch(Vec<OwnedChange>),
+    Created { tree: u32, name: TreeName },
+    Dropped { tree: u32 },
+}
+
+struct OwnedChange {
+    tree: u32,
+    key: Vec<u8>,
+    effect: Effect,
+}
+
+enum Effect {
+    Put(Vec<u8>),
+    Delete,
+    Extent(crate::wal::record::Extent),
+}
+
+pub(crate) async fn open<D: Directory>(directory: D, options: SlabOptions) -> Result<Shared<D>, StorageError> {
+    let superblocks = directory.open(SUPERBLOCKS_FILE, OpenMode::Create).await?;
+    let pages = directory.open("pages", OpenMode::Create).await?;
+    let slabs = directory.open("slabs", OpenMode::Create).await?;
+    let superblock = match read_superblocks(&superblocks).await? {
+        Some(superblock) => superblock,
+        None => create(&directory, &superblocks, &pages, &options).await?,
+    };
+    let mut state = load(&pages, &slabs, superblock, &options).await?;
+    let redo = state.superblock.redo;
+
+    let end = find_end(&directory, redo, &mut state).await?;
+    raise_epoch(&superblocks, &mut state.superblock).await?;
+    let log = open_log(&directory, redo, end, &options).await?;
+    let shared = Shared {
+        directory,
+        superblocks,
+        pages,
+        slabs,
+        log,
+        state: RefCell::new(state),
+        options,
+        checkpointing: Cell::new(false),
+        checkpointed: Event::default(),
+        checkpoint_error: RefCell::new(None),
+        checkpoint_attempts: Cell::new(0),
+        work: Event::default(),
+        background: Cell::new(false),
+        closing: Cell::new(false),
+        checkpoint_wanted: Cell::new(false),
+        growing: Cell::new(false),
+    };
+    load_catalog(&shared).await?;
+    replay(&shared, redo).await?;
+    Ok(shared)
+}
+
+async fn read_superblocks<F: Disk>(file: &F) -> Result<Option<Superblock>, StorageError> {
+    let mut newest: Option<Superblock> = None;
+    let mut unknown = None;
+    for offset in [0, u64::from(BLOCK_BYTES)] {
+        let block = file.read(offset, BLOCK_BYTES).await?;
+        match Superblock::decode(&block, offset) {
+            Ok(Some(found)) => {
+                if newest.as_ref().is_none_or(|newest| newest.generation < found.generation) {
+                    newest = Some(found);
+                }
+            }
+            Ok(None) => {}
+            Err(error) => unknown = Some(error),
+        }
+    }
+    // A torn version is told from another program's by the other superblock, which is whole.
+    match (newest, unknown) {
+        (Some(newest), _) => Ok(Some(newest)),
+        (None, Some(error)) => Err(error),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Makes a new store: it exists when its superblock is durable, so a crash before leaves nothing that counts.
+async fn create<D: Directory>(
+    directory: &D,
+    superblocks: &D::File,
+    pages: &D::File,
+    options: &SlabOptions,
+) -> Result<Superblock, StorageError> {
+    if pages.length().await? > 0 {
+        let what = "no superblock is whole, but there are pages".to_owned();
+        return Err(StorageError::Corrupt { file: SUPERBLOCKS_FILE.into(), offset: 0, what });
+    }
+    make_segment(directory, 1, options.wal_segment_bytes).await?;
+    superblocks.preallocate(2 * u64::from(BLOCK_BYTES)).await?;
+    superblocks.sync().await?;
+    directory.sync().await?;
+    let redo = Place { segment: 1, ..Place::default() };
+    let superblock = Superblock { generation: 1, epoch: 0, redo, next_tree: 1, ..Superblock::default() };
+    write_superblock(superblocks, &superblock).await?;
+    Ok(superblock)
+}
+
+async fn write_superblock<F: Disk>(file: &F, superblock: &Superblock) -> Result<(), StorageError> {
+    let mut buffer = file.buffer(BLOCK_BYTES);
+    superblock.encode(buffer.as_mut());
+    file.write(superblock.offset(), buffer).await?;
+    file.sync().await?;
+    Ok(())
+}
+
+async fn raise_epoch<F: Disk>(file: &F, superblock: &mut Superblock) -> Result<(), StorageError> {
+    superblock.generation += 1;
+    superblock.epoch += 1;
+    write_superblock(file, superblock).await
+}
+
+fn broken_table(what: String) -> StorageError {
+    StorageError::Corrupt { file: "pages".into(), offset: 0, what }
+}
+
+async fn read_block<F: Disk, T>(
+    pages: &F,
+    kind: TableKind,
+    index: u32,
+    address: BlockAddress,
+    take: impl FnOnce(&mut crate::bytes::Reader<'_>) -> T,
+) -> Result<T, StorageError> {
+    let offset = u64::from(address.block) * 4096;
+    let bytes = pages.read(offset, BLOCK_BYTES).await?;
+    match tables::open(&bytes, kind, index, address) {
+        Ok(mut reader) => Ok(take(&mut reader)),
+        Err(what) => Err(StorageError::Corrupt { file: "pages".into(), offset, what }),
+    }
+}
+
+/// The checkpoint that a superblock names.
+async fn load<F: Disk>(
+    pages: &F,
+    slabs: &F,
+    superblock: Superblock,
+    options: &SlabOptions,
+) -> Result<State, StorageError> {
+    let mut state = State::new(options.cache_bytes);
+    let page_blocks = blocks_of(pages, superblock.page_blocks, "pages").await?;
+    let slab_blocks = blocks_of(slabs, superblock.slab_blocks, "slabs").await?;
+    state.page_space.grow(page_blocks);
+    state.slab_space.grow(slab_blocks);
+
+    let mut addresses = Vec::new();
+    for (index, address) in superblock.directories.iter().enumerate() {
+        mark(&mut state, Run { block: address.block, blocks: 1 })?;
+        let entries = read_block(pages, TableKind::Directory, index as u32, *address, |reader| {
+            std::iter::from_fn(|| tables::read_address(reader)).collect::<Vec<_>>()
+        });
+        addresses.extend(entries.await?);
+    }
+    let page_table_blocks = (superblock.pages as usize).div_ceil(TableKind::Pages.entries());
+    let chunk_table_blocks = (superblock.chunks as usize).div_ceil(TableKind::Chunks.entries());
+    if addresses.len() < page_table_blocks + chunk_table_blocks {
+        return Err(broken_table("the directories name too few blocks".into()));
+    }
+    addresses.truncate(page_table_blocks + chunk_table_blocks);
+    let chunk_addresses = addresses.split_off(page_table_blocks);
+    load_pages(pages, &mut state, &addresses, superblock.pages as usize).await?;
+    load_chunks(pages, &mut state, &chunk_addresses, superblock.chunks as usize).await?;
+    state.page_table = Table::new(TableKind::Pages, addresses);
+    state.chunk_table = Table::new(TableKind::Chunks, chunk_addresses);
+    state.next_tree = superblock.next_tree;
+    state.superblock = superblock;
+    state.pool.opened();
+    if state.pool.frames.is_empty() {
+        let make = |id| Page::new(PageKind::Leaf, id, CATALOG, SMALL_PAGE_BYTES);
+        let root = state.pool.allocate_page(CATALOG, make);
+        assert_eq!(root, CATALOG_ROOT, "the first page of a store is the catalog's root");
+    }
+    Ok(state)
+}
+
+async fn blocks_of<F: Disk>(file: &F, least: u32, name: &str) -> Result<u32, StorageError> {
+    let blocks = u32::try_from(file.length().await? / 4096).unwrap_or(u32::MAX);
+    if blocks < least {
+        let what = format!("the file has {blocks} blocks, its superblock says {least}");
+        return Err(StorageError::Corrupt { file: name.into(), offset: u64::from(blocks) * 4096, what });
+    }
+    Ok(blocks)
+}
+
+fn mark(state: &mut State, run: Run) -> Result<(), StorageError> {
+    if state.page_space.mark(run) {
+        return Ok(());
+    }
+    Err(broken_table(format!("{run:?} of pages is named twice, or lies outside")))
+}
+
+async fn load_pages<F: Disk>(
+    pages: &F,
+    state: &mut State,
+    addresses: &[BlockAddress],
+    count: usize,
+) -> Result<(), StorageError> {
+    for (index, address) in addresses.iter().enumerate() {
+        mark(state, Run { block: address.block, blocks: 1 })?;
+        let entries = read_block(pages, TableKind::Pages, index as u32, *address, |reader| {
+            std::iter::from_fn(|| tables::read_page(reader)).collect::<Vec<_>>()
+        });
+        for (tree, address) in entries.await? {
+            if state.pool.frames.len() == count {
+                break;
+            }
+            let mut frame = Frame::default();
+            if address.blocks > 0 {
+                (frame.address, frame.tree, frame.state) = (address, tree, FrameState::Clean);
+                mark(state, Run { block: address.block, blocks: u32::from(address.blocks) })?;
+            }
+            state.pool.frames.push(frame);
+        }
+    }
+    Ok(())
+}
+
+async fn load_chunks<F: Disk>(
+    pages: &F,
+    state: &mut State,
+    addresses: &[BlockAddress],
+    count: usize,
+) -> Result<(), StorageError> {
+    let mut list: Vec<Chunk> = Vec::new();
+    for (index, address) in addresses.iter().enumerate() {
+        mark(state, Run { block: address.block, blocks: 1 })?;
+        let entries = read_block(pages, TableKind::Chunks, index as u32, *address, |reader| {
+            std::iter::from_fn(|| tables::read_chunk(reader)).collect::<Vec<_>>()
+        });
+        list.extend(entries.await?);
+    }
+    list.truncate(count);
+    for chunk in &list {
+        if chunk.kind != ChunkKind::Free && !state.slab_space.mark(chunk.run) {
+            return Err(broken_table(format!("{:?} of slabs is named twice, or lies outside", chunk.run)));
+        }
+    }
+    state.chunks = Chunks::opened(list);
+    Ok(())
+}
+
+/// Reads the log to its end, and sets aside the blocks of the large values in it.
+async fn find_end<D: Directory>(
+    directory: &D,
+    redo: Place,
+    state: &mut State,
+) -> Result<(Place, Segment<D::File>), StorageError> {
+    let mut reader = LogReader::new(directory, redo);
+    let mut runs = Vec::new();
+    while let Some(found) = reader
+        .next(|record| match record {
+            Record::Batch { changes, .. } => changes
+                .iter()
+                .filter_map(|change| match change {
+                    Change::Extent { extent, .. } => Some(extent.run),
+                    Change::Put { .. } | Change::Delete { .. } => None,
+                })
+                .collect::<Vec<_>>(),
+            Record::Created { .. } | Record::Dropped { .. } => Vec::new(),
+        })
+        .await?
+    {
+        runs.extend(found);
+    }
+    for run in runs {
+        if !state.slab_space.mark(run) {
+            let file = segment_name(redo.segment);
+            let what = format!("{run:?} of slabs, which the log names, is in use");
+            return Err(StorageError::Corrupt { file, offset: redo.offset, what });
+        }
+    }
+    let place = reader.place;
+    match reader.into_segment() {
+        Some(segment) => Ok((place, segment)),
+        None => {
+            let what = "the segment where redo begins is empty".to_owned();
+            Err(StorageError::Corrupt { file: segment_name(redo.segment), offset: 0, what })
+        }
+    }
+}
+
+async fn open_log<D: Directory>(
+    directory: &D,
+    redo: Place,
+    (place, current): (Place, Segment<D::File>),
+    options: &SlabOptions,
+) -> Result<Log<D::File>, StorageError> {
+    // A process that was killed may have left writes that no flush covered yet.
+    current.file.sync().await?;
+    let mut numbers: Vec<u64> =
+        directory.list().await?.iter().filter_map(|name| segment_number(name)).collect();
+    numbers.sort_unstable();
+    let mut spares: Vec<Segment<D::File>> = Vec::new();
+    let mut retired = Vec::new();
+    for number in numbers {
+        if number < redo.segment {
+            retired.push(number);
+        } else if number > current.number {
+            let expected = current.number + 1 + spares.len() as u64;
+            let file = directory.open(&segment_name(number), OpenMode::Existing).await?;
+            let bytes = file.length().await?;
+            if number == expected && bytes >= options.wal_segment_bytes && bytes.is_multiple_of(4096) {
+                spares.push(Segment { number, bytes, file });
+            } else {
+                drop(file);
+                directory.remove(&segment_name(number)).await?;
+            }
+        }
+    }
+    directory.sync().await?;
+    let found = Found { place, current, spares, retired, oldest: redo.segment };
+    Ok(Log::new(found, options.wal_segment_bytes))
+}
+
+/// Trees by name, from the tree of trees.
+async fn load_catalog<D: Directory>(shared: &Shared<D>) -> Result<(), StorageError> {
+    let mut from = Bound::Unbounded;
+    loop {
+        let stop = {
+            let state = &mut *shared.state.borrow_mut();
+            tree::seek(&mut state.pool, CATALOG_ROOT, &from, Direction::Forward)
+        };
+        let stop = match stop {
+            Ok(stop) => stop,
+            Err(Missing(page)) => {
+                shared.load_page(page).await?;
+                continue;
+            }
+        };
+        let state = &mut *shared.state.borrow_mut();
+        let Some(page) = state.pool.peek(stop.leaf).cloned() else { continue };
+        for index in 0..page.count() {
+            let value = page.value(index);
+            let mut reader = crate::bytes::Reader(value.get(1..).unwrap_or(&[]));
+            let (Some(number), Some(root)) = (reader.u32(), reader.u32()) else {
+                return Err(broken_table("an entry of the tree of trees is broken".into()));
+            };
+            if root as usize >= state.pool.frames.len() {
+                return Err(broken_table(format!("tree {number} has no root")));
+            }
+            state.add_tree(TreeName(page.key(index).into()), number, root);
+        }
+        match stop.next {
+            Some(next) => from = next,
+            None => break,
+        }
+    }
+    let state = &mut *shared.state.borrow_mut();
+    for (id, chunk) in state.chunks.list.iter().enumerate() {
+        if chunk.kind == ChunkKind::Slots
+            && let Some(tree) = state.trees.get_mut(&chunk.tree)
+        {
+            tree.chunk_blocks = tree.chunk_blocks.max((chunk.run.blocks * 2).min(256));
+            if chunk.used_bytes < chunk.run.blocks * 4096 && chunk.live_bytes > 0 {
+                tree.open_chunk = Some(id as u32);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn replay<D: Directory>(shared: &Shared<D>, redo: Place) -> Result<(), StorageError> {
+    let mut reader = LogReader::new(&shared.directory, redo);
+    while let Some(step) = reader.next(own).await? {
+        loop {
+            let missing = redo_step(&mut shared.state.borrow_mut(), &step);
+            match missing {
+                Ok(()) => break,
+                Err(Missing(page)) => shared.load_page(page).await?,
+            }
+        }
+    }
+    Ok(())
+}
+
+fn own(record: Record<'_>) -> Step {
+    let own_change = |change: &Change<'_>| {
+        let (tree, key, effect) = match *change {
+            Change::Put { tree, key, value } => (tree, key, Effect::Put(value.to_vec())),
+            Change::Delete { tree, key } => (tree, key, Effect::Delete),
+            Change::Extent { tree, key, extent } => (tree, key, Effect::Extent(extent)),
+        };
+        OwnedChange { tree, key: key.to_vec(), effect }
+    };
+    match record {
+        Record::Batch { changes, .. } => Step::Batch(changes.iter().map(own_change).collect()),
+        Record::Created { tree, name } => Step::Created { tree, name: TreeName(name.into()) },
+        Record::Dropped { tree } => Step::Dropped { tree },
+    }
+}
+
+fn redo_step(state: &mut State, step: &Step) -> Result<(), Missing> {
+    match step {
+        Step::Created { tree, name } => state.create(name, *tree),
+        Step::Dropped { tree } => state.drop_tree(*tree),
+        Step::Batch(changes) => {
+            for change in changes {
+                if let Some(root) = state.trees.get(&change.tree).map(|tree| tree.root) {
+                    tree::leaf_of(&mut state.pool, root, &change.key)?;
+                }
+            }
+            let borrowed: Vec<Change<'_>> = changes
+                .iter()
+                .map(|OwnedChange { tree, key, effect }| match effect {
+                    Effect::Put(value) => Change::Put { tree: *tree, key, value },
+                    Effect::Delete => Change::Delete { tree: *tree, key },
+                    Effect::Extent(extent) => Change::Extent { tree: *tree, key, extent: *extent },
+                })
+                .collect();
+            state.apply(&borrowed, 0);
+            Ok(())
+        }
+    }
+}

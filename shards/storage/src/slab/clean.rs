@@ -1,0 +1,134 @@
+//! Emptying chunks of which little is live, so that deleted and replaced documents give their space back.
+//!
+//! A chunk is read whole; what the trees still point to in it becomes a value without a place, and the next checkpoint writes
+//! it into a fresh chunk. Nothing is logged: the old chunk stays as it is until that checkpoint is durable. The emptiest
+//! chunks come first, because they cost least for what they free.
+
+use std::rc::Rc;
+
+use crate::btree::cell::{Cell, Location, Pointer};
+use crate::btree::{Missing, tree};
+use crate::disk::{Directory, Disk};
+use crate::engine::StorageError;
+use crate::event::yield_now;
+use crate::slab::Shared;
+use crate::slab::chunks::ChunkKind;
+use crate::slab::slot;
+
+/// Chunks are emptied while the bytes taken are more than the live ones times this over 100, plus [`SLACK_BYTES`].
+const TAKEN_PER_CENT_MAX: u64 = 122;
+const SLACK_BYTES: u64 = 2 << 20;
+/// Live bytes moved before one checkpoint.
+const MOVED_BYTES_MAX: u64 = 32 << 20;
+/// A chunk with more live bytes per cent than this is left alone: moving them would free too little.
+const LIVE_PER_CENT_MAX: u64 = 85;
+
+impl<D: Directory> Shared<D> {
+    /// Moves live values out of chunks with few of them. Called where no checkpoint runs and none can begin.
+    pub async fn empty_sparse_chunks(&self) -> Result<(), StorageError> {
+        for id in self.sparse_chunks() {
+            if self.state.borrow().pool.dirty_bytes() >= self.dirty_bytes_max() {
+                return Ok(());
+            }
+            self.empty_chunk(id).await?;
+            yield_now().await;
+        }
+        Ok(())
+    }
+
+    fn sparse_chunks(&self) -> Vec<u32> {
+        let state = self.state.borrow();
+        let chunks = &state.chunks;
+        let allowed = chunks.live_bytes * TAKEN_PER_CENT_MAX / 100 + SLACK_BYTES;
+        if chunks.taken_bytes <= allowed {
+            return Vec::new();
+        }
+        let mut candidates: Vec<(u64, u32)> = Vec::new();
+        for (id, chunk) in chunks.list.iter().enumerate() {
+            let bytes = u64::from(chunk.run.blocks) * 4096;
+            let live_per_cent = u64::from(chunk.live_bytes) * 100 / bytes.max(1);
+            let is_open =
+                state.trees.get(&chunk.tree).is_some_and(|tree| tree.open_chunk == Some(id as u32));
+            if chunk.kind == ChunkKind::Slots
+                && chunk.live_bytes > 0
+                && live_per_cent <= LIVE_PER_CENT_MAX
+                && !is_open
+            {
+                candidates.push((live_per_cent, id as u32));
+            }
+        }
+        candidates.sort_unstable();
+        let (mut excess, mut moved) = (chunks.taken_bytes - allowed, 0);
+        let mut chosen = Vec::new();
+        for (_, id) in candidates {
+            if excess == 0 || moved >= MOVED_BYTES_MAX {
+                break;
+            }
+            let chunk = &chunks.list[id as usize];
+            let live = u64::from(chunk.live_bytes);
+            excess = excess.saturating_sub((u64::from(chunk.run.blocks) * 4096).saturating_sub(live));
+            moved += live;
+            chosen.push(id);
+        }
+        chosen
+    }
+
+    async fn empty_chunk(&self, id: u32) -> Result<(), StorageError> {
+        let chunk = self.state.borrow().chunks.list[id as usize];
+        if chunk.kind != ChunkKind::Slots || chunk.used_bytes == 0 {
+            return Ok(());
+        }
+        let bytes = self.slabs.read(u64::from(chunk.run.block) * 4096, chunk.used_bytes).await?;
+        let mut offset = 0;
+        while offset < bytes.len() {
+            let length = slot::length(&bytes[offset..]).map_or(0, |length| length as usize);
+            let slot = bytes.get(offset..offset + length).filter(|slot| !slot.is_empty());
+            let Some(slot) = slot else {
+                // Behind a run of slots the rest of its last block is empty.
+                offset = (offset + 1).next_multiple_of(4096);
+                continue;
+            };
+            let location = Location::new(id, offset as u32);
+            offset += length;
+            // A bad slot stays where it is; whoever asks for it gets the error.
+            if let Ok(slot) = slot::decode(slot, location) {
+                self.unplace(slot, location).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a live value back into memory as one without a place.
+    async fn unplace(&self, slot: slot::Slot<'_>, location: Location) -> Result<(), StorageError> {
+        loop {
+            let missing = {
+                let mut state = self.state.borrow_mut();
+                let Some(root) = state.trees.get(&slot.tree).map(|tree| tree.root) else { return Ok(()) };
+                match tree::leaf_of(&mut state.pool, root, slot.key) {
+                    Err(Missing(page)) => page,
+                    Ok(leaf) => {
+                        let page = state.pool.peek(leaf).map(Rc::clone);
+                        let Some(page) = page else { return Ok(()) };
+                        let Ok(index) = page.search(slot.key) else { return Ok(()) };
+                        let Some(Cell::Placed { location: now, slot_bytes }) = Cell::decode(page.value(index))
+                        else {
+                            return Ok(());
+                        };
+                        drop(page);
+                        if now != location {
+                            return Ok(());
+                        }
+                        let value = state.pool.cached_value(location).unwrap_or_else(|| Rc::from(slot.value));
+                        let number = state.pool.add_unplaced(slot.tree, value);
+                        let pointer = Pointer::Unplaced { number, value_bytes: slot.value.len() as u32 };
+                        state.pool.page_mut(leaf).value_mut(index).copy_from_slice(&pointer.encode());
+                        state.release(Pointer::Placed { location, slot_bytes });
+                        state.pool.evict();
+                        return Ok(());
+                    }
+                }
+            };
+            self.load_page(missing).await?;
+        }
+    }
+}

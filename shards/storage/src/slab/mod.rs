@@ -1,0 +1,427 @@
+//! The default engine: documents in slots of chunks, found through B-trees, made durable by a log and checkpoints.
+//!
+//! ```text
+//! put ──> log record queued ──> flush (group commit) ──> acknowledged
+//!   └──> B-tree page and value in the cache, dirty ──> checkpoint ──> slot in a chunk, page, tables, superblock
+//! ```
+//!
+//! Always: the disk holds a whole checkpoint and the log behind it; opening loads the one and applies the other through the
+//! same code that applied it first. Everything a call does between two awaits it does to [`state::State`] alone, so no
+//! borrow of it crosses an await. Files: `superblocks`, `pages` (trees and tables), `slabs` (chunks), `wal-NNNNNNNNNN`.
+//!
+//! [`state`] is the store in memory, [`read`] loads what is missing, [`slot`] and [`chunks`] are the layout of documents;
+//! `checkpoint.rs` and `recovery.rs` stand beside.
+
+pub(crate) mod chunks;
+pub(crate) mod clean;
+pub(crate) mod read;
+pub(crate) mod room;
+pub(crate) mod slot;
+pub(crate) mod state;
+#[cfg(test)]
+mod tests;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use crate::btree::Missing;
+use crate::disk::Directory;
+use crate::engine::{
+    Cached, CommitInfo, Direction, Edit, Entries, Lsn, Range, StorageEngine, StorageError, StorageStats, TreeId,
+    TreeName, Value,
+};
+use crate::event::{Event, both};
+use crate::slab::state::{Found, SLOT_VALUE_BYTES_MAX, State};
+use crate::wal::log::Log;
+use crate::wal::record::{self, Change, Extent};
+
+/// Queued records that start a flush though nobody waits for one (soft durability).
+const QUEUED_BYTES_MAX: u64 = 1 << 20;
+/// Edits of one batch of a bulk build.
+const BULK_EDITS_MAX: usize = 256;
+const BULK_BYTES_MAX: usize = 1 << 20;
+
+/// What the owner of a store chooses.
+#[derive(Clone, Copy, Debug)]
+pub struct SlabOptions {
+    /// Pages and values in memory, dirty ones included. At least 1 MiB is used.
+    pub cache_bytes: u64,
+    /// Length of a segment of the log.
+    pub wal_segment_bytes: u64,
+    /// A checkpoint begins when recovery would have to read this much log.
+    pub checkpoint_log_bytes: u64,
+    /// A checkpoint begins when this much is dirty; writers wait when it is four times as much. 0 is a part of the cache.
+    pub checkpoint_dirty_bytes: u64,
+}
+
+impl Default for SlabOptions {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 64 << 20,
+            wal_segment_bytes: 16 << 20,
+            checkpoint_log_bytes: 64 << 20,
+            checkpoint_dirty_bytes: 0,
+        }
+    }
+}
+
+/// Smallest cache that the engine works with: a batch's pages must stay while it is applied.
+const CACHE_BYTES_MIN: u64 = 1 << 20;
+
+pub(crate) struct Shared<D: Directory> {
+    pub directory: D,
+    pub superblocks: D::File,
+    pub pages: D::File,
+    pub slabs: D::File,
+    pub log: Log<D::File>,
+    pub state: RefCell<State>,
+    pub options: SlabOptions,
+    /// A checkpoint runs, or something that must not run beside one.
+    pub checkpointing: Cell<bool>,
+    pub checkpointed: Event,
+    /// Why the last checkpoint did not come about.
+    pub checkpoint_error: RefCell<Option<StorageError>>,
+    /// Checkpoints that ended, one way or the other.
+    pub checkpoint_attempts: Cell<u64>,
+    /// Something for the background to do.
+    pub work: Event,
+    pub background: Cell<bool>,
+    pub closing: Cell<bool>,
+    /// Somebody waits for a checkpoint.
+    pub checkpoint_wanted: Cell<bool>,
+    pub growing: Cell<bool>,
+}
+
+/// A store of slabs. Clones are handles to the same store.
+pub struct SlabEngine<D: Directory> {
+    pub(crate) shared: Rc<Shared<D>>,
+}
+
+impl<D: Directory> Clone for SlabEngine<D> {
+    fn clone(&self) -> Self {
+        Self { shared: Rc::clone(&self.shared) }
+    }
+}
+
+impl<D: Directory> SlabEngine<D> {
+    /// Opens the store in a directory, or makes one in an empty directory. The caller keeps others out.
+    pub async fn open(directory: D, options: SlabOptions) -> Result<Self, StorageError> {
+        let mut options = options;
+        options.cache_bytes = options.cache_bytes.max(CACHE_BYTES_MIN);
+        if options.checkpoint_dirty_bytes == 0 {
+            options.checkpoint_dirty_bytes = options.cache_bytes / 8;
+        }
+        let shared = Rc::new(crate::recovery::open(directory, options).await?);
+        Ok(Self { shared })
+    }
+
+    /// Counts the openings of this store. A commit number made of it and a counter is never given twice.
+    pub fn epoch(&self) -> u64 {
+        self.shared.state.borrow().superblock.epoch
+    }
+
+    /// Writes a checkpoint now.
+    pub async fn checkpoint(&self) -> Result<(), StorageError> {
+        self.shared.checkpoint().await
+    }
+}
+
+impl<D: Directory> Shared<D> {
+    pub fn dirty_bytes_max(&self) -> u64 {
+        (self.options.checkpoint_dirty_bytes * 4).min(self.options.cache_bytes / 2)
+    }
+
+    fn log_bytes(&self) -> u64 {
+        self.log.applied() - self.state.borrow().superblock.redo.position
+    }
+
+    pub fn is_checkpoint_due(&self) -> bool {
+        self.checkpoint_wanted.get()
+            || self.state.borrow().pool.dirty_bytes() >= self.options.checkpoint_dirty_bytes
+            || self.log_bytes() >= self.options.checkpoint_log_bytes
+    }
+
+    /// Wakes the background where a limit was passed.
+    pub fn nudge(&self) {
+        if self.log.is_flush_due(QUEUED_BYTES_MAX) {
+            self.log.wanted.notify();
+        }
+        if !self.checkpointing.get() && (self.is_checkpoint_due() || self.log.wants_spare()) {
+            self.work.notify();
+        }
+    }
+
+    fn writable(&self) -> Result<(), StorageError> {
+        self.log.failure().map_or(Ok(()), Err)
+    }
+
+    /// Flushes the log up to a position, by the background if it runs.
+    pub async fn flush_to(&self, position: u64) -> Result<(), StorageError> {
+        while self.log.flushed() < position {
+            if self.background.get() {
+                return self.log.wait(position).await;
+            }
+            let done = self.log.done.listen();
+            if self.log.is_flushing() {
+                done.await;
+            } else {
+                self.log.flush_once().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush_loop(&self) {
+        while !self.closing.get() {
+            let wanted = self.log.wanted.listen();
+            if self.log.is_flush_due(QUEUED_BYTES_MAX) {
+                // The failure is told to all who wait, and to every later writer.
+                let _ = self.log.flush_once().await;
+            } else {
+                wanted.await;
+            }
+        }
+    }
+
+    async fn work_loop(&self) {
+        let mut spare_failed = false;
+        while !self.closing.get() {
+            let work = self.work.listen();
+            if self.log.failure().is_none() && self.log.wants_spare() && !spare_failed {
+                spare_failed = self.log.make_spare(&self.directory).await.is_err();
+            } else if self.log.failure().is_none() && self.is_checkpoint_due() && !self.checkpointing.get() {
+                if let Err(error) = self.checkpoint().await {
+                    tracing::warn!(%error, "a checkpoint did not come about");
+                    work.await;
+                }
+                spare_failed = false;
+            } else {
+                work.await;
+            }
+        }
+    }
+
+    fn changes<'a>(edits: &'a [Edit], extents: &[Option<Extent>]) -> Vec<Change<'a>> {
+        let change = |(place, edit): (usize, &'a Edit)| match (edit, extents.get(place).copied().flatten()) {
+            (Edit::Put { tree, key, .. }, Some(extent)) => Change::Extent { tree: tree.0, key, extent },
+            (Edit::Put { tree, key, value }, None) => Change::Put { tree: tree.0, key, value },
+            (Edit::Delete { tree, key }, _) => Change::Delete { tree: tree.0, key },
+        };
+        edits.iter().enumerate().map(change).collect()
+    }
+
+    /// Where the batch's large values lie; `None` when one is not on disk yet.
+    fn take_extents(&self, edits: &[Edit]) -> Option<Vec<Option<Extent>>> {
+        let is_large = |edit: &Edit| match edit {
+            Edit::Put { value, .. } => value.len() > SLOT_VALUE_BYTES_MAX,
+            Edit::Delete { .. } => false,
+        };
+        if !edits.iter().any(is_large) {
+            return Some(Vec::new());
+        }
+        let mut state = self.state.borrow_mut();
+        let digests: Vec<_> =
+            edits.iter().map(|edit| is_large(edit).then(|| room::digest(edit))).collect();
+        if !digests.iter().flatten().all(|digest| state.extents.contains_key(digest)) {
+            return None;
+        }
+        // One value twice in a batch has one extent; the later edit then waits for its own.
+        let mut distinct: Vec<_> = digests.iter().flatten().collect();
+        distinct.sort_unstable();
+        distinct.dedup();
+        if distinct.len() != digests.iter().flatten().count() {
+            return None;
+        }
+        Some(digests.iter().map(|digest| digest.and_then(|digest| state.extents.remove(&digest))).collect())
+    }
+}
+
+impl<D: Directory> StorageEngine for SlabEngine<D> {
+    fn tree(&self, name: &TreeName) -> Option<TreeId> {
+        self.shared.state.borrow().by_name.get(name).copied().map(TreeId)
+    }
+
+    fn tree_names(&self) -> Vec<TreeName> {
+        let mut names: Vec<_> = self.shared.state.borrow().by_name.keys().cloned().collect();
+        names.sort();
+        names
+    }
+
+    async fn create_tree(&self, name: &TreeName) -> Result<TreeId, StorageError> {
+        loop {
+            if let Some(tree) = self.tree(name) {
+                return Ok(tree);
+            }
+            self.shared.writable()?;
+            if name.0.len() > crate::btree::page::KEY_BYTES_MAX {
+                return Err(StorageError::KeyTooLong {
+                    bytes: name.0.len(),
+                    bytes_max: crate::btree::page::KEY_BYTES_MAX,
+                });
+            }
+            if !self.shared.has_room_for(0, 1, name.0.len() as u64 + 64) {
+                self.shared.make_room_for(0, 1, name.0.len() as u64 + 64).await?;
+                continue;
+            }
+            let made = {
+                let mut state = self.shared.state.borrow_mut();
+                let number = state.next_tree;
+                state.create(name, number).map(|()| number)
+            };
+            match made {
+                Ok(number) => {
+                    self.shared.log.push(|log| record::append_created(log, number, &name.0));
+                    self.shared.nudge();
+                    return Ok(TreeId(number));
+                }
+                Err(Missing(page)) => self.shared.load_page(page).await?,
+            }
+        }
+    }
+
+    async fn drop_tree(&self, tree: TreeId) -> Result<(), StorageError> {
+        loop {
+            self.shared.writable()?;
+            self.shared.state.borrow().root(tree)?;
+            if !self.shared.log.has_room(64) {
+                self.shared.make_log_room(64).await?;
+                continue;
+            }
+            let dropped = self.shared.state.borrow_mut().drop_tree(tree.0);
+            match dropped {
+                Ok(()) => {
+                    self.shared.log.push(|log| record::append_dropped(log, tree.0));
+                    self.shared.nudge();
+                    return Ok(());
+                }
+                Err(Missing(page)) => self.shared.load_page(page).await?,
+            }
+        }
+    }
+
+    async fn get(&self, tree: TreeId, key: &[u8]) -> Result<Option<Value>, StorageError> {
+        self.shared.get(tree, key).await
+    }
+
+    fn cached(&self, tree: TreeId, key: &[u8]) -> Result<Cached<Option<Value>>, StorageError> {
+        let mut state = self.shared.state.borrow_mut();
+        let root = state.root(tree)?;
+        Ok(match state.lookup(root, key) {
+            Found::Value(value) => {
+                state.pool.hits += 1;
+                Cached::Hit(value)
+            }
+            Found::Page(_) | Found::Slot { .. } => Cached::Miss,
+        })
+    }
+
+    async fn range(
+        &self,
+        tree: TreeId,
+        range: &Range,
+        direction: Direction,
+        rows_max: usize,
+        bytes_max: usize,
+    ) -> Result<Entries, StorageError> {
+        self.shared.range(tree, range, direction, rows_max, bytes_max).await
+    }
+
+    async fn count(&self, tree: TreeId, range: &Range) -> Result<u64, StorageError> {
+        let (start, end) = self.shared.ranks(tree, range).await?;
+        Ok(end - start)
+    }
+
+    async fn nth(
+        &self,
+        tree: TreeId,
+        range: &Range,
+        direction: Direction,
+        n: u64,
+    ) -> Result<Option<(Vec<u8>, Value)>, StorageError> {
+        self.shared.nth(tree, range, direction, n).await
+    }
+
+    async fn bulk_build(
+        &self,
+        tree: TreeId,
+        entries: &mut dyn Iterator<Item = (Vec<u8>, Vec<u8>)>,
+    ) -> Result<(), StorageError> {
+        let mut edits = Vec::new();
+        let mut bytes = 0;
+        for (key, value) in entries {
+            bytes += key.len() + value.len();
+            edits.push(Edit::Put { tree, key, value });
+            if edits.len() >= BULK_EDITS_MAX || bytes >= BULK_BYTES_MAX {
+                self.commit(CommitInfo::default(), &edits).await?;
+                edits.clear();
+                bytes = 0;
+            }
+        }
+        if !edits.is_empty() {
+            self.commit(CommitInfo::default(), &edits).await?;
+        }
+        Ok(())
+    }
+
+    fn apply(&self, info: CommitInfo, edits: &[Edit]) -> Result<Cached<Lsn>, StorageError> {
+        let shared = &self.shared;
+        shared.writable()?;
+        if shared.state.borrow_mut().check(edits)?.is_some() || !shared.has_room(edits) {
+            return Ok(Cached::Miss);
+        }
+        let Some(extents) = shared.take_extents(edits) else { return Ok(Cached::Miss) };
+        let position = shared.log.push(|log| record::append_batch(log, &info, edits, &extents));
+        shared.state.borrow_mut().apply(&Shared::<D>::changes(edits, &extents), position);
+        shared.nudge();
+        Ok(Cached::Hit(Lsn(position)))
+    }
+
+    async fn prepare(&self, edits: &[Edit]) -> Result<(), StorageError> {
+        self.shared.prepare(edits).await
+    }
+
+    async fn flushed(&self, lsn: Lsn) -> Result<(), StorageError> {
+        self.shared.flush_to(lsn.0).await
+    }
+
+    fn applied(&self) -> Lsn {
+        Lsn(self.shared.log.applied())
+    }
+
+    async fn background(&self) -> Result<(), StorageError> {
+        self.shared.background.set(true);
+        both(self.shared.flush_loop(), self.shared.work_loop()).await;
+        self.shared.background.set(false);
+        Ok(())
+    }
+
+    async fn close(&self) -> Result<(), StorageError> {
+        let shared = &self.shared;
+        let ended = match shared.flush_to(shared.log.applied()).await {
+            Ok(()) => shared.checkpoint().await,
+            Err(error) => Err(error),
+        };
+        shared.closing.set(true);
+        shared.log.wanted.notify();
+        shared.work.notify();
+        ended
+    }
+
+    fn stats(&self) -> StorageStats {
+        let state = self.shared.state.borrow();
+        let blocks = u64::from(state.page_space.blocks()) + u64::from(state.slab_space.blocks());
+        StorageStats {
+            cache_hits: state.pool.hits,
+            cache_misses: state.pool.misses,
+            cache_bytes: state.pool.bytes(),
+            dirty_bytes: state.pool.dirty_bytes(),
+            wal_flushes: self.shared.log.flushes(),
+            wal_bytes: self.shared.log.written(),
+            wal_flush_us_total: 0,
+            wal_flush_us_max: 0,
+            checkpoints: state.checkpoints,
+            disk_bytes: blocks * 4096 + self.shared.log.disk_bytes() + 8192,
+            trees: state.trees.len() as u64,
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Making sure before a batch is applied that it can be finished: pages in memory, room in the log, room on disk.
+//!
+//! Always: what was applied can be logged and checkpointed without asking the file system for more space; so a full disk
+//! refuses a batch before it changed anything. A part of the free space is kept from puts ([`RESERVE_BLOCKS`]), so that
+//! deletes, drops and the checkpoint that follows them work on a full disk.
+
+use crate::btree::page::PAGE_BYTES;
+use crate::disk::{Directory, Disk, DiskError};
+use crate::engine::{Edit, StorageError};
+use crate::slab::Shared;
+use crate::slab::slot;
+use crate::slab::state::SLOT_VALUE_BYTES_MAX;
+use crate::space::{Run, Space};
+use crate::wal::record::{self, Extent};
+
+/// Free blocks of each file that puts leave alone.
+const RESERVE_BLOCKS: u64 = 64;
+/// Least and most blocks that a file grows by at once.
+const GROW_BLOCKS_MIN: u32 = 256;
+const GROW_BLOCKS_MAX: u32 = 16 << 10;
+/// Large values that may wait on disk for their batch.
+const EXTENTS_WAITING_MAX: usize = 64;
+
+pub(crate) enum DataFile {
+    Pages,
+    Slabs,
+}
+
+/// Tells one large value of a key from all others.
+pub(crate) fn digest(edit: &Edit) -> (u128, usize) {
+    match edit {
+        Edit::Put { tree, key, value } => {
+            let seed = xxhash_rust::xxh3::xxh3_64_with_seed(key, u64::from(tree.0));
+            (xxhash_rust::xxh3::xxh3_128_with_seed(value, seed), value.len())
+        }
+        Edit::Delete { .. } => (0, 0),
+    }
+}
+
+impl<D: Directory> Shared<D> {
+    /// Blocks of `pages` and `slabs` that the next checkpoint may need for what is dirty and for a batch beside it.
+    fn needed_blocks(&self, value_bytes: u64, puts: u64) -> (u64, u64) {
+        let state = self.state.borrow();
+        let pool = &state.pool;
+        let tables = state.page_table.addresses.len() + state.chunk_table.addresses.len();
+        let page_bytes = pool.dirty_page_bytes() + puts * 2 * PAGE_BYTES as u64;
+        // Every table block may be written anew, and so may the directories.
+        let pages = page_bytes / 4096 + tables as u64 * 2 + 16;
+        let values = pool.unplaced_bytes() + value_bytes;
+        (pages, values / 4096 * 5 / 4 + 2 * u64::from(super::chunks::CHUNK_BLOCKS_MAX).min(values / 256) + 16)
+    }
+
+    fn demand(edits: &[Edit]) -> (u64, u64) {
+        let (mut value_bytes, mut puts) = (0, 0);
+        for edit in edits {
+            if let Edit::Put { value, .. } = edit {
+                puts += 1;
+                if value.len() <= SLOT_VALUE_BYTES_MAX {
+                    value_bytes += value.len() as u64;
+                }
+            }
+        }
+        (value_bytes, puts)
+    }
+
+    pub fn has_room(&self, edits: &[Edit]) -> bool {
+        let (value_bytes, puts) = Self::demand(edits);
+        self.has_room_for(value_bytes, puts, record::batch_bytes(edits))
+    }
+
+    pub fn has_room_for(&self, value_bytes: u64, puts: u64, log_bytes: u64) -> bool {
+        if !self.log.has_room(log_bytes) {
+            return false;
+        }
+        if puts == 0 {
+            return true;
+        }
+        let is_dirty = self.state.borrow().pool.dirty_bytes() >= self.dirty_bytes_max();
+        !is_dirty && self.short_of(value_bytes, puts).is_none()
+    }
+
+    /// The file that must grow, and by how many blocks.
+    fn short_of(&self, value_bytes: u64, puts: u64) -> Option<(DataFile, u64)> {
+        let (pages, slabs) = self.needed_blocks(value_bytes, puts);
+        let state = self.state.borrow();
+        let (free_pages, free_slabs) =
+            (u64::from(state.page_space.free()), u64::from(state.slab_space.free()));
+        if free_pages < pages + RESERVE_BLOCKS {
+            return Some((DataFile::Pages, pages + RESERVE_BLOCKS - free_pages));
+        }
+        if slabs > 16 && free_slabs < slabs + RESERVE_BLOCKS {
+            return Some((DataFile::Slabs, slabs + RESERVE_BLOCKS - free_slabs));
+        }
+        None
+    }
+
+    /// Loads what [`Shared::has_room`] and the trees want, and waits while too much is dirty.
+    pub async fn prepare(&self, edits: &[Edit]) -> Result<(), StorageError> {
+        let (value_bytes, puts) = Self::demand(edits);
+        loop {
+            self.writable()?;
+            if !self.has_room(edits) {
+                self.make_room_for(value_bytes, puts, record::batch_bytes(edits)).await?;
+                continue;
+            }
+            if self.write_extents(edits).await? {
+                continue;
+            }
+            let missing = self.state.borrow_mut().check(edits)?;
+            match missing {
+                None => return Ok(()),
+                Some(page) => self.load_page(page).await?,
+            }
+        }
+    }
+
+    /// Makes room for so many bytes of values, puts and log, or says why that is not possible.
+    pub async fn make_room_for(&self, value_bytes: u64, puts: u64, log_bytes: u64) -> Result<(), StorageError> {
+        if !self.log.has_room(log_bytes) {
+            return self.make_log_room(log_bytes).await;
+        }
+        if puts == 0 {
+            return Ok(());
+        }
+        if self.state.borrow().pool.dirty_bytes() >= self.dirty_bytes_max() {
+            return self.wait_for_checkpoint().await;
+        }
+        let Some((file, blocks)) = self.short_of(value_bytes, puts) else { return Ok(()) };
+        match self.grow(&file, blocks).await {
+            Err(StorageError::Full { reason }) => {
+                // What was deleted since the last checkpoint is free after the next.
+                if self.checkpointing.get() {
+                    self.wait_for_checkpoint().await?;
+                }
+                self.wait_for_checkpoint().await?;
+                match self.short_of(value_bytes, puts) {
+                    Some((file, blocks)) => match self.grow(&file, blocks).await {
+                        Err(StorageError::Full { .. }) => Err(StorageError::Full { reason }),
+                        grown => grown,
+                    },
+                    None => Ok(()),
+                }
+            }
+            grown => grown,
+        }
+    }
+
+    /// Room in the log, by a new segment or, on a full disk, by those that a checkpoint makes needless.
+    pub async fn make_log_room(&self, bytes: u64) -> Result<(), StorageError> {
+        match self.log.make_room(&self.directory, bytes).await {
+            Err(StorageError::Full { reason }) => {
+                self.wait_for_checkpoint().await?;
+                match self.log.make_room(&self.directory, bytes).await {
+                    Err(StorageError::Full { .. }) => Err(StorageError::Full { reason }),
+                    made => made,
+                }
+            }
+            made => made,
+        }
+    }
+
+    /// Waits until a checkpoint ended, one way or the other. The background makes it if it runs, so that a caller who goes
+    /// away leaves none half-done.
+    pub async fn wait_for_checkpoint(&self) -> Result<(), StorageError> {
+        let attempts = self.checkpoint_attempts.get();
+        if !self.background.get() && !self.checkpointing.get() {
+            return self.checkpoint().await;
+        }
+        while self.checkpoint_attempts.get() == attempts {
+            let checkpointed = self.checkpointed.listen();
+            self.checkpoint_wanted.set(true);
+            self.work.notify();
+            checkpointed.await;
+            self.writable()?;
+        }
+        self.checkpoint_error.borrow().clone().map_or(Ok(()), Err)
+    }
+
+    /// Makes a file longer by at least `blocks`.
+    pub async fn grow(&self, file: &DataFile, blocks: u64) -> Result<(), StorageError> {
+        if self.growing.replace(true) {
+            let checkpointed = self.checkpointed.listen();
+            checkpointed.await;
+            return Ok(());
+        }
+        let now = match file {
+            DataFile::Pages => self.state.borrow().page_space.blocks(),
+            DataFile::Slabs => self.state.borrow().slab_space.blocks(),
+        };
+        let least = u32::try_from(blocks).unwrap_or(u32::MAX / 2);
+        let step = (now / 8).clamp(GROW_BLOCKS_MIN, GROW_BLOCKS_MAX);
+        let mut grown = self.lengthen(file, now, least.max(step)).await;
+        if matches!(grown, Err(DiskError::Full { .. })) && step > least {
+            grown = self.lengthen(file, now, least).await;
+        }
+        self.growing.set(false);
+        self.checkpointed.notify();
+        match grown {
+            Err(DiskError::Full { file }) => Err(StorageError::Full { reason: format!("no room for {file} to grow") }),
+            grown => Ok(grown?),
+        }
+    }
+
+    async fn lengthen(&self, file: &DataFile, now: u32, blocks: u32) -> Result<(), DiskError> {
+        let name = match file {
+            DataFile::Pages => "pages",
+            DataFile::Slabs => "slabs",
+        };
+        let Some(end) = now.checked_add(blocks) else { return Err(DiskError::Full { file: name.into() }) };
+        let disk = match file {
+            DataFile::Pages => &self.pages,
+            DataFile::Slabs => &self.slabs,
+        };
+        disk.preallocate(u64::from(end) * 4096).await?;
+        let mut state = self.state.borrow_mut();
+        match file {
+            DataFile::Pages => state.page_space.grow(end),
+            DataFile::Slabs => state.slab_space.grow(end),
+        }
+        Ok(())
+    }
+
+    /// A run of blocks of `slabs`, which grows if it must.
+    pub async fn take_slab_blocks(&self, least: u32, most: u32) -> Result<Run, StorageError> {
+        loop {
+            let taken = {
+                let space: &mut Space = &mut self.state.borrow_mut().slab_space;
+                space.take(most).or_else(|| space.take(least))
+            };
+            if let Some(run) = taken {
+                return Ok(run);
+            }
+            self.grow(&DataFile::Slabs, u64::from(most)).await?;
+        }
+    }
+
+    /// Writes the batch's large values that are not on disk yet. True when it wrote some.
+    async fn write_extents(&self, edits: &[Edit]) -> Result<bool, StorageError> {
+        let mut written = Vec::new();
+        for edit in edits {
+            let Edit::Put { tree, key, value } = edit else { continue };
+            if value.len() <= SLOT_VALUE_BYTES_MAX || self.state.borrow().extents.contains_key(&digest(edit)) {
+                continue;
+            }
+            let extent = self.write_extent(tree.0, key, value).await?;
+            written.push((digest(edit), extent));
+        }
+        if written.is_empty() {
+            return Ok(false);
+        }
+        self.slabs.sync().await.map_err(|error| self.broken(&error))?;
+        let mut state = self.state.borrow_mut();
+        while state.extents.len() > EXTENTS_WAITING_MAX {
+            // Its writer gave up, or will write it again.
+            let Some((_, extent)) = state.extents.pop_first() else { break };
+            state.slab_space.release(extent.run);
+        }
+        for (digest, extent) in written {
+            if let Some(twin) = state.extents.insert(digest, extent) {
+                state.slab_space.release(twin.run);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn write_extent(&self, tree: u32, key: &[u8], value: &[u8]) -> Result<Extent, StorageError> {
+        let slot_bytes = slot::slot_bytes(key.len(), value.len());
+        let blocks = slot_bytes.div_ceil(4096);
+        let run = self.take_slab_blocks(blocks, blocks).await?;
+        let mut bytes = Vec::with_capacity(slot_bytes as usize);
+        slot::append(&mut bytes, slot::extent_place(run), tree, key, value);
+        self.write_slots(u64::from(run.block) * 4096, &bytes).await?;
+        Ok(Extent { run, slot_bytes })
+    }
+
+    /// Writes bytes at a block of `slabs`, padded to whole blocks.
+    pub async fn write_slots(&self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
+        for (index, piece) in bytes.chunks(1 << 20).enumerate() {
+            let mut buffer = self.slabs.buffer((piece.len() as u32).next_multiple_of(4096));
+            buffer.as_mut()[..piece.len()].copy_from_slice(piece);
+            let written = self.slabs.write(offset + ((index as u64) << 20), buffer).await;
+            written.map_err(|error| self.broken(&error))?;
+        }
+        Ok(())
+    }
+
+    /// A write or a flush failed: what is on disk is unknown, so nothing more is promised.
+    pub fn broken(&self, error: &DiskError) -> StorageError {
+        self.log.fail(&error.to_string());
+        StorageError::ReadOnly { reason: error.to_string() }
+    }
+}

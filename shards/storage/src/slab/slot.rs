@@ -1,0 +1,120 @@
+//! One value in its slot.
+//!
+//! ```text
+//!  0  checksum u32      low half of XXH3 of bytes 4.., seeded with the slot's location
+//!  4  tree u32
+//!  8  plain bytes u32   of the value
+//! 12  stored bytes u32  of the value as it lies here
+//! 16  key bytes u16
+//! 18  flags u8          0; later: how the value is compressed
+//! 19  kind u8           3, a slot
+//! 20  key, value, zeros up to a multiple of 16
+//! ```
+//!
+//! A slot bears its key, for two reasons: a slot read at a stale location is told from the right one, and a chunk with few
+//! live slots is emptied by looking up the keys in it, so that no map from slots back to trees is needed.
+
+use std::rc::Rc;
+
+use crate::btree::cell::Location;
+use crate::bytes::{Reader, checksum, round_up};
+use crate::engine::Value;
+use crate::space::Run;
+
+pub(crate) const SLOT_HEADER_BYTES: usize = 20;
+/// Sizes of slots are multiples of this: the class of a slot is its size, and at most 15 bytes of it are lost.
+pub(crate) const SLOT_UNIT_BYTES: u64 = 16;
+const KIND: u8 = 3;
+
+pub(crate) struct Slot<'a> {
+    pub tree: u32,
+    pub key: &'a [u8],
+    pub value: &'a [u8],
+}
+
+/// The place that the slot of an extent is bound to: its first block, since it has no chunk number when it is written.
+pub(crate) fn extent_place(run: Run) -> Location {
+    Location(1 << 63 | u64::from(run.block))
+}
+
+pub(crate) fn slot_bytes(key: usize, value: usize) -> u32 {
+    round_up((SLOT_HEADER_BYTES + key + value) as u64, SLOT_UNIT_BYTES) as u32
+}
+
+/// Appends the slot that will lie at `location`.
+pub(crate) fn append(target: &mut Vec<u8>, location: Location, tree: u32, key: &[u8], value: &[u8]) {
+    let start = target.len();
+    target.extend_from_slice(&[0; 4]);
+    target.extend_from_slice(&tree.to_le_bytes());
+    target.extend_from_slice(&(value.len() as u32).to_le_bytes());
+    target.extend_from_slice(&(value.len() as u32).to_le_bytes());
+    target.extend_from_slice(&(key.len() as u16).to_le_bytes());
+    target.extend_from_slice(&[0, KIND]);
+    target.extend_from_slice(key);
+    target.extend_from_slice(value);
+    target.resize(start + slot_bytes(key.len(), value.len()) as usize, 0);
+    let sum = checksum(&target[start + 4..], location.0) as u32;
+    target[start..start + 4].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// Bytes of the slot at the front, if one is there. Its checksum is not looked at.
+pub(crate) fn length(bytes: &[u8]) -> Option<u32> {
+    let mut reader = Reader(bytes.get(12..SLOT_HEADER_BYTES)?);
+    let (stored, key) = (reader.u32()?, reader.u16()?);
+    reader.u8()?;
+    (reader.u8()? == KIND).then(|| slot_bytes(usize::from(key), stored as usize))
+}
+
+/// The slot in exactly these bytes, or what is wrong with it.
+pub(crate) fn decode(bytes: &[u8], location: Location) -> Result<Slot<'_>, String> {
+    if length(bytes).map(|length| length as usize) != Some(bytes.len()) {
+        return Err("no slot of the right size lies here".to_owned());
+    }
+    let sum = checksum(&bytes[4..], location.0) as u32;
+    if sum.to_le_bytes() != bytes[..4] {
+        let found = u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+        return Err(format!("the slot's checksum is {found:08x}, want {sum:08x}"));
+    }
+    let mut reader = Reader(&bytes[4..]);
+    let parts = || -> Option<Slot<'_>> {
+        let tree = reader.u32()?;
+        let plain = reader.u32()?;
+        let stored = reader.u32()?;
+        let key_bytes = reader.u16()?;
+        let flags = reader.u8()?;
+        reader.u8()?;
+        let key = reader.bytes(usize::from(key_bytes))?;
+        let value = reader.bytes(stored as usize)?;
+        (plain == stored && flags == 0).then_some(Slot { tree, key, value })
+    }();
+    parts.ok_or_else(|| "the slot is stored in a way that this program does not know".to_owned())
+}
+
+/// The value of the slot in exactly these bytes; `None` when it is another key's.
+pub(crate) fn value_of(bytes: &[u8], location: Location, tree: u32, key: &[u8]) -> Result<Option<Value>, String> {
+    let slot = decode(bytes, location)?;
+    Ok((slot.tree == tree && slot.key == key).then(|| Rc::from(slot.value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_bytes_of_a_slot() {
+        let location = Location::new(1, 4096);
+        let mut bytes = Vec::new();
+        append(&mut bytes, location, 5, b"key", b"value");
+        assert_eq!(bytes.len(), 32);
+        assert_eq!(bytes[4..20], [5, 0, 0, 0, 5, 0, 0, 0, 5, 0, 0, 0, 3, 0, 0, 3]);
+        assert_eq!(bytes[20..], *b"keyvalue\0\0\0\0");
+        assert_eq!(value_of(&bytes, location, 5, b"key").unwrap().as_deref(), Some(&b"value"[..]));
+        assert_eq!(value_of(&bytes, location, 6, b"key").unwrap(), None);
+        assert!(decode(&bytes, Location::new(1, 4112)).is_err());
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&flipped, location).is_err(), "bit {bit}");
+        }
+    }
+}

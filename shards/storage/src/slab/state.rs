@@ -1,0 +1,316 @@
+//! What an open store knows, and what it can do without waiting: look up, check, apply.
+//!
+//! Always: between two awaits this is one consistent store at the end of the log. While a checkpoint runs, what it froze is
+//! left alone: values and slots that the frozen pages point to are given back only when it ends ([`State::release`]).
+
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+
+use crate::btree::cell::{Cell, INLINE_BYTES_MAX, Location, Pointer, inline_cell};
+use crate::btree::page::{KEY_BYTES_MAX, Page, PageKind, SMALL_PAGE_BYTES};
+use crate::btree::{Missing, PageId, tree};
+use crate::cache::pool::Pool;
+use crate::engine::{Edit, StorageError, TreeId, TreeName, Value};
+use crate::slab::slot;
+use crate::slab::chunks::{CHUNK_BLOCKS_FIRST, Chunk, ChunkKind, Chunks};
+use crate::space::Space;
+use crate::superblock::Superblock;
+use crate::tables::{Table, TableKind};
+use crate::wal::record::{Change, Extent};
+
+/// The tree of trees: name to number and root.
+pub(crate) const CATALOG: u32 = 0;
+pub(crate) const CATALOG_ROOT: PageId = 0;
+/// Values above this go to extents before their record.
+pub(crate) const SLOT_VALUE_BYTES_MAX: usize = 64 << 10;
+
+pub(crate) struct Tree {
+    pub name: TreeName,
+    pub root: PageId,
+    /// The chunk that the next checkpoint goes on filling.
+    pub open_chunk: Option<u32>,
+    pub chunk_blocks: u32,
+}
+
+/// A checkpoint that runs.
+#[derive(Clone, Copy)]
+pub(crate) struct Running {
+    /// Values with lower numbers may be in frozen pages.
+    pub first_new_value: u64,
+}
+
+pub(crate) struct State {
+    pub pool: Pool,
+    pub by_name: HashMap<TreeName, u32>,
+    pub trees: BTreeMap<u32, Tree>,
+    pub next_tree: u32,
+    pub chunks: Chunks,
+    pub page_space: Space,
+    pub slab_space: Space,
+    pub page_table: Table,
+    pub chunk_table: Table,
+    pub superblock: Superblock,
+    pub running: Option<Running>,
+    /// What was released while a checkpoint runs.
+    pub deferred: Vec<Pointer>,
+    /// Dropped trees whose pages and chunks are still to be freed.
+    pub dropped: Vec<u32>,
+    /// Large values that are on disk and wait for their batch, by digest.
+    pub extents: BTreeMap<(u128, usize), Extent>,
+    pub checkpoints: u64,
+}
+
+/// What a lookup found.
+pub(crate) enum Found {
+    Value(Option<Value>),
+    Page(PageId),
+    Slot { location: Location, slot_bytes: u32 },
+}
+
+impl State {
+    pub fn new(cache_bytes: u64) -> Self {
+        Self {
+            pool: Pool::new(cache_bytes),
+            by_name: HashMap::new(),
+            trees: BTreeMap::new(),
+            next_tree: 1,
+            chunks: Chunks::default(),
+            page_space: Space::default(),
+            slab_space: Space::default(),
+            page_table: Table::new(TableKind::Pages, Vec::new()),
+            chunk_table: Table::new(TableKind::Chunks, Vec::new()),
+            superblock: Superblock::default(),
+            running: None,
+            deferred: Vec::new(),
+            dropped: Vec::new(),
+            extents: BTreeMap::new(),
+            checkpoints: 0,
+        }
+    }
+
+    pub fn root(&self, tree: TreeId) -> Result<PageId, StorageError> {
+        match self.trees.get(&tree.0) {
+            Some(found) => Ok(found.root),
+            None => Err(StorageError::NoTree(TreeName(format!("number {}", tree.0).into_bytes().into()))),
+        }
+    }
+
+    pub fn lookup(&mut self, root: PageId, key: &[u8]) -> Found {
+        let leaf = match tree::leaf_of(&mut self.pool, root, key) {
+            Ok(leaf) => leaf,
+            Err(Missing(page)) => return Found::Page(page),
+        };
+        let Some(page) = self.pool.peek(leaf) else { return Found::Page(leaf) };
+        let Ok(index) = page.search(key) else { return Found::Value(None) };
+        let cell = Cell::decode(page.value(index)).expect("cells are checked when a page is read");
+        match cell {
+            Cell::Inline(bytes) => Found::Value(Some(Rc::from(bytes))),
+            Cell::Placed { location, slot_bytes } => match self.pool.cached_value(location) {
+                Some(value) => Found::Value(Some(value)),
+                None => Found::Slot { location, slot_bytes },
+            },
+            Cell::Unplaced { number, .. } => Found::Value(Some(self.unplaced(number))),
+        }
+    }
+
+    pub fn unplaced(&self, number: u64) -> Value {
+        let unplaced = self.pool.unplaced.get(&number);
+        Rc::clone(&unplaced.expect("a value without a place stays in memory").bytes)
+    }
+
+    /// Whether all that the edits touch is in memory; else a page to load.
+    pub fn check(&mut self, edits: &[Edit]) -> Result<Option<PageId>, StorageError> {
+        let mut missing = None;
+        for edit in edits {
+            let (Edit::Put { tree, key, .. } | Edit::Delete { tree, key }) = edit;
+            let root = self.root(*tree)?;
+            if key.len() > KEY_BYTES_MAX {
+                return Err(StorageError::KeyTooLong { bytes: key.len(), bytes_max: KEY_BYTES_MAX });
+            }
+            if missing.is_none()
+                && let Err(Missing(page)) = tree::leaf_of(&mut self.pool, root, key)
+            {
+                missing = Some(page);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Applies a batch whose pages are all in memory. `position` is the log's end behind its record.
+    pub fn apply(&mut self, changes: &[Change<'_>], position: u64) {
+        let mut small: Vec<(PageId, &[u8])> = Vec::new();
+        for change in changes {
+            let (Change::Put { tree, .. } | Change::Delete { tree, .. } | Change::Extent { tree, .. }) = change;
+            let Some(root) = self.trees.get(tree).map(|tree| tree.root) else { continue };
+            match change {
+                Change::Put { tree, key, value } => self.put(*tree, root, key, value),
+                Change::Extent { tree, key, extent } => self.put_extent(*tree, root, key, *extent, position),
+                Change::Delete { key, .. } => {
+                    let mut old = None;
+                    let became_small =
+                        tree::delete(&mut self.pool, root, key, |cell| old = pointer_of(cell));
+                    if became_small.expect("the batch was checked") {
+                        small.push((root, key));
+                    }
+                    self.release_old(old);
+                }
+            }
+        }
+        for (root, key) in small {
+            tree::tidy(&mut self.pool, root, key);
+        }
+        self.pool.evict();
+    }
+
+    fn put(&mut self, tree: u32, root: PageId, key: &[u8], value: &[u8]) {
+        if value.len() <= INLINE_BYTES_MAX {
+            let mut buffer = [0; 1 + INLINE_BYTES_MAX];
+            let cell = inline_cell(value, &mut buffer);
+            self.put_cell(root, key, cell);
+        } else {
+            let number = self.pool.add_unplaced(tree, Rc::from(value));
+            let cell = Pointer::Unplaced { number, value_bytes: value.len() as u32 }.encode();
+            self.put_cell(root, key, &cell);
+        }
+    }
+
+    fn put_extent(&mut self, tree: u32, root: PageId, key: &[u8], extent: Extent, position: u64) {
+        let Extent { run, slot_bytes } = extent;
+        let used_bytes = run.blocks * 4096;
+        let chunk =
+            Chunk { kind: ChunkKind::Extent, run, tree, live_bytes: slot_bytes, used_bytes, since: position };
+        let id = self.chunks.add(chunk);
+        self.chunk_table.mark(id);
+        let cell = Pointer::Placed { location: Location::new(id, 0), slot_bytes }.encode();
+        self.put_cell(root, key, &cell);
+    }
+
+    fn put_cell(&mut self, root: PageId, key: &[u8], cell: &[u8]) {
+        let mut old = None;
+        let put = tree::put(&mut self.pool, root, key, cell, |cell| old = pointer_of(cell));
+        put.expect("the batch was checked");
+        self.release_old(old);
+    }
+
+    fn release_old(&mut self, old: Option<Pointer>) {
+        if let Some(pointer) = old {
+            self.release(pointer);
+        }
+    }
+
+    /// Nothing live points there any more.
+    pub fn release(&mut self, pointer: Pointer) {
+        match (pointer, self.running) {
+            (Pointer::Unplaced { number, .. }, Some(running)) if number < running.first_new_value => {
+                self.deferred.push(pointer);
+            }
+            (Pointer::Placed { location, .. }, Some(_)) => {
+                self.pool.drop_value(location);
+                self.deferred.push(pointer);
+            }
+            (Pointer::Unplaced { number, .. }, Some(_) | None) => {
+                if let Some((location, bytes)) = self.pool.take_unplaced(number).and_then(|old| old.placed) {
+                    self.give_back(location, bytes);
+                }
+            }
+            (Pointer::Placed { location, slot_bytes }, None) => {
+                self.pool.drop_value(location);
+                self.give_back(location, slot_bytes);
+            }
+        }
+    }
+
+    fn give_back(&mut self, location: Location, bytes: u32) {
+        self.chunk_table.mark(location.chunk());
+        self.chunks.release(location, bytes);
+    }
+
+    /// No checkpoint runs any more: what waited for that is released.
+    pub fn release_deferred(&mut self) {
+        self.running = None;
+        for pointer in std::mem::take(&mut self.deferred) {
+            self.release(pointer);
+        }
+    }
+
+    /// Makes a tree with this number; the catalog's page for its name must be in memory.
+    pub fn create(&mut self, name: &TreeName, number: u32) -> Result<(), Missing> {
+        tree::leaf_of(&mut self.pool, CATALOG_ROOT, &name.0)?;
+        let make = |id| Page::new(PageKind::Leaf, id, number, SMALL_PAGE_BYTES);
+        let root = self.pool.allocate_page(number, make);
+        let mut value = [0; 8];
+        value[..4].copy_from_slice(&number.to_le_bytes());
+        value[4..].copy_from_slice(&root.to_le_bytes());
+        let mut buffer = [0; 1 + INLINE_BYTES_MAX];
+        tree::put(&mut self.pool, CATALOG_ROOT, &name.0, inline_cell(&value, &mut buffer), |_| {})?;
+        self.next_tree = self.next_tree.max(number + 1);
+        self.add_tree(name.clone(), number, root);
+        Ok(())
+    }
+
+    pub fn add_tree(&mut self, name: TreeName, number: u32, root: PageId) {
+        self.by_name.insert(name.clone(), number);
+        self.trees.insert(number, Tree { name, root, open_chunk: None, chunk_blocks: CHUNK_BLOCKS_FIRST });
+    }
+
+    /// Forgets a tree; its space is freed when the next checkpoint begins.
+    pub fn drop_tree(&mut self, number: u32) -> Result<(), Missing> {
+        let Some(name) = self.trees.get(&number).map(|tree| tree.name.clone()) else { return Ok(()) };
+        if tree::delete(&mut self.pool, CATALOG_ROOT, &name.0, |_| {})? {
+            tree::tidy(&mut self.pool, CATALOG_ROOT, &name.0);
+        }
+        self.by_name.remove(&name);
+        self.trees.remove(&number);
+        self.dropped.push(number);
+        Ok(())
+    }
+
+    /// Frees pages, chunks and values of dropped trees. No checkpoint runs.
+    pub fn sweep_dropped(&mut self) {
+        if self.dropped.is_empty() {
+            return;
+        }
+        let mut dropped = std::mem::take(&mut self.dropped);
+        dropped.sort_unstable();
+        let is_dropped = |tree: u32| dropped.binary_search(&tree).is_ok();
+        self.pool.free_trees(is_dropped);
+        for id in 0..self.chunks.list.len() as u32 {
+            let chunk = self.chunks.list[id as usize];
+            if chunk.kind != ChunkKind::Free && is_dropped(chunk.tree) {
+                self.chunks.empty(id);
+                self.chunk_table.mark(id);
+            }
+        }
+        let chunks = &self.chunks;
+        self.pool.retain_values(|location| {
+            chunks.list.get(location.chunk() as usize).is_some_and(|chunk| !is_dropped(chunk.tree))
+        });
+    }
+
+    /// Where a slot's blocks are: the file offset of its first block, the slot's place behind that, and bytes to read.
+    pub fn slot_place(&self, location: Location, slot_bytes: u32) -> Result<(u64, usize, u32), String> {
+        let chunk = self.chunks.list.get(location.chunk() as usize);
+        let end = u64::from(location.offset()) + u64::from(slot_bytes);
+        match chunk {
+            Some(chunk) if chunk.kind != ChunkKind::Free && end <= u64::from(chunk.run.blocks) * 4096 => {
+                let first = location.offset() / 4096 * 4096;
+                let bytes = end.next_multiple_of(4096) - u64::from(first);
+                let offset = u64::from(chunk.run.block) * 4096 + u64::from(first);
+                Ok((offset, (location.offset() - first) as usize, bytes as u32))
+            }
+            Some(_) | None => Err(format!("a leaf points to {location:?}, which is in no chunk")),
+        }
+    }
+
+    /// What the checksum of a slot is bound to.
+    pub fn bound_to(&self, location: Location) -> Location {
+        match self.chunks.list.get(location.chunk() as usize) {
+            Some(chunk) if chunk.kind == ChunkKind::Extent => slot::extent_place(chunk.run),
+            Some(_) | None => location,
+        }
+    }
+}
+
+fn pointer_of(cell: &[u8]) -> Option<Pointer> {
+    Cell::decode(cell).and_then(|cell| cell.pointer())
+}

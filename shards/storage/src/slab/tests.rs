@@ -1,0 +1,136 @@
+//! The engine as a whole over ordinary files: the suite of behaviours, and how it uses disk and memory.
+
+use std::pin::pin;
+
+use crate::blocking::{BlockingDirectory, block_on, block_on_with};
+use crate::engine::{CommitInfo, StorageEngine};
+use crate::slab::{SlabEngine, SlabOptions};
+use crate::suite::{self, EVERYTHING, Host, Random, named};
+
+/// Small, so that tests evict pages, fill segments and write checkpoints.
+const SMALL: SlabOptions = SlabOptions {
+    cache_bytes: 1 << 20,
+    wal_segment_bytes: 1 << 20,
+    checkpoint_log_bytes: 2 << 20,
+    checkpoint_dirty_bytes: 0,
+};
+
+struct Blocking {
+    directory: BlockingDirectory,
+    options: SlabOptions,
+}
+
+impl Blocking {
+    fn new(name: &str, options: SlabOptions) -> Self {
+        let path = std::env::temp_dir().join(format!("photondb-slab-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        Self { directory: BlockingDirectory::new(path).unwrap(), options }
+    }
+}
+
+impl Drop for Blocking {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(self.directory.path());
+    }
+}
+
+impl Host for Blocking {
+    type Engine = SlabEngine<BlockingDirectory>;
+
+    fn run<T>(&mut self, test: impl AsyncFnOnce(&Self::Engine) -> T) -> T {
+        let engine = block_on(SlabEngine::open(self.directory.clone(), self.options)).unwrap();
+        let mut background = pin!(engine.background());
+        block_on_with(background.as_mut(), async {
+            let result = test(&engine).await;
+            engine.close().await.unwrap();
+            result
+        })
+    }
+}
+
+#[test]
+fn slabs_over_blocking_files_behave() {
+    let mut number = 0;
+    suite::run_all(|| {
+        number += 1;
+        Blocking::new(&format!("suite-{number}"), SMALL)
+    });
+}
+
+#[test]
+fn slabs_with_a_large_cache_behave() {
+    let mut number = 0;
+    suite::run_all(|| {
+        number += 1;
+        Blocking::new(&format!("suite-large-{number}"), SlabOptions::default())
+    });
+}
+
+#[test]
+fn a_store_without_background_work_flushes_and_checkpoints_by_itself() {
+    let host = Blocking::new("alone", SMALL);
+    let open = || block_on(SlabEngine::open(host.directory.clone(), SMALL)).unwrap();
+    let engine = open();
+    block_on(async {
+        let tree = engine.create_tree(&named("a")).await.unwrap();
+        for number in 0..4000_u32 {
+            let edit = suite::put(tree, number.to_be_bytes(), vec![number as u8; 1000]);
+            let lsn = engine.commit(CommitInfo::default(), &[edit]).await.unwrap();
+            if number % 100 == 0 {
+                engine.flushed(lsn).await.unwrap();
+            }
+        }
+        engine.flushed(engine.applied()).await.unwrap();
+        assert!(engine.stats().checkpoints > 0 && engine.stats().cache_bytes <= 1 << 20);
+    });
+    // The process ends without a word.
+    drop(engine);
+    let engine = open();
+    assert_eq!(engine.epoch(), 2);
+    block_on(async {
+        let tree = engine.tree(&named("a")).unwrap();
+        assert_eq!(engine.count(tree, &EVERYTHING).await.unwrap(), 4000);
+        for number in 0..4000_u32 {
+            let value = engine.get(tree, &number.to_be_bytes()).await.unwrap().unwrap();
+            assert_eq!(value[..], vec![number as u8; 1000]);
+        }
+        engine.close().await.unwrap();
+    });
+}
+
+#[test]
+fn space_of_deletes_and_updates_is_used_again() {
+    let mut host = Blocking::new("space", SlabOptions { cache_bytes: 4 << 20, ..SMALL });
+    let sizes = host.run(async |engine| {
+        let tree = engine.create_tree(&named("a")).await.unwrap();
+        let mut random = Random::new(1);
+        let mut sizes = Vec::new();
+        for round in 0..4_u32 {
+            for number in 0..20_000_u32 {
+                let key = (u64::from(number) << 16 | random.below(1000)).to_be_bytes();
+                let key = if round % 2 == 0 { number.to_be_bytes().to_vec() } else { key[..].to_vec() };
+                engine.commit(CommitInfo::default(), &[suite::put(tree, key, vec![round as u8; 1000])]).await.unwrap();
+            }
+            // Updates in a random order leave holes everywhere.
+            for _ in 0..20_000 {
+                let key = (random.below(20_000) as u32).to_be_bytes();
+                engine.commit(CommitInfo::default(), &[suite::put(tree, key, vec![9; 900])]).await.unwrap();
+            }
+            engine.checkpoint().await.unwrap();
+            engine.checkpoint().await.unwrap();
+            sizes.push((engine.count(tree, &EVERYTHING).await.unwrap(), engine.stats().disk_bytes >> 20));
+            let rows = suite::read_all(engine, tree).await.unwrap();
+            for (key, _) in rows {
+                engine.commit(CommitInfo::default(), &[suite::delete(tree, key)]).await.unwrap();
+            }
+            engine.checkpoint().await.unwrap();
+        }
+        sizes
+    });
+    println!("{sizes:?}");
+    // Files do not shrink, so what counts is the most that was in them. The log keeps a few segments beside.
+    let most = sizes.iter().map(|(count, _)| count * 1020 >> 20).max().unwrap();
+    for (_, mebibytes) in sizes {
+        assert!(mebibytes <= most * 13 / 10 + 6, "{mebibytes} MiB for {most} MiB of data");
+    }
+}
