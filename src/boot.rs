@@ -53,7 +53,7 @@ pub fn serve(program: Program, config: &ServeConfig) -> anyhow::Result<()> {
         Ok(started) => started,
         Err(error) => {
             control.stop();
-            tracing::error!("the server did not start: {error:#}");
+            tracing::error!(target: logging::FILES_ONLY, "the server did not start: {error:#}");
             return Err(error);
         }
     };
@@ -180,7 +180,7 @@ const EMPTY_PASSWORD: &str = "the admin account would have no password, so the s
 
 fn create_data_dir(data_dir: &Path) -> anyhow::Result<()> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir);
-    made.with_context(|| format!("cannot create {}: choose another --data-dir", data_dir.display()))
+    made.map_err(|error| anyhow!("cannot create {} ({error}): choose another --data-dir", data_dir.display()))
 }
 
 /// The cores share their port with SO_REUSEPORT, which would let a second server of the same user in unnoticed. So it is

@@ -8,7 +8,7 @@ use std::backtrace::Backtrace;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use tracing::Level;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
@@ -20,8 +20,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 const LINES_MAX: usize = 8192;
 /// Daily files kept; two weeks let one look back over a weekend or a holiday.
 const FILES_MAX: usize = 14;
-/// Panics are logged under this target, which the terminal leaves out.
-const PANIC_TARGET: &str = "panic";
+/// What the terminal has been told in another way is logged under this target, for the files alone.
+pub const FILES_ONLY: &str = "photondb::told";
 
 /// Keeps the writers running; what waits is written when it is dropped.
 pub struct Logging {
@@ -33,17 +33,12 @@ pub struct Logging {
 /// # Errors
 /// When the directory cannot be made or written.
 pub fn start(log_dir: &Path, level: &str) -> anyhow::Result<Logging> {
-    let cannot = || {
-        format!("cannot write logs into {}: make it writable, or choose another --log-dir", log_dir.display())
-    };
-    std::fs::create_dir_all(log_dir).with_context(cannot)?;
-    let files = RollingFileAppender::builder()
-        .rotation(Rotation::DAILY)
-        .filename_prefix("photondb")
-        .filename_suffix("log")
-        .max_log_files(FILES_MAX)
-        .build(log_dir)
-        .with_context(cannot)?;
+    let files = open_files(log_dir).map_err(|error| {
+        anyhow!(
+            "cannot write logs into {} ({error}): make it writable, or choose another --log-dir",
+            log_dir.display()
+        )
+    })?;
     let (file, file_writer) = queued(files);
     let (terminal, terminal_writer) = queued(std::io::stderr());
     let level: Level = level.parse().expect("checked by the settings table");
@@ -52,7 +47,7 @@ pub fn start(log_dir: &Path, level: &str) -> anyhow::Result<Logging> {
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(terminal)
-        .with_filter(filter(level).with_target(PANIC_TARGET, LevelFilter::OFF));
+        .with_filter(filter(level).with_target(FILES_ONLY, LevelFilter::OFF));
     tracing_subscriber::registry()
         .with(file)
         .with(terminal)
@@ -62,16 +57,20 @@ pub fn start(log_dir: &Path, level: &str) -> anyhow::Result<Logging> {
     Ok(Logging { _writers: [file_writer, terminal_writer] })
 }
 
+fn open_files(log_dir: &Path) -> anyhow::Result<RollingFileAppender> {
+    std::fs::create_dir_all(log_dir)?;
+    let files = RollingFileAppender::builder().rotation(Rotation::DAILY);
+    let named = files.filename_prefix("photondb").filename_suffix("log");
+    Ok(named.max_log_files(FILES_MAX).build(log_dir)?)
+}
+
 fn queued(writer: impl Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
     NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES_MAX).finish(writer)
 }
 
 /// Our own crates at the level asked for, others only when something is wrong.
 fn filter(level: Level) -> Targets {
-    Targets::new()
-        .with_default(Level::WARN.min(level))
-        .with_target("photondb", level)
-        .with_target(PANIC_TARGET, level)
+    Targets::new().with_default(Level::WARN.min(level)).with_target("photondb", level)
 }
 
 fn log_panics() {
@@ -80,6 +79,6 @@ fn log_panics() {
         let name = thread.name().unwrap_or("unnamed").to_owned();
         let backtrace = Backtrace::force_capture();
         let _ = writeln!(std::io::stderr(), "thread {name}: {panic}\n{backtrace}");
-        tracing::error!(target: PANIC_TARGET, "thread {name}: {panic}\n{backtrace}");
+        tracing::error!(target: FILES_ONLY, "thread {name}: {panic}\n{backtrace}");
     }));
 }

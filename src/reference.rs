@@ -18,11 +18,8 @@ pub static PAGES: &[Page] = &[
 #[cfg(test)]
 #[track_caller]
 pub fn check_fresh(name: &str, page: &str) {
-    let path = std::path::Path::new(file!())
-        .is_absolute()
-        .then(|| std::path::PathBuf::from(file!()))
-        .unwrap_or_else(|| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/reference.rs"))
-        .with_file_name(format!("../docs/reference/{name}.md"));
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let path = root.join(format!("docs/reference/{name}.md"));
     if std::env::var_os("PHOTONDB_WRITE_REFERENCE").is_some() {
         std::fs::write(&path, page).expect("the page can be written");
     }

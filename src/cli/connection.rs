@@ -39,6 +39,7 @@ impl Connection {
         let values = settings::client_values(CLIENT, matches)?;
         let host = values.text("host").expect("has a default");
         let port = values.whole("driver-port").expect("has a default");
+        let password = password(&values)?;
         let timeout = Duration::from_secs(values.whole("connect-timeout").expect("has a default"));
         let server = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         let stream = connect(host, u16::try_from(port).expect("bounded by the table"), &server, timeout)?;
@@ -48,7 +49,7 @@ impl Connection {
         let _ = stream.set_nodelay(true);
         let mut connection =
             Connection { stream, server, timeout, token: 0, responses: ResponseDecoder::default() };
-        connection.log_in(values.text("user").expect("has a default"), &password(&values)?)?;
+        connection.log_in(values.text("user").expect("has a default"), &password)?;
         Ok(connection)
     }
 

@@ -85,14 +85,17 @@ pub fn main(program: Program) -> ExitCode {
     let matches = match command.try_get_matches_from(std::iter::once(program.name().into()).chain(arguments))
     {
         Ok(matches) => matches,
-        Err(error) => return misused(program, &error),
+        Err(error) => return misused(&error),
     };
     if matches.get_flag("version") {
-        println!("{}", program.version_line());
-        return ExitCode::SUCCESS;
+        return ended(program, output::print_line(&program.version_line()));
     }
     let (row, matches) = chosen(&matches);
-    match (row.run)(program, matches) {
+    ended(program, (row.run)(program, matches))
+}
+
+fn ended(program: Program, result: anyhow::Result<()>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(program, &format!("{error:#}"), 1),
     }
@@ -113,15 +116,11 @@ fn fail(program: Program, sentence: &str, code: u8) -> ExitCode {
 }
 
 /// Prints help where it was asked for, and otherwise what is wrong with the command line.
-fn misused(program: Program, error: &clap::Error) -> ExitCode {
+fn misused(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ExitCode::SUCCESS,
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => ExitCode::from(2),
-        _ => {
-            let _ = program;
-            ExitCode::from(2)
-        }
+        _ => ExitCode::from(2),
     }
 }
 
@@ -144,9 +143,7 @@ pub fn command_line(program: Program) -> Command {
             "Without a command, {0} serves. `{0} serve --help` lists its settings.\n\n{EXAMPLES}",
             program.name()
         ))
-        .subcommand_required(true)
         .disable_version_flag(true)
-        .disable_help_subcommand(false)
         .max_term_width(100)
         .arg(
             Arg::new("version")
@@ -170,8 +167,7 @@ pub fn command_line(program: Program) -> Command {
             longer => unreachable!("no command has the path {longer:?}"),
         }
     }
-    // `--version` alone is enough: clap then asks for no subcommand.
-    root.subcommand_negates_reqs(true)
+    root
 }
 
 const EXAMPLES: &str = "\
@@ -272,6 +268,16 @@ mod tests {
         check_parses("--help", Err(ErrorKind::DisplayHelp));
         check_parses("serve --help", Err(ErrorKind::DisplayHelp));
         check_parses("frobnicate", Err(ErrorKind::InvalidSubcommand));
+    }
+
+    #[test]
+    fn a_version_needs_no_command() {
+        for flag in ["-v", "-V", "--version"] {
+            let matches = command_line(Program::Rethinkdb).try_get_matches_from(["rethinkdb", flag]);
+            assert!(matches.expect("a command line").get_flag("version"), "{flag}");
+        }
+        assert!(Program::Rethinkdb.version_line().starts_with("rethinkdb 2.4"));
+        assert!(Program::Photondb.version_line().starts_with("photondb "));
     }
 
     #[test]
