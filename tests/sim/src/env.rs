@@ -221,7 +221,11 @@ mod tests {
     impl Backend for Memory {
         type Engine = MemoryEngine;
 
-        async fn open(&self, directory: SimulatedDirectory, _cache_bytes: u64) -> Result<MemoryEngine, StorageError> {
+        async fn open(
+            &self,
+            directory: SimulatedDirectory,
+            _cache_bytes: u64,
+        ) -> Result<MemoryEngine, StorageError> {
             directory.open("opened", OpenMode::Create).await?;
             directory.sync().await?;
             Ok(MemoryEngine::new())

@@ -2,29 +2,34 @@
 //!
 //! Always: everything that happens in a [`Simulation`] follows from its seed, so a failure is replayed by running that seed
 //! again. Stores run here unchanged, since they know the world only through the traits `Disk` and `Directory`.
-//! `PHOTONDB_SIM_SEED` makes the tests run one seed alone, `PHOTONDB_SIM_TRACE` prints every operation of the disk.
+//! `PHOTONDB_SIM_SEED` makes the tests run one seed alone, `PHOTONDB_SIM_SEEDS` more of them, `PHOTONDB_SIM_TRACE` prints every operation of the disk.
 
 #![forbid(unsafe_code)]
 
 pub mod disk;
 pub mod env;
 pub mod executor;
+#[cfg(test)]
+mod faults;
 pub mod history;
 mod image;
 #[cfg(test)]
 mod journal;
 pub mod life;
+#[cfg(test)]
+mod power_loss;
 pub mod workload;
 
 pub use disk::{Operation, SimulatedDirectory, SimulatedDisk};
 pub use executor::Simulation;
 pub use photondb_storage::suite::Random;
 
-/// The seeds a test runs: `count` of them, or the one in `PHOTONDB_SIM_SEED`.
+/// The seeds a test runs: `count` of them, or as many as `PHOTONDB_SIM_SEEDS` says, or the one in `PHOTONDB_SIM_SEED`.
 pub fn seeds(count: u64) -> Vec<u64> {
-    match std::env::var("PHOTONDB_SIM_SEED") {
-        Ok(text) => vec![text.parse().expect("PHOTONDB_SIM_SEED is a whole number")],
-        Err(_) => (0..count).collect(),
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a whole number"));
+    match number("PHOTONDB_SIM_SEED") {
+        Some(seed) => vec![seed],
+        None => (0..number("PHOTONDB_SIM_SEEDS").unwrap_or(count)).collect(),
     }
 }
 

@@ -14,7 +14,11 @@ use crate::{SimulatedDirectory, Simulation};
 pub trait Backend: Clone {
     type Engine: StorageEngine + 'static;
 
-    async fn open(&self, directory: SimulatedDirectory, cache_bytes: u64) -> Result<Self::Engine, StorageError>;
+    async fn open(
+        &self,
+        directory: SimulatedDirectory,
+        cache_bytes: u64,
+    ) -> Result<Self::Engine, StorageError>;
 }
 
 /// Small, so that a short workload does not stay within the cache.
