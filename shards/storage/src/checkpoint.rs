@@ -413,6 +413,8 @@ impl<D: Directory> Shared<D> {
     }
 
     async fn make_durable(&self, frozen: Frozen, pages: Pages) -> Result<(), StorageError> {
+        // What the file grew by after this flush may not be there after a crash.
+        let slab_blocks = self.state.borrow().slab_space.blocks();
         self.slabs.sync().await?;
         self.pages.sync().await?;
         self.flush_to(frozen.position).await?;
@@ -422,7 +424,12 @@ impl<D: Directory> Shared<D> {
         let mut page_runs = self.install(&frozen, &pages);
         let mut superblock = self.write_tables(&frozen, &mut page_runs).await?;
         self.pages.sync().await?;
+        // A failed flush of anybody may have lost what this checkpoint wrote, and flushes after it say nothing of that.
+        if let Some(failure) = self.log.failure() {
+            return Err(failure);
+        }
         superblock.redo = redo;
+        superblock.slab_blocks = slab_blocks;
         let mut buffer = self.superblocks.buffer(BLOCK_BYTES);
         superblock.encode(buffer.as_mut());
         self.superblocks.write(superblock.offset(), buffer).await?;
@@ -491,9 +498,7 @@ impl<D: Directory> Shared<D> {
         }
         superblock.generation += 1;
         superblock.next_tree = frozen.next_tree;
-        let state = self.state.borrow();
-        superblock.page_blocks = state.page_space.blocks();
-        superblock.slab_blocks = state.slab_space.blocks();
+        superblock.page_blocks = self.state.borrow().page_space.blocks();
         Ok(superblock)
     }
 

@@ -16,7 +16,7 @@ use crate::wal::record::{self, Extent};
 /// Free blocks of each file that puts leave alone.
 const RESERVE_BLOCKS: u64 = 64;
 /// Least and most blocks that a file grows by at once.
-const GROW_BLOCKS_MIN: u32 = 256;
+const GROW_BLOCKS_MIN: u32 = 64;
 const GROW_BLOCKS_MAX: u32 = 16 << 10;
 /// Large values that may wait on disk for their batch.
 const EXTENTS_WAITING_MAX: usize = 64;

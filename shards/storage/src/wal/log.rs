@@ -232,7 +232,10 @@ impl<F: Disk> Log<F> {
         match made {
             Ok(_) => Ok(()),
             Err(DiskError::Full { file }) => Err(StorageError::Full { reason: format!("no room for {file}") }),
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                self.fail(&error.to_string());
+                Err(StorageError::ReadOnly { reason: error.to_string() })
+            }
         }
     }
 
