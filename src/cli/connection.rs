@@ -204,3 +204,88 @@ pub fn text(value: &Value) -> String {
         Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use photondb_proto::wire::frame::FrameDecoder;
+    use photondb_proto::wire::handshake::{Handshake, HandshakeSecrets, Progress};
+    use photondb_proto::wire::scram::{Credential, NONCE_BYTES, SALT_BYTES};
+
+    use super::*;
+
+    /// Serves one connection: logs in whoever knows the password, and gives `answer` to each query.
+    fn server(password: &'static str, answer: &'static str) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        std::thread::spawn(move || serve(listener.accept().expect("a client").0, password, answer));
+        port
+    }
+
+    fn serve(mut stream: TcpStream, password: &str, answer: &str) {
+        let secrets = HandshakeSecrets { nonce: [1; NONCE_BYTES], salt_secret: [2; 16] };
+        let (mut handshake, mut out, mut bytes) = (Handshake::new(secrets), Vec::new(), [0u8; 4096]);
+        loop {
+            let count = stream.read(&mut bytes).expect("a handshake");
+            let mut progress = handshake.push(&bytes[..count], &mut out);
+            if let Progress::NeedCredential { .. } = progress {
+                let credential = Credential::derive(password.as_bytes(), [3; SALT_BYTES], 4096);
+                progress = handshake.credential(Some(credential), &mut out);
+            }
+            stream.write_all(&std::mem::take(&mut out)).expect("a client that listens");
+            match progress {
+                Progress::Done { .. } => break,
+                Progress::Failed => return,
+                _ => {}
+            }
+        }
+        let mut frames = FrameDecoder::default();
+        loop {
+            if let Some(frame) = frames.next_frame().expect("a frame") {
+                let mut out = frame.token.to_le_bytes().to_vec();
+                out.extend_from_slice(&u32::try_from(answer.len()).expect("short").to_le_bytes());
+                out.extend_from_slice(answer.as_bytes());
+                stream.write_all(&out).expect("a client that listens");
+            }
+            match stream.read(&mut bytes) {
+                Ok(0) | Err(_) => return,
+                Ok(count) => frames.push(&bytes[..count]),
+            }
+        }
+    }
+
+    #[track_caller]
+    fn check(password: &str, answer: &'static str, want: Result<Value, &str>) {
+        let port = server("sesame", answer).to_string();
+        let line = ["t", "--driver-port", &port, "--password", password, "--connect-timeout", "5"];
+        let matches = with_flags(Command::new("t")).try_get_matches_from(line).expect("arguments");
+        let found = Connection::open(&matches).and_then(|mut connection| {
+            connection.run(&call(number::DB_LIST, &[]))?;
+            connection.run(&call(number::DB_LIST, &[]))
+        });
+        let found = found.map_err(|error| format!("{error:#}").replace(&port, "PORT"));
+        assert_eq!(found, want.map_err(str::to_owned), "{password} {answer}");
+    }
+
+    #[test]
+    fn a_query_ends_in_its_value_or_one_sentence() {
+        check("sesame", r#"{"t":1,"r":[["test"]],"n":[]}"#, Ok(json!(["test"])));
+        check("sesame", r#"{"t":2,"r":[1,2],"n":[]}"#, Ok(json!([1, 2])));
+        check(
+            "sesame",
+            r#"{"t":18,"e":4100000,"r":["Database `x` does not exist."],"b":[]}"#,
+            Err("Database `x` does not exist."),
+        );
+        check(
+            "open",
+            "",
+            Err("127.0.0.1:PORT refused the user `admin` (Wrong password): check --user and --password"),
+        );
+        check(
+            "sesame",
+            "nonsense",
+            Err("127.0.0.1:PORT answered something broken: expected ident at line 1 column 2"),
+        );
+    }
+}
