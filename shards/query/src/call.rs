@@ -25,7 +25,7 @@ pub struct Limits {
 }
 
 /// One call of a strict term.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Call {
     pub arguments: Vec<Argument>,
     pub options: Vec<(&'static str, Argument)>,
@@ -170,7 +170,9 @@ pub fn finite(number: f64) -> Outcome<Datum> {
 fn as_datum(argument: &Argument) -> Outcome<Datum> {
     match &argument.value {
         Value::Datum(datum) => Ok(datum.clone()),
-        other => Err(Failure::logic(format!("Expected type DATUM but found {}.", other.kind_name()))
-            .at(&argument.place)),
+        other => match other.as_datum() {
+            Some(datum) => Ok(datum.clone()),
+            None => Err(other.wrong_kind("DATUM").at(&argument.place)),
+        },
     }
 }

@@ -94,6 +94,11 @@ impl Failure {
         Failure::new(ErrorKind::Internal, message)
     }
 
+    /// What `default` catches and what filters and terminals skip.
+    pub fn is_missing(&self) -> bool {
+        self.kind == ErrorKind::NonExistence
+    }
+
     /// Blames `place` unless somebody deeper is blamed already.
     pub fn at(mut self, place: &Place) -> Failure {
         if self.place.is_none() {

@@ -14,8 +14,28 @@
 
 #![forbid(unsafe_code)]
 
-pub mod failure;
-pub mod value;
 pub mod call;
+pub mod check;
+pub mod cursor;
+pub mod eval;
+pub mod exec;
+pub mod failure;
+pub mod fields;
+pub mod fold;
+pub mod function;
+pub mod group;
+pub mod join;
+pub mod merge;
+pub mod options;
+pub mod push;
 pub mod row;
+pub mod run;
+pub mod shape;
+pub mod stream;
 pub mod terms;
+pub mod value;
+
+#[cfg(test)]
+mod conformance;
+#[cfg(test)]
+mod harness;

@@ -1,27 +1,47 @@
 //! The table of ReQL terms: one [`TermDef`] each, in its family's file. Parser, arity and option checks, determinism,
 //! dispatch and the generated reference all read it.
 
+pub mod aggregate;
 pub mod array;
 pub mod coerce;
+pub mod control;
+pub mod fields;
+pub mod group;
+pub mod info;
 pub mod iso8601;
+pub mod join;
+pub mod literal;
 pub mod logic;
 pub mod math;
 pub mod object;
 pub mod options;
+pub mod order;
 pub mod pattern;
 #[cfg(test)]
 pub mod probe;
+pub mod random;
+pub mod sequence;
+pub mod slice;
 pub mod string;
 pub mod summary;
+pub mod table;
 pub mod time;
 
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::LazyLock;
 
 use photondb_proto::datum::Datum;
 
 use crate::call::Call;
-use crate::failure::Outcome;
+use crate::check::Node;
+use crate::eval::{Env, Now};
+use crate::failure::{Outcome, Place};
+use crate::function::{Function, Meaning};
+use crate::run::Run;
+use crate::stream::{Sequence, sequence_of};
+use crate::value::Value;
 
 /// Everything there is to know of a term.
 pub struct TermDef {
@@ -33,6 +53,12 @@ pub struct TermDef {
     pub options: &'static [&'static str],
     pub determinism: Determinism,
     pub eval: Eval,
+}
+
+impl std::fmt::Debug for TermDef {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.name)
+    }
 }
 
 impl TermDef {
@@ -80,8 +106,116 @@ pub enum Determinism {
 
 /// How a term is evaluated.
 pub enum Eval {
-    /// A pure function of evaluated data. Streams among the arguments are gathered into arrays first.
+    /// A pure function of evaluated data.
     Pure(fn(&Call) -> Outcome<Datum>),
+    /// Takes evaluated arguments of any kind. `now` does what needs no waiting, mostly with arrays and objects at hand;
+    /// where it gives up, `later` begins anew. Rows of `get` have been read.
+    Sequence { now: SequenceNow, later: SequenceLater, groups: Groups },
+    /// Takes evaluated arguments as they are: selections, tables, grouped data.
+    Strict(SequenceLater),
+    /// Evaluates its own arguments, perhaps not all of them.
+    Control { now: Option<ControlNow>, later: ControlLater },
+}
+
+pub type SequenceNow = fn(&Run, &Invocation) -> Now<Value>;
+pub type SequenceLater = for<'a> fn(&'a Run, Invocation) -> Evaluation<'a, Value>;
+pub type ControlNow = fn(&Run, &Rc<Node>, &Env) -> Now<Value>;
+pub type ControlLater = for<'a> fn(&'a Run, &'a Rc<Node>, &'a Env) -> Evaluation<'a, Value>;
+
+/// What a term does with grouped data as its first argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Groups {
+    /// It is applied to the value of each group.
+    Each,
+    /// It knows grouped data.
+    Whole,
+}
+
+/// A term with its evaluated arguments.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    pub call: Call,
+    pub node: Rc<Node>,
+}
+
+impl std::ops::Deref for Invocation {
+    type Target = Call;
+    fn deref(&self) -> &Call {
+        &self.call
+    }
+}
+
+impl Invocation {
+    /// A failure blamed on an argument.
+    pub fn blame<T>(&self, index: usize, outcome: Outcome<T>) -> Outcome<T> {
+        outcome.map_err(|failure| failure.at(&self.call.arguments[index].place))
+    }
+
+    /// The sequence that an argument is.
+    pub fn sequence(&self, index: usize) -> Outcome<Rc<Sequence>> {
+        sequence_of(&self.call.arguments[index].value)
+    }
+
+    /// The function that an argument is or stands for.
+    pub fn function(&self, index: usize, meaning: Meaning) -> Outcome<Function> {
+        let argument = &self.call.arguments[index];
+        Function::from_value(&argument.value, meaning, &argument.place)
+    }
+
+    pub fn place(&self) -> &Place {
+        &self.node.place
+    }
+}
+
+/// Families of terms.
+static FAMILIES: &[&[TermDef]] = &[
+    aggregate::TERMS,
+    array::TERMS,
+    coerce::TERMS,
+    control::TERMS,
+    fields::TERMS,
+    group::TERMS,
+    join::TERMS,
+    literal::TERMS,
+    logic::TERMS,
+    math::TERMS,
+    object::TERMS,
+    order::TERMS,
+    random::TERMS,
+    sequence::TERMS,
+    slice::TERMS,
+    string::TERMS,
+    table::TERMS,
+    time::TERMS,
+];
+
+/// Every term, by family.
+pub fn all() -> impl Iterator<Item = &'static TermDef> {
+    FAMILIES.iter().copied().flatten().chain(std::iter::once(&crate::check::DATUM))
+}
+
+/// Term numbers below this are found in a table; extensions may lie above.
+const NUMBERED: usize = 256;
+
+static BY_NUMBER: LazyLock<[Option<&'static TermDef>; NUMBERED]> = LazyLock::new(|| {
+    let mut table = [None; NUMBERED];
+    for def in all().filter(|def| (def.number as usize) < NUMBERED) {
+        table[def.number as usize] = Some(def);
+    }
+    table
+});
+
+/// The definition of the term with this wire number.
+pub fn find(number: u32) -> Option<&'static TermDef> {
+    match BY_NUMBER.get(number as usize) {
+        Some(def) => *def,
+        None => all().find(|def| def.number == number),
+    }
+}
+
+/// Whether any term takes an option of this name.
+pub fn option_name(name: &str) -> Option<&'static str> {
+    all().find_map(|def| def.options.iter().find(|known| **known == name).copied())
 }
 
 /// What lazy evaluators return: a future that nobody but the evaluator polls.

@@ -1,0 +1,566 @@
+//! From a raw term tree to a tree of [`Node`]s: everything that can be wrong with a query before it runs.
+//!
+//! Always: a node's definition exists, its options are among the definition's, its variables are bound, and its arity is
+//! right unless `args()` may change it. Each node knows its place in the query, whether it can be evaluated at once
+//! (`now`), and how deterministic its subtree is. IMPLICIT_VAR has become the variable of its function.
+//!
+//! RethinkDB checks nesting of writes and of ASC/DESC in a walk of its own before it looks at anything else; we do all in
+//! one walk, parents first, which differs only in which of two errors of one query is told.
+
+use std::rc::Rc;
+
+use photondb_proto::datum::{Datum, Text};
+use photondb_proto::error::{ErrorKind, QueryError};
+use photondb_proto::term::{Call, Term, number};
+
+use crate::failure::Place;
+use crate::terms::{self, Arity, Determinism, Eval, TermDef};
+
+/// One term of a checked query.
+#[derive(Debug)]
+pub struct Node {
+    pub def: &'static TermDef,
+    pub kind: NodeKind,
+    pub arguments: Vec<Rc<Node>>,
+    pub options: Vec<(&'static str, Rc<Node>)>,
+    pub place: Place,
+    /// The subtree may be evaluated without waiting: [`crate::eval`] tries that first.
+    pub now: bool,
+    /// The weakest of the subtree.
+    pub determinism: Determinism,
+}
+
+#[derive(Debug)]
+pub enum NodeKind {
+    Call,
+    Constant(Datum),
+    Variable(i64),
+    /// The body is the only argument.
+    Function(Parameters),
+    /// MAKE_OBJ: its pairs.
+    Object(Vec<(Text, Rc<Node>)>),
+    /// `literal` where none may stand: an error once it is evaluated.
+    StrayLiteral,
+}
+
+#[derive(Debug)]
+pub struct Parameters {
+    pub variables: Vec<i64>,
+    /// Outer variables that the body uses.
+    pub captured: Vec<i64>,
+}
+
+impl Node {
+    /// The body of a FUNC node.
+    pub fn body(&self) -> &Rc<Node> {
+        &self.arguments[0]
+    }
+
+    /// The term this node was made from; `r.row` has become the variable it stands for.
+    pub fn to_term(&self) -> Term {
+        let call = |arguments: Vec<Term>, options| {
+            Term::Call(Box::new(Call { number: self.def.number, arguments, options }))
+        };
+        match &self.kind {
+            NodeKind::Constant(datum) => Term::Datum(datum.clone()),
+            NodeKind::Variable(id) => Term::Call(Box::new(Call {
+                number: number::VAR,
+                arguments: vec![Term::Datum(Datum::Number(*id as f64))],
+                options: Vec::new(),
+            })),
+            NodeKind::Function(parameters) => {
+                let ids = parameters.variables.iter().map(|id| Datum::Number(*id as f64)).collect();
+                call(vec![Term::Datum(Datum::array(ids)), self.body().to_term()], Vec::new())
+            }
+            NodeKind::Object(pairs) => {
+                let pairs = pairs.iter().map(|(key, node)| (key.clone(), node.to_term()));
+                call(Vec::new(), pairs.collect())
+            }
+            NodeKind::Call | NodeKind::StrayLiteral => {
+                let options = self.options.iter().map(|(name, node)| (Text::new(name), node.to_term()));
+                call(self.arguments.iter().map(|node| node.to_term()).collect(), options.collect())
+            }
+        }
+    }
+}
+
+/// What a term may use of what stands around it.
+#[derive(Clone, Copy)]
+struct Scope<'a> {
+    /// Parameters of the enclosing functions, innermost first.
+    functions: Option<&'a Enclosing<'a>>,
+    /// Variables known from outside the term: what a travelling function captured.
+    outer: &'a [i64],
+    /// What `r.row` is.
+    implicit: Implicit,
+    writes: Writes,
+    orderings: Orderings,
+    literals: Literals,
+}
+
+struct Enclosing<'a> {
+    variables: &'a [i64],
+    parent: Option<&'a Enclosing<'a>>,
+}
+
+#[derive(Clone, Copy)]
+enum Implicit {
+    Undefined,
+    Variable(i64),
+    Ambiguous,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writes {
+    Allowed,
+    Forbidden,
+}
+
+/// Whether ASC and DESC may stand here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Orderings {
+    Allowed,
+    /// Here, and in an array here.
+    AllowedInArrays,
+    Forbidden,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Literals {
+    Allowed,
+    Forbidden,
+}
+
+/// Checks a whole query.
+///
+/// # Errors
+/// Compile errors with their places.
+pub fn check(term: &Term) -> Result<Rc<Node>, QueryError> {
+    check_inside(term, &[], &Place::root(), Standing::Query)
+}
+
+/// What a term that is checked on its own stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Query,
+    /// A function that has come from a query, which was checked there: literals may be in it.
+    Function,
+}
+
+/// Checks a term that stands at `place` and may use the variables `outer`.
+///
+/// # Errors
+/// Compile errors with their places.
+pub fn check_inside(
+    term: &Term,
+    outer: &[i64],
+    place: &Place,
+    standing: Standing,
+) -> Result<Rc<Node>, QueryError> {
+    let scope = Scope {
+        functions: None,
+        outer,
+        implicit: Implicit::Undefined,
+        writes: Writes::Allowed,
+        orderings: Orderings::Forbidden,
+        literals: if standing == Standing::Function { Literals::Allowed } else { Literals::Forbidden },
+    };
+    Ok(check_term(term, scope, place)?.node)
+}
+
+/// A checked node and the outer variables it uses.
+struct Checked {
+    node: Rc<Node>,
+    free: Vec<i64>,
+}
+
+fn fail<T>(place: &Place, message: impl Into<String>) -> Result<T, QueryError> {
+    Err(QueryError { kind: ErrorKind::Compile, message: message.into(), backtrace: place.frames() })
+}
+
+/// The definition of constants.
+pub static DATUM: TermDef = TermDef::pure("DATUM", number::DATUM, Arity::exactly(1), |call| call.datum(0));
+
+fn constant(datum: &Datum, place: &Place) -> Checked {
+    Checked {
+        node: Rc::new(Node {
+            def: &DATUM,
+            kind: NodeKind::Constant(datum.clone()),
+            arguments: Vec::new(),
+            options: Vec::new(),
+            place: place.clone(),
+            now: true,
+            determinism: Determinism::Always,
+        }),
+        free: Vec::new(),
+    }
+}
+
+fn check_term(term: &Term, scope: Scope<'_>, place: &Place) -> Result<Checked, QueryError> {
+    let call = match term {
+        Term::Datum(datum) => return Ok(constant(datum, place)),
+        Term::Call(call) => call,
+    };
+    let Some(def) = terms::find(call.number) else {
+        return fail(place, format!("Unrecognized TermType: {}.", call.number));
+    };
+    check_position(def, scope, place)?;
+    match call.number {
+        number::DATUM => match call.arguments.as_slice() {
+            [Term::Datum(datum)] => Ok(constant(datum, place)),
+            _ => fail(place, "Expected 1 argument but found 0."),
+        },
+        number::VAR => variable(call, def, scope, place),
+        number::IMPLICIT_VAR => implicit_variable(call, def, scope, place),
+        number::FUNC => function(call, def, scope, place),
+        number::MAKE_OBJ => object(call, def, scope, place),
+        _ => ordinary(call, def, scope, place),
+    }
+}
+
+/// Whether this term may stand here at all.
+fn check_position(def: &TermDef, scope: Scope<'_>, place: &Place) -> Result<(), QueryError> {
+    if matches!(def.number, number::ASC | number::DESC) && scope.orderings == Orderings::Forbidden {
+        return fail(
+            place,
+            format!("{} may only be used as an argument to ORDER_BY or UNION.", def.name),
+        );
+    }
+    if scope.writes == Writes::Forbidden && is_write_or_meta(def.number) {
+        return fail(
+            place,
+            "Cannot nest writes or meta ops in stream operations.  Use FOR_EACH instead.",
+        );
+    }
+    Ok(())
+}
+
+/// Terms that change something, or wait for something to change.
+pub fn is_write_or_meta(term: u32) -> bool {
+    use number::*;
+    matches!(
+        term,
+        UPDATE
+            | DELETE
+            | INSERT
+            | REPLACE
+            | DB_CREATE
+            | DB_DROP
+            | TABLE_CREATE
+            | TABLE_DROP
+            | WAIT
+            | RECONFIGURE
+            | REBALANCE
+            | SYNC
+            | GRANT
+            | SET_WRITE_HOOK
+            | GET_WRITE_HOOK
+            | INDEX_CREATE
+            | INDEX_DROP
+            | INDEX_WAIT
+            | INDEX_RENAME
+    )
+}
+
+/// Terms whose arguments but the first may hold no write.
+fn forbids_writes(term: u32) -> bool {
+    use number::*;
+    matches!(
+        term,
+        REDUCE
+            | MAP
+            | FOLD
+            | FILTER
+            | CONCAT_MAP
+            | GROUP
+            | INNER_JOIN
+            | OUTER_JOIN
+            | EQ_JOIN
+            | UPDATE
+            | DELETE
+            | REPLACE
+            | INSERT
+            | COUNT
+            | SUM
+            | AVG
+            | MIN
+            | MAX
+    )
+}
+
+/// The scope of a child at `position` (`None`: an option) of a term.
+fn child_scope<'a>(term: u32, position: Option<usize>, scope: Scope<'a>) -> Scope<'a> {
+    let mut child = scope;
+    if forbids_writes(term) && position != Some(0) {
+        child.writes = Writes::Forbidden;
+    }
+    child.orderings = match term {
+        number::ORDER_BY => Orderings::Allowed,
+        number::UNION => Orderings::AllowedInArrays,
+        number::MAKE_ARRAY if scope.orderings == Orderings::AllowedInArrays => Orderings::Allowed,
+        _ => Orderings::Forbidden,
+    };
+    child.literals = match (term, position) {
+        (number::MERGE | number::UPDATE | number::FILTER | number::INSERT, Some(1..)) => Literals::Allowed,
+        (
+            number::MAKE_OBJ
+            | number::MAKE_ARRAY
+            | number::FUNC
+            | number::FUNCALL
+            | number::BRANCH
+            | number::DEFAULT
+            | number::ARGS
+            | number::OR
+            | number::AND,
+            _,
+        ) => scope.literals,
+        _ => Literals::Forbidden,
+    };
+    child
+}
+
+fn variable(
+    call: &Call,
+    def: &'static TermDef,
+    scope: Scope<'_>,
+    place: &Place,
+) -> Result<Checked, QueryError> {
+    check_arity(def.arity, call.arguments.len(), place)?;
+    let Some(Term::Datum(Datum::Number(id))) = call.arguments.first() else {
+        return fail(place, "CLIENT ERROR: VAR takes a literal number.");
+    };
+    let id = *id as i64;
+    let mut enclosing = scope.functions;
+    while let Some(function) = enclosing {
+        if function.variables.contains(&id) {
+            return Ok(variable_node(id, def, place));
+        }
+        enclosing = function.parent;
+    }
+    if scope.outer.contains(&id) {
+        return Ok(variable_node(id, def, place));
+    }
+    fail(place, "Variable name not found.")
+}
+
+fn variable_node(id: i64, def: &'static TermDef, place: &Place) -> Checked {
+    let node = Node {
+        def,
+        kind: NodeKind::Variable(id),
+        arguments: Vec::new(),
+        options: Vec::new(),
+        place: place.clone(),
+        now: true,
+        determinism: Determinism::Always,
+    };
+    Checked { node: Rc::new(node), free: vec![id] }
+}
+
+fn implicit_variable(
+    call: &Call,
+    def: &'static TermDef,
+    scope: Scope<'_>,
+    place: &Place,
+) -> Result<Checked, QueryError> {
+    check_arity(def.arity, call.arguments.len(), place)?;
+    match scope.implicit {
+        Implicit::Undefined => fail(place, "r.row is not defined in this context."),
+        Implicit::Variable(id) => Ok(variable_node(id, def, place)),
+        Implicit::Ambiguous => {
+            fail(place, "Cannot use r.row in nested queries.  Use functions instead.")
+        }
+    }
+}
+
+fn function(
+    call: &Call,
+    def: &'static TermDef,
+    scope: Scope<'_>,
+    place: &Place,
+) -> Result<Checked, QueryError> {
+    if !call.options.is_empty() {
+        return fail(place, "FUNC takes no optional arguments.");
+    }
+    let [parameters, body] = call.arguments.as_slice() else {
+        return fail(place, format!("FUNC takes exactly two arguments (got {})", call.arguments.len()));
+    };
+    let variables = parameter_ids(parameters, place)?;
+    let mut inside = child_scope(def.number, Some(1), scope);
+    let enclosing = Enclosing { variables: &variables, parent: scope.functions };
+    inside.functions = Some(&enclosing);
+    if let [id] = variables.as_slice()
+        && *id >= 0
+    {
+        inside.implicit = match scope.implicit {
+            Implicit::Undefined => Implicit::Variable(*id),
+            Implicit::Variable(_) | Implicit::Ambiguous => Implicit::Ambiguous,
+        };
+    }
+    let body = check_term(body, inside, &place.argument(1))?;
+    let mut captured = body.free;
+    captured.retain(|id| !variables.contains(id));
+    let node = Node {
+        def,
+        determinism: body.node.determinism,
+        // Making the function never waits; calling it may.
+        now: true,
+        kind: NodeKind::Function(Parameters { variables, captured: captured.clone() }),
+        arguments: vec![body.node],
+        options: Vec::new(),
+        place: place.clone(),
+    };
+    Ok(Checked { node: Rc::new(node), free: captured })
+}
+
+fn parameter_ids(term: &Term, place: &Place) -> Result<Vec<i64>, QueryError> {
+    let id = |datum: &Datum| match datum {
+        Datum::Number(number) => Ok(*number as i64),
+        _ => fail(place, "CLIENT ERROR: FUNC variables must be a literal array of *numbers*."),
+    };
+    match term {
+        Term::Datum(Datum::Array(ids)) => ids.iter().map(|datum| id(&datum)).collect(),
+        Term::Datum(_) => {
+            fail(place, "CLIENT ERROR: FUNC variables must be a literal *array* of numbers.")
+        }
+        Term::Call(call) if call.number == number::MAKE_ARRAY => call
+            .arguments
+            .iter()
+            .map(|argument| match argument {
+                Term::Datum(datum) => id(datum),
+                Term::Call(_) => {
+                    fail(place, "CLIENT ERROR: FUNC variables must be a literal array of *numbers*.")
+                }
+            })
+            .collect(),
+        Term::Call(_) => {
+            fail(place, "CLIENT ERROR: FUNC variables must be a *literal* array of numbers.")
+        }
+    }
+}
+
+fn object(
+    call: &Call,
+    def: &'static TermDef,
+    scope: Scope<'_>,
+    place: &Place,
+) -> Result<Checked, QueryError> {
+    if !call.arguments.is_empty() {
+        return fail(place, "MAKE_OBJ term must not have any args.");
+    }
+    let mut children = Children::new(def);
+    let mut pairs: Vec<(Text, Rc<Node>)> = Vec::with_capacity(call.options.len());
+    for (key, term) in &call.options {
+        let place = place.option(key);
+        if pairs.iter().any(|(known, _)| known == key) {
+            return fail(&place, format!("Duplicate object key: {}.", key.as_str()));
+        }
+        let child = check_term(term, child_scope(def.number, None, scope), &place)?;
+        pairs.push((key.clone(), children.add(child)));
+    }
+    Ok(children.node(NodeKind::Object(pairs), Vec::new(), Vec::new(), place))
+}
+
+/// What a node inherits from its children.
+struct Children {
+    def: &'static TermDef,
+    free: Vec<i64>,
+    now: bool,
+    determinism: Determinism,
+}
+
+impl Children {
+    fn new(def: &'static TermDef) -> Children {
+        let now = match &def.eval {
+            Eval::Pure(_) | Eval::Sequence { .. } => true,
+            Eval::Control { now, .. } => now.is_some(),
+            Eval::Strict(_) => false,
+        };
+        Children { def, free: Vec::new(), now, determinism: def.determinism }
+    }
+
+    fn add(&mut self, child: Checked) -> Rc<Node> {
+        for id in child.free {
+            if !self.free.contains(&id) {
+                self.free.push(id);
+            }
+        }
+        self.now &= child.node.now;
+        self.determinism = self.determinism.max(child.node.determinism);
+        child.node
+    }
+
+    fn node(
+        self,
+        kind: NodeKind,
+        arguments: Vec<Rc<Node>>,
+        options: Vec<(&'static str, Rc<Node>)>,
+        place: &Place,
+    ) -> Checked {
+        let Children { def, free, now, determinism } = self;
+        let place = place.clone();
+        Checked { node: Rc::new(Node { def, kind, arguments, options, place, now, determinism }), free }
+    }
+}
+
+fn ordinary(
+    call: &Call,
+    def: &'static TermDef,
+    scope: Scope<'_>,
+    place: &Place,
+) -> Result<Checked, QueryError> {
+    let mut children = Children::new(def);
+    if def.number == number::UUID && !call.arguments.is_empty() {
+        // A name always gives the same UUID.
+        children.determinism = Determinism::Always;
+    }
+    let mut arguments = Vec::with_capacity(call.arguments.len());
+    for (index, term) in call.arguments.iter().enumerate() {
+        let scope = child_scope(def.number, Some(index), scope);
+        arguments.push(children.add(check_term(term, scope, &place.argument(index))?));
+    }
+    let spliced = arguments.iter().any(|argument| argument.def.number == number::ARGS);
+    if spliced {
+        children.now = false;
+    } else {
+        check_arity(def.arity, arguments.len(), place)?;
+    }
+    let mut options: Vec<(&'static str, Rc<Node>)> = Vec::with_capacity(call.options.len());
+    for (key, term) in &call.options {
+        let place = place.option(key);
+        let Some(name) = def.options.iter().find(|name| **name == key.as_str()) else {
+            return fail(&place, format!("Unrecognized optional argument `{}`.", key.as_str()));
+        };
+        if options.iter().any(|(known, _)| known == name) {
+            return fail(&place, format!("Duplicate optional argument: {name}"));
+        }
+        let child = check_term(term, child_scope(def.number, None, scope), &place)?;
+        options.push((name, children.add(child)));
+    }
+    let kind = if def.number == number::LITERAL && scope.literals == Literals::Forbidden {
+        NodeKind::StrayLiteral
+    } else {
+        NodeKind::Call
+    };
+    Ok(children.node(kind, arguments, options, place))
+}
+
+fn check_arity(arity: Arity, count: usize, place: &Place) -> Result<(), QueryError> {
+    match arity_message(arity, count) {
+        Some(message) => fail(place, message),
+        None => Ok(()),
+    }
+}
+
+/// What is wrong with `count` arguments, if anything.
+pub fn arity_message(arity: Arity, count: usize) -> Option<String> {
+    let (min, max) = (usize::from(arity.min), arity.max.map(usize::from));
+    if count >= min && max.is_none_or(|max| count <= max) {
+        return None;
+    }
+    let plural = |count: usize| if count == 1 { "argument" } else { "arguments" };
+    Some(match max {
+        None => format!("Expected {min} or more {} but found {count}.", plural(min)),
+        Some(max) if max == min => format!("Expected {min} {} but found {count}.", plural(min)),
+        Some(max) => format!("Expected between {min} and {max} arguments but found {count}."),
+    })
+}

@@ -1,0 +1,526 @@
+//! Cursors: rows pulled from a [`Sequence`], one at a time, with the stages that did not travel done here.
+//!
+//! Always: a row's stages are done only when it is asked for; a limit that is reached closes everything before it. The
+//! stages live apart from the source ([`Stages`]), so that [`crate::push`] drives the very same code.
+
+use std::collections::VecDeque;
+
+use photondb_proto::datum::{Array, Datum, document};
+use photondb_proto::op::{Scan, ScanOrder, ScanRow, TableRead, TableReply};
+
+use crate::eval::{self, Now, Stop};
+use crate::failure::{Failure, Outcome};
+use crate::fold::FoldCursor;
+use crate::join::JoinCursor;
+use crate::merge::UnionCursor;
+use crate::push;
+use crate::run::{Run, wrong_reply};
+use crate::stream::{Sequence, Source, Stage, TableScan, sequence_of};
+use crate::terms::Evaluation;
+use crate::value::{TableHandle, Value};
+
+/// Rows of the first step of a scan; later steps ask for more.
+const FIRST_STEP_ROWS: u32 = 64;
+const STEP_ROWS_MAX: u32 = 4096;
+/// A part's answer to a step stops after about this many bytes.
+const STEP_BYTES: u32 = 256 << 10;
+/// Keys read together by `get_all`.
+const KEYS_TOGETHER: usize = 128;
+
+/// Gives the rows of a sequence.
+pub struct Cursor {
+    source: SourceCursor,
+    stages: Stages,
+}
+
+enum SourceCursor {
+    Rows { array: Array, index: usize, built: bool, items: VecDeque<Datum> },
+    Range { next: i64, end: Option<i64> },
+    Scan(ScanCursor),
+    Keys { table: TableHandle, keys: std::rc::Rc<Vec<Vec<u8>>>, index: usize, rows: VecDeque<Datum> },
+    Concatenation { sequences: std::rc::Rc<Vec<std::rc::Rc<Sequence>>>, index: usize, current: Option<Box<Cursor>> },
+    Parallel { cursors: Vec<Cursor>, function: crate::function::Function },
+    OrderedUnion(Box<UnionCursor>),
+    Join(Box<JoinCursor>),
+    Fold(Box<FoldCursor>),
+}
+
+impl Cursor {
+    /// Opens a cursor. `wanted` is about how many rows will be pulled, when that is known to be few.
+    pub fn open(run: &Run, sequence: &Sequence, wanted: Option<u64>) -> Outcome<Cursor> {
+        let mut travelling = 0;
+        let source = match &sequence.source {
+            Source::Rows(array) => SourceCursor::Rows {
+                array: array.clone(),
+                index: 0,
+                built: false,
+                items: VecDeque::new(),
+            },
+            Source::Range { start, end } => SourceCursor::Range { next: *start, end: *end },
+            Source::Scan(scan) => {
+                travelling = sequence.stages.iter().take_while(|stage| stage.travels()).count();
+                let (there, here) = sequence.stages.split_at(travelling);
+                let pipeline = push::encode(run, there, None)?;
+                SourceCursor::Scan(ScanCursor::new(scan, pipeline, fewest(wanted, here)))
+            }
+            Source::Keys { table, keys } => SourceCursor::Keys {
+                table: table.clone(),
+                keys: keys.clone(),
+                index: 0,
+                rows: VecDeque::new(),
+            },
+            Source::Concatenation(sequences) => {
+                SourceCursor::Concatenation { sequences: sequences.clone(), index: 0, current: None }
+            }
+            Source::Parallel { sequences, function } => SourceCursor::Parallel {
+                cursors: sequences
+                    .iter()
+                    .map(|sequence| Cursor::open(run, sequence, wanted))
+                    .collect::<Outcome<_>>()?,
+                function: function.clone(),
+            },
+            Source::OrderedUnion(union) => {
+                SourceCursor::OrderedUnion(Box::new(UnionCursor::open(run, union)?))
+            }
+            Source::Join(join) => SourceCursor::Join(Box::new(JoinCursor::open(run, join)?)),
+            Source::Fold(fold) => SourceCursor::Fold(Box::new(FoldCursor::open(run, fold)?)),
+        };
+        Ok(Cursor { source, stages: Stages::new(&sequence.stages[travelling..]) })
+    }
+
+    /// The next row.
+    pub async fn next(&mut self, run: &Run) -> Outcome<Option<Datum>> {
+        loop {
+            run.tick().await;
+            if let Some(expansion) = self.stages.expansions.last_mut() {
+                let stage = expansion.stage;
+                match expansion.items.next(run).await? {
+                    Some(row) => {
+                        if let Some(row) = self.stages.pass(run, row, stage + 1).await? {
+                            return Ok(Some(row));
+                        }
+                    }
+                    None => {
+                        self.stages.expansions.pop();
+                    }
+                }
+                continue;
+            }
+            if self.stages.is_closed() {
+                return Ok(None);
+            }
+            let Some(row) = self.source.next(run).await? else { return Ok(None) };
+            if let Some(row) = self.stages.pass(run, row, 0).await? {
+                return Ok(Some(row));
+            }
+        }
+    }
+
+    /// [`Cursor::next`] for cursors inside cursors.
+    pub fn next_boxed<'a>(&'a mut self, run: &'a Run) -> Evaluation<'a, Option<Datum>> {
+        Box::pin(self.next(run))
+    }
+}
+
+/// The rows that the remaining stages can use at most, as far as that is plain.
+fn fewest(wanted: Option<u64>, stages: &[Stage]) -> Option<u64> {
+    let mut rows = wanted;
+    let mut skipped = 0;
+    for stage in stages {
+        match stage {
+            Stage::Limit(count) => return Some((count + skipped).min(rows.unwrap_or(u64::MAX))),
+            Stage::Skip(count) => {
+                skipped += count;
+                rows = rows.map(|rows| rows.saturating_add(*count));
+            }
+            Stage::Map(_) => {}
+            Stage::Filter(..) | Stage::Equal(_) | Stage::ConcatMap(_) | Stage::Row(_) | Stage::Zip(_) => return None,
+        }
+    }
+    rows
+}
+
+impl SourceCursor {
+    async fn next(&mut self, run: &Run) -> Outcome<Option<Datum>> {
+        match self {
+            SourceCursor::Rows { array, index, built, items } => {
+                // Items of a view are found by walking; walk once.
+                if !*built {
+                    *items = array.iter().collect();
+                    *built = true;
+                }
+                *index += 1;
+                Ok(items.pop_front())
+            }
+            SourceCursor::Range { next, end } => {
+                if end.is_some_and(|end| *next >= end) {
+                    return Ok(None);
+                }
+                *next += 1;
+                Ok(Some(Datum::Number((*next - 1) as f64)))
+            }
+            SourceCursor::Scan(scan) => Ok(scan.next(run).await?.map(|row| document::decode(row.value.into()))),
+            SourceCursor::Keys { table, keys, index, rows } => loop {
+                if let Some(row) = rows.pop_front() {
+                    return Ok(Some(row));
+                }
+                if *index == keys.len() {
+                    return Ok(None);
+                }
+                let end = keys.len().min(*index + KEYS_TOGETHER);
+                let read = TableRead::GetMany { keys: keys[*index..end].to_vec() };
+                *index = end;
+                let TableReply::Rows(found) = run.read(table.info.id, read, table.mode).await? else {
+                    return Err(wrong_reply());
+                };
+                rows.extend(found.into_iter().flatten().map(|bytes| document::decode(bytes.into())));
+            },
+            SourceCursor::Concatenation { sequences, index, current } => loop {
+                if let Some(cursor) = current {
+                    if let Some(row) = cursor.next_boxed(run).await? {
+                        return Ok(Some(row));
+                    }
+                    *current = None;
+                }
+                let Some(sequence) = sequences.get(*index) else { return Ok(None) };
+                *index += 1;
+                *current = Some(Box::new(Cursor::open(run, sequence, None)?));
+            },
+            SourceCursor::Parallel { cursors, function } => {
+                let mut rows = Vec::with_capacity(cursors.len());
+                for cursor in cursors {
+                    match cursor.next_boxed(run).await? {
+                        Some(row) => rows.push(row),
+                        None => return Ok(None),
+                    }
+                }
+                let row = match function.datum_now(run, &rows) {
+                    Ok(datum) => datum,
+                    Err(Stop::Failed(failure)) => return Err(failure),
+                    Err(Stop::Later) => boxed(function.datum(run, &rows)).await?,
+                };
+                Ok(Some(row))
+            }
+            SourceCursor::OrderedUnion(union) => boxed(union.next(run)).await,
+            SourceCursor::Join(join) => boxed(join.next(run)).await,
+            SourceCursor::Fold(fold) => boxed(fold.next(run)).await,
+        }
+    }
+}
+
+fn boxed<'a, T: 'a>(future: impl Future<Output = Outcome<T>> + 'a) -> Evaluation<'a, T> {
+    Box::pin(future)
+}
+
+// ---------------------------------------------------------------- scans
+
+/// Walks a table's rows, step by step, merging the parts.
+struct ScanCursor {
+    scan: TableScan,
+    pipeline: Vec<u8>,
+    parts: Option<Vec<Part>>,
+    rows_max: u32,
+    /// Where to look first among unordered parts.
+    turn: usize,
+}
+
+struct Part {
+    number: u16,
+    rows: VecDeque<ScanRow>,
+    next: Option<Vec<u8>>,
+}
+
+impl ScanCursor {
+    fn new(scan: &TableScan, pipeline: Vec<u8>, wanted: Option<u64>) -> ScanCursor {
+        let wanted = wanted.map(|rows| u32::try_from(rows).unwrap_or(STEP_ROWS_MAX));
+        ScanCursor {
+            scan: scan.clone(),
+            pipeline,
+            parts: None,
+            rows_max: wanted.unwrap_or(FIRST_STEP_ROWS).clamp(1, STEP_ROWS_MAX),
+            turn: 0,
+        }
+    }
+
+    async fn next(&mut self, run: &Run) -> Outcome<Option<ScanRow>> {
+        loop {
+            let ordered = match self.scan.order {
+                ScanOrder::Any => false,
+                ScanOrder::Ascending | ScanOrder::Descending => true,
+            };
+            if let Some(parts) = &mut self.parts {
+                let short = |part: &Part| part.rows.is_empty() && part.next.is_some();
+                let found = if !ordered {
+                    self.turn = next_unordered(parts, self.turn);
+                    parts.get_mut(self.turn)
+                } else if parts.iter().any(short) {
+                    None
+                } else {
+                    next_ordered(parts, self.scan.order)
+                };
+                if let Some(row) = found.and_then(|part| part.rows.pop_front()) {
+                    return Ok(Some(row));
+                }
+                if !parts.iter().any(short) {
+                    return Ok(None);
+                }
+            }
+            self.step(run).await?;
+        }
+    }
+
+    async fn step(&mut self, run: &Run) -> Outcome<()> {
+        let resume = self.parts.as_mut().map(|parts| {
+            parts
+                .iter_mut()
+                .filter(|part| part.rows.is_empty())
+                .filter_map(|part| Some((part.number, part.next.take()?)))
+                .collect()
+        });
+        let read = TableRead::Scan(Scan {
+            range: self.scan.range.clone(),
+            order: self.scan.order,
+            resume,
+            pipeline: self.pipeline.clone(),
+            bytes_max: STEP_BYTES,
+            rows_max: self.rows_max,
+        });
+        self.rows_max = (self.rows_max.saturating_mul(4)).min(STEP_ROWS_MAX);
+        let table = &self.scan.table;
+        let TableReply::Parts(batches) = run.read(table.info.id, read, table.mode).await? else {
+            return Err(wrong_reply());
+        };
+        let parts = self.parts.get_or_insert_default();
+        for batch in batches {
+            match parts.iter_mut().find(|part| part.number == batch.part) {
+                Some(part) => {
+                    part.rows.extend(batch.rows);
+                    part.next = batch.next;
+                }
+                None => parts.push(Part { number: batch.part, rows: batch.rows.into(), next: batch.next }),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The first part with rows, from `turn` on.
+fn next_unordered(parts: &[Part], turn: usize) -> usize {
+    let count = parts.len();
+    (0..count).map(|step| (turn + step) % count).find(|at| !parts[*at].rows.is_empty()).unwrap_or(0)
+}
+
+fn next_ordered(parts: &mut [Part], order: ScanOrder) -> Option<&mut Part> {
+    let first = |part: &Part| part.rows.front().map(|row| row.key.clone());
+    let filled = parts.iter_mut().filter(|part| !part.rows.is_empty());
+    if order == ScanOrder::Descending {
+        filled.max_by_key(|part| first(part))
+    } else {
+        filled.min_by_key(|part| first(part))
+    }
+}
+
+// ---------------------------------------------------------------- stages
+
+/// Stages with their state.
+pub struct Stages {
+    stages: Vec<StageState>,
+    /// Rows that CONCAT_MAP stages still have to give, the latest stage last.
+    expansions: Vec<Expansion>,
+    /// No row enters any more.
+    closed: bool,
+}
+
+struct StageState {
+    stage: Stage,
+    /// Rows seen by SKIP and LIMIT.
+    seen: u64,
+}
+
+struct Expansion {
+    stage: usize,
+    items: Items,
+}
+
+enum Items {
+    Rows(VecDeque<Datum>),
+    Cursor(Box<Cursor>),
+}
+
+impl Items {
+    async fn next(&mut self, run: &Run) -> Outcome<Option<Datum>> {
+        match self {
+            Items::Rows(rows) => Ok(rows.pop_front()),
+            Items::Cursor(cursor) => cursor.next_boxed(run).await,
+        }
+    }
+}
+
+/// What a stage made of a row.
+enum Flow {
+    Keep(Datum),
+    Drop,
+    Expand(Value),
+}
+
+impl Stages {
+    pub fn new(stages: &[Stage]) -> Stages {
+        let closed = stages.iter().any(|stage| matches!(stage, Stage::Limit(0)));
+        let stages = stages.iter().map(|stage| StageState { stage: stage.clone(), seen: 0 }).collect();
+        Stages { stages, expansions: Vec::new(), closed }
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Sends a row through the stages from `from` on. A row that expands gives its rows to [`Stages::next_expanded`].
+    pub async fn pass(&mut self, run: &Run, mut row: Datum, from: usize) -> Outcome<Option<Datum>> {
+        for index in from..self.stages.len() {
+            let state = &mut self.stages[index];
+            let flow = match state.now(run, &row) {
+                Ok(flow) => flow,
+                Err(Stop::Failed(failure)) => return Err(failure),
+                Err(Stop::Later) => boxed(later(&state.stage, run, &row)).await?,
+            };
+            match flow {
+                Flow::Keep(kept) => row = kept,
+                Flow::Drop => return Ok(None),
+                Flow::Expand(value) => {
+                    let expansion = Expansion { stage: index, items: items_of(run, value, &self.stages[index].stage)? };
+                    self.expansions.push(expansion);
+                    return Ok(None);
+                }
+            }
+            if self.stages[index].is_full() {
+                self.expansions.retain(|expansion| expansion.stage > index);
+                self.closed = true;
+            }
+        }
+        Ok(Some(row))
+    }
+
+    /// The next row that expansions give, sent through the rest of the stages; for drivers without a source of their own.
+    pub async fn next_expanded(&mut self, run: &Run) -> Outcome<Option<Datum>> {
+        while let Some(expansion) = self.expansions.last_mut() {
+            let stage = expansion.stage;
+            match expansion.items.next(run).await? {
+                Some(row) => {
+                    if let Some(row) = self.pass(run, row, stage + 1).await? {
+                        return Ok(Some(row));
+                    }
+                }
+                None => {
+                    self.expansions.pop();
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn items_of(run: &Run, value: Value, stage: &Stage) -> Outcome<Items> {
+    if let Value::Datum(Datum::Array(array)) = &value {
+        return Ok(Items::Rows(array.iter().collect()));
+    }
+    let place = match stage {
+        Stage::ConcatMap(function) => Some(function.place()),
+        Stage::Map(_)
+        | Stage::Filter(..)
+        | Stage::Equal(_)
+        | Stage::Row(_)
+        | Stage::Zip(_)
+        | Stage::Skip(_)
+        | Stage::Limit(_) => None,
+    };
+    let sequence = sequence_of(&value).map_err(|failure| match place {
+        Some(place) => failure.at(place),
+        None => failure,
+    })?;
+    Ok(Items::Cursor(Box::new(Cursor::open(run, &sequence, None)?)))
+}
+
+impl StageState {
+    fn is_full(&self) -> bool {
+        matches!(self.stage, Stage::Limit(count) if self.seen >= count)
+    }
+
+    fn now(&mut self, run: &Run, row: &Datum) -> Now<Flow> {
+        match &self.stage {
+            Stage::Map(function) => function.datum_now(run, std::slice::from_ref(row)).map(Flow::Keep),
+            Stage::Filter(function, default) => {
+                let result = function.datum_now(run, std::slice::from_ref(row));
+                let accepted = match result {
+                    Ok(datum) => function.accepts(&datum, row),
+                    Err(Stop::Failed(failure)) => Err(failure),
+                    Err(Stop::Later) => return Err(Stop::Later),
+                };
+                match accepted {
+                    Ok(accepted) => Ok(kept(accepted, row)),
+                    Err(failure) if failure.is_missing() => match default {
+                        None => Ok(Flow::Drop),
+                        Some(default) => match default.datum_now(run, &[]) {
+                            Ok(datum) => Ok(kept(datum.is_truthy(), row)),
+                            Err(Stop::Failed(raised)) if raised.bare => Err(Stop::Failed(failure)),
+                            Err(stop) => Err(stop),
+                        },
+                    },
+                    Err(failure) => Err(Stop::Failed(failure)),
+                }
+            }
+            Stage::ConcatMap(function) => match function.call_now(run, std::slice::from_ref(row))? {
+                Value::Row(_) => Err(Stop::Later),
+                value => Ok(Flow::Expand(value)),
+            },
+            Stage::Equal(wanted) => Ok(kept(wanted == row, row)),
+            Stage::Row(term) => Ok(term.on_row(run, row)?.map_or(Flow::Drop, Flow::Keep)),
+            Stage::Zip(place) => Ok(Flow::Keep(crate::join::zip(row).map_err(|failure| failure.at(place))?)),
+            Stage::Skip(count) => {
+                self.seen += 1;
+                Ok(if self.seen <= *count { Flow::Drop } else { Flow::Keep(row.clone()) })
+            }
+            Stage::Limit(count) => {
+                self.seen += 1;
+                Ok(if self.seen > *count { Flow::Drop } else { Flow::Keep(row.clone()) })
+            }
+        }
+    }
+}
+
+fn kept(accepted: bool, row: &Datum) -> Flow {
+    if accepted { Flow::Keep(row.clone()) } else { Flow::Drop }
+}
+
+/// The stages that call functions, in the waiting way.
+async fn later(stage: &Stage, run: &Run, row: &Datum) -> Outcome<Flow> {
+    let arguments = std::slice::from_ref(row);
+    match stage {
+        Stage::Map(function) => function.datum(run, arguments).await.map(Flow::Keep),
+        Stage::Filter(function, default) => {
+            let result = function.datum(run, arguments).await;
+            match result.and_then(|datum| function.accepts(&datum, row)) {
+                Ok(accepted) => Ok(kept(accepted, row)),
+                Err(failure) if failure.is_missing() => match default {
+                    None => Ok(Flow::Drop),
+                    Some(default) => match default.datum(run, &[]).await {
+                        Ok(datum) => Ok(kept(datum.is_truthy(), row)),
+                        Err(raised) if raised.bare => Err(failure),
+                        Err(raised) => Err(raised),
+                    },
+                },
+                Err(failure) => Err(failure),
+            }
+        }
+        Stage::ConcatMap(function) => {
+            let value = function.call(run, arguments).await?;
+            Ok(Flow::Expand(eval::loaded(run, value).await?))
+        }
+        Stage::Row(term) => {
+            let merged = term.merge_later(run, row).await.map_err(|failure| failure.at(&term.place))?;
+            Ok(Flow::Keep(merged))
+        }
+        Stage::Equal(_) | Stage::Zip(_) | Stage::Skip(_) | Stage::Limit(_) => {
+            Err(Failure::internal("a stage without functions never waits"))
+        }
+    }
+}

@@ -1,0 +1,333 @@
+//! The one evaluator: a node and the variables around it give a value.
+//!
+//! It has two doors. [`now`] evaluates at once, without futures and boxes, and gives up with [`Stop::Later`] where it would have to wait; since
+//! nothing it does can be seen from outside, [`eval`] then begins anew in the waiting way. The terms themselves are
+//! written once: strict ones get evaluated arguments from either door.
+
+use std::rc::Rc;
+
+use photondb_proto::datum::{Datum, ObjectBuilder, document, pseudo};
+use photondb_proto::error::ErrorKind;
+use photondb_proto::op::{TableRead, TableReply};
+use photondb_proto::term::number;
+
+use crate::call::{Argument, Call};
+use crate::check::{Node, NodeKind, arity_message};
+use crate::failure::{Failure, Outcome, Place};
+use crate::function::Function;
+use crate::run::{Run, wrong_reply};
+use crate::stream;
+use crate::terms::{Eval, Evaluation, Groups, Invocation};
+use crate::value::Value;
+use crate::group;
+
+/// The variables around a node, innermost first.
+pub type Env = Option<Rc<Binding>>;
+
+/// One bound variable.
+#[derive(Debug)]
+pub struct Binding {
+    id: i64,
+    value: Value,
+    parent: Env,
+}
+
+impl Binding {
+    #[expect(clippy::new_ret_no_self, reason = "a binding is only ever used as the head of an environment")]
+    pub fn new(id: i64, value: Value, parent: Env) -> Env {
+        Some(Rc::new(Binding { id, value, parent }))
+    }
+}
+
+pub fn lookup(env: &Env, id: i64) -> Option<&Value> {
+    let mut here = env.as_ref();
+    while let Some(binding) = here {
+        if binding.id == id {
+            return Some(&binding.value);
+        }
+        here = binding.parent.as_ref();
+    }
+    None
+}
+
+/// Why evaluation at once stopped.
+#[derive(Debug)]
+pub enum Stop {
+    Failed(Failure),
+    /// It would have to wait: evaluate in the waiting way.
+    Later,
+}
+
+pub type Now<T> = Result<T, Stop>;
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Stop {
+        Stop::Failed(failure)
+    }
+}
+
+impl Stop {
+    fn at(self, place: &Place) -> Stop {
+        match self {
+            Stop::Failed(failure) => Stop::Failed(failure.at(place)),
+            Stop::Later => Stop::Later,
+        }
+    }
+}
+
+/// Evaluates without waiting.
+pub fn now(run: &Run, node: &Rc<Node>, env: &Env) -> Now<Value> {
+    match &node.kind {
+        NodeKind::Constant(datum) => Ok(Value::Datum(datum.clone())),
+        NodeKind::Variable(id) => variable(node, env, *id).map_err(Stop::Failed),
+        NodeKind::Function(_) => Ok(Value::Function(Function::lambda(node.clone(), env.clone()))),
+        NodeKind::StrayLiteral => Err(Stop::Failed(stray_literal(node))),
+        NodeKind::Object(pairs) => {
+            let mut builder = ObjectBuilder::default();
+            for (key, child) in pairs {
+                match now(run, child, env)? {
+                    Value::Datum(datum) => builder.set(key.clone(), datum),
+                    _ => return Err(Stop::Later),
+                }
+            }
+            finish_object(builder, node).map_err(Stop::Failed)
+        }
+        NodeKind::Call => call_now(run, node, env).map_err(|stop| stop.at(&node.place)),
+    }
+}
+
+fn call_now(run: &Run, node: &Rc<Node>, env: &Env) -> Now<Value> {
+    match &node.def.eval {
+        Eval::Pure(evaluate) => {
+            let call = arguments_now(run, node, env)?;
+            if call.arguments.iter().any(|argument| !matches!(argument.value, Value::Datum(_))) {
+                return Err(Stop::Later);
+            }
+            Ok(Value::Datum(evaluate(&call)?))
+        }
+        Eval::Sequence { now, .. } => {
+            let call = arguments_now(run, node, env)?;
+            let waits = |value: &Value| matches!(value, Value::Grouped(_) | Value::Row(_));
+            if call.arguments.iter().any(|argument| waits(&argument.value)) {
+                return Err(Stop::Later);
+            }
+            now(run, &Invocation { call, node: node.clone() })
+        }
+        Eval::Control { now: Some(now), .. } => now(run, node, env),
+        Eval::Control { now: None, .. } | Eval::Strict(_) => Err(Stop::Later),
+    }
+}
+
+fn arguments_now(run: &Run, node: &Rc<Node>, env: &Env) -> Now<Call> {
+    let mut arguments = Vec::with_capacity(node.arguments.len());
+    for child in &node.arguments {
+        arguments.push(Argument { value: now(run, child, env)?, place: child.place.clone() });
+    }
+    let mut options = Vec::new();
+    if !node.def.options.is_empty() {
+        for (name, child) in &node.options {
+            options.push((*name, Argument { value: now(run, child, env)?, place: child.place.clone() }));
+        }
+        add_globals(run, node, &mut options);
+    }
+    Ok(Call { arguments, options, limits: run.limits })
+}
+
+/// Options of `run` stand in for a term's own.
+fn add_globals(run: &Run, node: &Node, options: &mut Vec<(&'static str, Argument)>) {
+    for (name, argument) in run.globals.borrow().iter() {
+        if node.def.options.contains(name) && !options.iter().any(|(own, _)| own == name) {
+            options.push((name, argument.clone()));
+        }
+    }
+}
+
+fn variable(node: &Node, env: &Env, id: i64) -> Outcome<Value> {
+    lookup(env, id)
+        .cloned()
+        .ok_or_else(|| Failure::internal("a checked variable is bound").at(&node.place))
+}
+
+fn stray_literal(node: &Node) -> Failure {
+    Failure::logic(pseudo::STRAY_LITERAL).at(&node.place)
+}
+
+fn finish_object(builder: ObjectBuilder, node: &Node) -> Outcome<Value> {
+    let object = builder.build();
+    if object.has(pseudo::TYPE_KEY) {
+        let datum = pseudo::from_object(object).map_err(|error| Failure::from(error).at(&node.place))?;
+        return Ok(Value::Datum(datum));
+    }
+    Ok(Value::Datum(Datum::Object(object)))
+}
+
+/// Evaluates, at once if possible.
+pub async fn eval(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Value> {
+    if node.now {
+        match now(run, node, env) {
+            Ok(value) => return Ok(value),
+            Err(Stop::Failed(failure)) => return Err(failure),
+            Err(Stop::Later) => {}
+        }
+    }
+    later(run, node, env).await
+}
+
+/// Evaluates in the waiting way.
+pub fn later<'a>(run: &'a Run, node: &'a Rc<Node>, env: &'a Env) -> Evaluation<'a, Value> {
+    Box::pin(async move {
+        run.tick().await;
+        let outcome = match &node.kind {
+            NodeKind::Constant(datum) => Ok(Value::Datum(datum.clone())),
+            NodeKind::Variable(id) => variable(node, env, *id),
+            NodeKind::Function(_) => Ok(Value::Function(Function::lambda(node.clone(), env.clone()))),
+            NodeKind::StrayLiteral => Err(stray_literal(node)),
+            NodeKind::Object(pairs) => {
+                let mut builder = ObjectBuilder::default();
+                for (key, child) in pairs {
+                    builder.set(key.clone(), datum(run, child, env).await?);
+                }
+                finish_object(builder, node)
+            }
+            NodeKind::Call => match &node.def.eval {
+                Eval::Control { later, .. } => later(run, node, env).await,
+                Eval::Pure(_) | Eval::Sequence { .. } | Eval::Strict(_) => {
+                    let call = arguments(run, node, env).await?;
+                    apply(run, Invocation { call, node: node.clone() }).await
+                }
+            },
+        };
+        outcome.map_err(|failure| failure.at(&node.place))
+    })
+}
+
+/// A datum, or the failure blamed on the node. Rows of `get` are read.
+pub async fn datum(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Datum> {
+    let value = loaded(run, eval(run, node, env).await?).await?;
+    value.into_datum().map_err(|failure| failure.at(&node.place))
+}
+
+/// The arguments and options of a call, with `args()` spliced in.
+async fn arguments(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Call> {
+    let mut arguments = Vec::with_capacity(node.arguments.len());
+    for child in &node.arguments {
+        if child.def.number == number::ARGS {
+            for item in spliced(run, child, env).await? {
+                arguments.push(Argument { value: Value::Datum(item), place: child.place.clone() });
+            }
+        } else {
+            arguments.push(Argument { value: eval(run, child, env).await?, place: child.place.clone() });
+        }
+    }
+    if let Some(message) = arity_message(node.def.arity, arguments.len()) {
+        return Err(Failure::logic(message));
+    }
+    let mut options = Vec::with_capacity(node.options.len());
+    for (name, child) in &node.options {
+        options.push((*name, Argument { value: eval(run, child, env).await?, place: child.place.clone() }));
+    }
+    add_globals(run, node, &mut options);
+    Ok(Call { arguments, options, limits: run.limits })
+}
+
+/// The items an ARGS node stands for.
+pub async fn spliced(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Vec<Datum>> {
+    let argument = &node.arguments[0];
+    let value = loaded(run, eval(run, argument, env).await?).await?;
+    let value = match value {
+        Value::Sequence(sequence) => stream::gather(run, &sequence).await?,
+        other => other.into_datum().map_err(|failure| failure.at(&argument.place))?,
+    };
+    match value {
+        Datum::Array(items) => Ok(items.into_vec()),
+        other => Err(crate::value::wrong_type("ARRAY", &other).at(&argument.place)),
+    }
+}
+
+/// Gives evaluated arguments to a strict term, once for each group when they are grouped.
+pub fn apply(run: &Run, mut invocation: Invocation) -> Evaluation<'_, Value> {
+    Box::pin(async move {
+        let node = invocation.node.clone();
+        let outcome = match &node.def.eval {
+            Eval::Pure(evaluate) => {
+                if is_grouped(&invocation) {
+                    return group::each(run, invocation).await;
+                }
+                load_arguments(run, &mut invocation).await?;
+                if node.def.number == number::COERCE_TO {
+                    gather_receiver(run, &mut invocation).await?;
+                }
+                evaluate(&invocation.call).map(Value::Datum)
+            }
+            Eval::Sequence { now, later, groups } => {
+                if is_grouped(&invocation) && *groups == Groups::Each {
+                    return group::each(run, invocation).await;
+                }
+                load_arguments(run, &mut invocation).await?;
+                match now(run, &invocation) {
+                    Ok(value) => Ok(value),
+                    Err(Stop::Failed(failure)) => Err(failure),
+                    Err(Stop::Later) => later(run, invocation).await,
+                }
+            }
+            Eval::Strict(evaluate) => evaluate(run, invocation).await,
+            Eval::Control { .. } => Err(Failure::internal("control terms evaluate their own arguments")),
+        };
+        outcome.map_err(|failure| failure.at(&node.place))
+    })
+}
+
+fn is_grouped(invocation: &Invocation) -> bool {
+    matches!(
+        invocation.call.arguments.first(),
+        Some(Argument { value: Value::Grouped(_), .. })
+    )
+}
+
+/// Reads rows of `get` among the arguments.
+async fn load_arguments(run: &Run, invocation: &mut Invocation) -> Outcome<()> {
+    for argument in &mut invocation.call.arguments {
+        if let Value::Row(_) = argument.value {
+            argument.value = loaded(run, argument.value.clone()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// COERCE_TO takes streams too: as the arrays they gather into.
+async fn gather_receiver(run: &Run, invocation: &mut Invocation) -> Outcome<()> {
+    let receiver = &mut invocation.call.arguments[0];
+    let sequence = match &receiver.value {
+        Value::Sequence(sequence) => sequence.clone(),
+        Value::Table(table) => Rc::new(stream::Sequence::of_table(table.clone())),
+        Value::Datum(_)
+        | Value::Database(_)
+        | Value::Row(_)
+        | Value::Function(_)
+        | Value::Grouped(_)
+        | Value::Ordering(_) => return Ok(()),
+    };
+    let items = stream::gather(run, &sequence).await.map_err(|failure| match failure.kind {
+        ErrorKind::QueryLogic => failure.at(&receiver.place),
+        _ => failure,
+    })?;
+    receiver.value = Value::Datum(items);
+    Ok(())
+}
+
+/// The value with the row of a `get` read.
+pub async fn loaded(run: &Run, value: Value) -> Outcome<Value> {
+    let Value::Row(row) = &value else { return Ok(value) };
+    if let Some(document) = row.document.get() {
+        return Ok(Value::Datum(document.clone()));
+    }
+    let read = TableRead::Get { key: row.key.clone() };
+    let TableReply::Row(found) = run.read(row.table.info.id, read, row.table.mode).await? else {
+        return Err(wrong_reply());
+    };
+    let document = match found {
+        Some(bytes) => document::decode(bytes.into()),
+        None => Datum::Null,
+    };
+    Ok(Value::Datum(row.document.get_or_init(|| document).clone()))
+}

@@ -1,0 +1,322 @@
+//! One query from its term to its answers, driven from outside step by step.
+//!
+//! Always: an execution never waits: a step ends when the fuel is used up, an op must be answered, or an answer is ready.
+//! One future runs the whole query and, between the batches of a cursor, waits for [`Execution::next_batch`]. A batch looks one
+//! row ahead, so a partial answer is never the last one, and nothing follows an answer that ended the query. An error while a
+//! batch fills is told with the next batch, after the rows that were there before it.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context as TaskContext, Poll, Waker};
+
+use photondb_proto::control::QueryKind;
+use photondb_proto::datum::{Datum, Text, json};
+use photondb_proto::error::QueryError;
+use photondb_proto::limits;
+use photondb_proto::op::{Op, OpError, OpReply};
+use photondb_proto::term::{Term, number};
+pub use photondb_proto::wire::response::AnswerKind;
+
+use crate::call::{Argument, Limits};
+use crate::check::{self, Node, NodeKind};
+use crate::cursor::Cursor;
+use crate::eval::{self, Stop};
+use crate::failure::{Failure, Outcome, Place};
+use crate::group;
+use crate::options::{self, QueryOptions};
+use crate::run::{Ops, Run};
+use crate::stream::{self, Sequence, Source};
+use crate::terms::string::check_json;
+use crate::value::Value;
+
+/// What a query is told from outside.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// On whose behalf: permissions.
+    pub user: Rc<str>,
+    /// `now()`.
+    pub now_epoch_seconds: f64,
+    /// What the query may gather.
+    pub memory_bytes_max: usize,
+}
+
+/// Where a step ended.
+#[derive(Debug)]
+pub enum Step {
+    OutOfFuel,
+    Needs(Op),
+    Ready(Answer),
+    Failed(QueryError),
+}
+
+/// What is sent to the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub kind: AnswerKind,
+    /// Comma-joined JSON.
+    pub items: Vec<u8>,
+    pub count: usize,
+    /// Response notes.
+    pub notes: Vec<u8>,
+    /// JSON.
+    pub profile: Option<Vec<u8>>,
+}
+
+/// A query under way.
+pub struct Execution {
+    run: Rc<Run>,
+    outbox: Rc<Outbox>,
+    state: State,
+    kind: QueryKind,
+    noreply: bool,
+}
+
+enum State {
+    Running(Pin<Box<dyn Future<Output = Outcome<()>>>>),
+    /// Evaluated when it was started.
+    Finished(Option<Step>),
+}
+
+/// Where the query's future leaves its answers.
+#[derive(Default)]
+struct Outbox {
+    answer: RefCell<Option<Answer>>,
+    /// The next batch was asked for.
+    wanted: Cell<bool>,
+}
+
+impl Execution {
+    /// Checks a query and makes ready to run it.
+    ///
+    /// # Errors
+    /// Compile errors, and options out of bounds.
+    pub fn start(term: &Term, options: Vec<(Text, Term)>, context: Context) -> Result<Execution, QueryError> {
+        let options = options::read(options)?;
+        let fallbacks = options
+            .fallbacks
+            .iter()
+            .map(|(name, term)| {
+                let place = Place::root().option(name);
+                Ok((*name, check::check_inside(term, &[], &place, check::Standing::Query)?))
+            })
+            .collect::<Result<Vec<_>, QueryError>>()?;
+        let node = check::check(term)?;
+        let limits = Limits {
+            array_elements_max: options.array_elements_max,
+            now_epoch_seconds: context.now_epoch_seconds,
+        };
+        let run = Rc::new(Run::new(limits, context.memory_bytes_max, context.user, Ops::Allowed));
+        if let Some(database) = &options.database {
+            *run.default_database.borrow_mut() = database.as_str().into();
+        }
+        let outbox = Rc::new(Outbox::default());
+        let (kind, noreply) = (kind_of(&node), options.noreply);
+        let state = begin(&run, &node, fallbacks, options, &outbox);
+        Ok(Execution { run, outbox, state, kind, noreply })
+    }
+
+    /// Goes on for about `fuel` ticks. After the last answer or a failure there is nothing to go on with.
+    pub fn step(&mut self, fuel: u32) -> Step {
+        let future = match &mut self.state {
+            State::Finished(step) => {
+                return step.take().unwrap_or_else(|| {
+                    Step::Failed(Failure::internal("a query was stepped after its end").into_query_error())
+                });
+            }
+            State::Running(future) => future,
+        };
+        self.run.refuel(fuel);
+        match future.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => {
+                self.state = State::Finished(None);
+                match self.outbox.answer.borrow_mut().take() {
+                    Some(answer) => Step::Ready(answer),
+                    None => Step::Failed(Failure::internal("a query ended without an answer").into_query_error()),
+                }
+            }
+            Poll::Ready(Err(failure)) => {
+                self.state = State::Finished(None);
+                Step::Failed(failure.into_query_error())
+            }
+            Poll::Pending => {
+                if let Some(answer) = self.outbox.answer.borrow_mut().take() {
+                    return Step::Ready(answer);
+                }
+                match self.run.take_op() {
+                    Some(op) => Step::Needs(op),
+                    None => Step::OutOfFuel,
+                }
+            }
+        }
+    }
+
+    /// Answers the op of [`Step::Needs`]; then step again.
+    pub fn answer(&mut self, reply: Result<OpReply, OpError>) {
+        self.run.answer(reply);
+    }
+
+    /// Asks for the batch after a partial answer; then step again.
+    pub fn next_batch(&mut self) {
+        self.outbox.wanted.set(true);
+    }
+
+    pub fn kind(&self) -> QueryKind {
+        self.kind
+    }
+
+    /// Nothing is to be sent to the client, not even errors; one batch is run.
+    pub fn noreply(&self) -> bool {
+        self.noreply
+    }
+}
+
+/// What a query counts as.
+fn kind_of(node: &Node) -> QueryKind {
+    let own = match node.def.number {
+        number::INSERT | number::UPDATE | number::REPLACE | number::DELETE | number::SYNC => QueryKind::Write,
+        number::TABLE | number::DB => QueryKind::Read,
+        number::DB_LIST | number::TABLE_LIST | number::CONFIG | number::STATUS => QueryKind::Admin,
+        other if check::is_write_or_meta(other) => QueryKind::Admin,
+        _ => QueryKind::Pure,
+    };
+    let weight = |kind: &QueryKind| match kind {
+        QueryKind::Pure => 0,
+        QueryKind::Read => 1,
+        QueryKind::Write => 2,
+        QueryKind::Admin => 3,
+    };
+    let pairs: &[(Text, Rc<Node>)] = match &node.kind {
+        NodeKind::Object(pairs) => pairs,
+        NodeKind::Call
+        | NodeKind::Constant(_)
+        | NodeKind::Variable(_)
+        | NodeKind::Function(_)
+        | NodeKind::StrayLiteral => &[],
+    };
+    let children = node.arguments.iter().chain(node.options.iter().map(|(_, node)| node));
+    let children = children.chain(pairs.iter().map(|(_, node)| node)).map(|node| kind_of(node));
+    children.chain(std::iter::once(own)).max_by_key(weight).unwrap_or(own)
+}
+
+/// Answers at once what needs no waiting, and prepares the rest.
+fn begin(
+    run: &Rc<Run>,
+    node: &Rc<Node>,
+    fallbacks: Vec<(&'static str, Rc<Node>)>,
+    options: QueryOptions,
+    outbox: &Rc<Outbox>,
+) -> State {
+    if node.now && fallbacks.is_empty() {
+        match eval::now(run, node, &None) {
+            Ok(Value::Datum(datum)) => {
+                let step = match atom(&datum, &options) {
+                    Ok(answer) => Step::Ready(answer),
+                    Err(failure) => Step::Failed(failure.into_query_error()),
+                };
+                return State::Finished(Some(step));
+            }
+            Err(Stop::Failed(failure)) => {
+                return State::Finished(Some(Step::Failed(failure.into_query_error())));
+            }
+            Ok(_) | Err(Stop::Later) => {}
+        }
+    }
+    let (run, node, outbox) = (run.clone(), node.clone(), outbox.clone());
+    State::Running(Box::pin(async move {
+        for (name, node) in &fallbacks {
+            let value = eval::eval(&run, node, &None).await?;
+            let argument = Argument { value, place: node.place.clone() };
+            run.globals.borrow_mut().push((name, argument));
+        }
+        let value = eval::eval(&run, &node, &None).await?;
+        deliver(&run, value, &options, &outbox).await
+    }))
+}
+
+/// Turns the query's value into answers.
+async fn deliver(run: &Run, value: Value, options: &QueryOptions, outbox: &Outbox) -> Outcome<()> {
+    let answer = match eval::loaded(run, value).await? {
+        Value::Datum(datum) => atom(&datum, options)?,
+        Value::Table(table) => return batches(run, &Sequence::of_table(table), options, outbox).await,
+        Value::Sequence(sequence) if sequence.is_eager() => {
+            atom(&stream::gather(run, &sequence).await?, options)?
+        }
+        Value::Sequence(sequence) => return batches(run, &sequence, options, outbox).await,
+        Value::Grouped(grouped) => atom(&group::to_datum(group::data(run, &grouped).await?), options)?,
+        other @ (Value::Database(_) | Value::Function(_) | Value::Ordering(_) | Value::Row(_)) => {
+            return Err(Failure::logic(format!(
+                "Query result must be of type DATUM, GROUPED_DATA, or STREAM (got {}).",
+                other.kind_name()
+            )));
+        }
+    };
+    *outbox.answer.borrow_mut() = Some(answer);
+    Ok(())
+}
+
+fn profile(options: &QueryOptions) -> Option<Vec<u8>> {
+    options.profile.then(|| b"[]".to_vec())
+}
+
+fn atom(datum: &Datum, options: &QueryOptions) -> Outcome<Answer> {
+    check_json(datum)?;
+    let mut items = Vec::with_capacity(64);
+    json::write(datum, &mut items);
+    Ok(Answer { kind: AnswerKind::Atom, items, count: 1, notes: Vec::new(), profile: profile(options) })
+}
+
+/// Delivers a sequence, batch by batch.
+async fn batches(run: &Run, sequence: &Sequence, options: &QueryOptions, outbox: &Outbox) -> Outcome<()> {
+    let mut cursor = Cursor::open(run, sequence, None)?;
+    let rows_max = match sequence.source {
+        Source::Range { .. } => options.batch_rows_max.min(limits::RANGE_BATCH_ROWS),
+        _ => options.batch_rows_max,
+    };
+    let mut bytes_max = (options.batch_bytes_max / options.first_batch_factor).max(1);
+    let mut ahead = cursor.next(run).await?;
+    loop {
+        let (mut items, mut count) = (Vec::new(), 0);
+        let mut failed = None;
+        while let Some(row) = ahead.take() {
+            check_json(&row)?;
+            if count > 0 {
+                items.push(b',');
+            }
+            json::write(&row, &mut items);
+            count += 1;
+            match cursor.next(run).await {
+                Ok(next) => ahead = next,
+                Err(failure) => failed = Some(failure),
+            }
+            if count >= rows_max || items.len() >= bytes_max {
+                break;
+            }
+        }
+        let more = ahead.is_some() || failed.is_some();
+        let kind = if more { AnswerKind::Partial } else { AnswerKind::Sequence };
+        let answer = Answer { kind, items, count, notes: Vec::new(), profile: profile(options) };
+        *outbox.answer.borrow_mut() = Some(answer);
+        if !more {
+            return Ok(());
+        }
+        Wanted { outbox }.await;
+        if let Some(failure) = failed {
+            return Err(failure);
+        }
+        bytes_max = options.batch_bytes_max;
+    }
+}
+
+/// Waits for [`Execution::next_batch`].
+struct Wanted<'a> {
+    outbox: &'a Outbox,
+}
+
+impl Future for Wanted<'_> {
+    type Output = ();
+    fn poll(self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<()> {
+        if self.outbox.wanted.replace(false) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}

@@ -1,0 +1,140 @@
+//! The terms that work on an object and, row by row, on a sequence of objects: get_field, pluck, without, has_fields,
+//! with_fields, merge.
+//!
+//! One [`RowTerm`] is the term with its evaluated arguments; it is applied to an object at hand, and as a stage to rows.
+
+use photondb_proto::datum::{Datum, Text, json};
+
+use crate::eval::{Now, Stop};
+use crate::failure::{Failure, Outcome, Place};
+use crate::function::Function;
+use crate::run::Run;
+use crate::terms::object::{self, Path};
+
+/// A row term with its arguments.
+#[derive(Debug)]
+pub struct RowTerm {
+    pub work: Work,
+    /// The term as the query calls it: `bracket` and `get_field` do the same work.
+    pub name: Text,
+    pub place: Place,
+}
+
+#[derive(Debug)]
+pub enum Work {
+    Field(Text),
+    Pluck(Paths),
+    Without(Paths),
+    HasFields(Paths),
+    WithFields(Paths),
+    Merge(Vec<Function>),
+}
+
+/// Paths, and the data that spelled them.
+#[derive(Debug)]
+pub struct Paths {
+    pub spelled: Vec<Datum>,
+    path: Path,
+}
+
+impl Paths {
+    pub fn new(spelled: Vec<Datum>) -> Outcome<Paths> {
+        let path = object::paths(&spelled)?;
+        Ok(Paths { spelled, path })
+    }
+}
+
+impl RowTerm {
+    pub fn travels(&self) -> bool {
+        match &self.work {
+            Work::Merge(functions) => functions.iter().all(Function::travels),
+            Work::Field(_) | Work::Pluck(_) | Work::Without(_) | Work::HasFields(_) | Work::WithFields(_) => true,
+        }
+    }
+
+    /// On a single object: `has_fields` gives a bool, a missing field is an error. `None`: it would have to wait.
+    pub fn on_object(&self, run: &Run, receiver: &Datum) -> Now<Datum> {
+        // WITH_FIELDS on what is no object fails in its first half.
+        let name = match &self.work {
+            Work::WithFields(_) => "has_fields",
+            Work::Field(_) | Work::Pluck(_) | Work::Without(_) | Work::HasFields(_) | Work::Merge(_) => &self.name,
+        };
+        let fields = object::fields_of(receiver, name)?;
+        match &self.work {
+            Work::Field(key) => Ok(object::get_field(&fields, key)?),
+            Work::Pluck(paths) => Ok(Datum::Object(object::pluck(&fields, &paths.path))),
+            Work::Without(paths) => Ok(Datum::Object(object::without(&fields, &paths.path))),
+            Work::HasFields(paths) => Ok(Datum::Bool(object::has_fields(&fields, &paths.path))),
+            Work::WithFields(paths) => Ok(Datum::Object(object::pluck(&fields, &paths.path))),
+            Work::Merge(functions) => {
+                let mut merged = receiver.clone();
+                for function in functions {
+                    let right = function.datum_now(run, std::slice::from_ref(&merged))?;
+                    merged = merge(&merged, &right, function)?;
+                }
+                Ok(merged)
+            }
+        }
+    }
+
+    /// On a row of a sequence: `None` drops it.
+    pub fn on_row(&self, run: &Run, row: &Datum) -> Now<Option<Datum>> {
+        if let Datum::Array(_) = row {
+            let text = format!("Cannot perform {} on a sequence of sequences.", self.name.as_str());
+            return Err(self.failed(Failure::logic(text)));
+        }
+        match &self.work {
+            Work::Field(key) => {
+                let fields = object::fields_of(row, &self.name).map_err(|failure| self.failed(failure))?;
+                Ok(fields.field(key))
+            }
+            Work::HasFields(paths) | Work::WithFields(paths) => {
+                let fields = object::fields_of(row, "has_fields").map_err(|failure| self.failed(failure))?;
+                if !object::has_fields(&fields, &paths.path) {
+                    return Ok(None);
+                }
+                match &self.work {
+                    Work::WithFields(_) => Ok(Some(Datum::Object(object::pluck(&fields, &paths.path)))),
+                    _ => Ok(Some(row.clone())),
+                }
+            }
+            Work::Pluck(_) | Work::Without(_) | Work::Merge(_) => {
+                self.on_object(run, row).map(Some).map_err(|stop| match stop {
+                    Stop::Failed(failure) => self.failed(failure),
+                    Stop::Later => Stop::Later,
+                })
+            }
+        }
+    }
+
+    fn failed(&self, failure: Failure) -> Stop {
+        Stop::Failed(failure.at(&self.place))
+    }
+
+    /// MERGE with functions that have to wait.
+    pub async fn merge_later(&self, run: &Run, row: &Datum) -> Outcome<Datum> {
+        let Work::Merge(functions) = &self.work else {
+            return Err(Failure::internal("only merge calls functions"));
+        };
+        object::fields_of(row, &self.name)?;
+        let mut merged = row.clone();
+        for function in functions {
+            let right = function.datum(run, std::slice::from_ref(&merged)).await?;
+            merged = merge(&merged, &right, function)?;
+        }
+        Ok(merged)
+    }
+}
+
+fn merge(left: &Datum, right: &Datum, function: &Function) -> Outcome<Datum> {
+    object::merge(left, right).map_err(|failure| {
+        // A stray literal is MERGE's own fault, a wrong value its argument's.
+        if failure.message.starts_with("Stray") { failure } else { failure.at(function.place()) }
+    })
+}
+
+/// `Cannot perform T on a non-object non-sequence` and the value.
+pub fn neither_object_nor_sequence(term: &str, datum: &Datum) -> Failure {
+    let text = format!("Cannot perform {term} on a non-object non-sequence `{}`.", json::to_message_string(datum));
+    if datum.is_null() { Failure::missing(text) } else { Failure::logic(text) }
+}

@@ -1,0 +1,556 @@
+//! What makes one value of many rows: count, sum, avg, min, max, reduce, distinct, gathering; over all rows or per group.
+//!
+//! Always: totals can be merged, so every part of a table makes its own and the coordinator merges them in any order
+//! ([`Aggregation::partial`], [`Aggregation::merge`]). Rows on which a terminal's function finds something missing do not count.
+//! `fold`, which is strictly in order, is not one of these: see [`FoldCursor`].
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use photondb_proto::datum::{Datum, document};
+use photondb_proto::op::{KeyBound, KeyRange, ScanOrder, TableRead, TableReply, Scan};
+
+use crate::call::check_array_size;
+use crate::cursor::{Cursor, Stages};
+use crate::failure::{Failure, Outcome, Place};
+use crate::function::Function;
+use crate::push;
+use crate::run::{Run, wrong_reply};
+use crate::stream::{Sequence, Source, Stage, TableScan, sequence_of};
+use crate::value::{Value, wrong_type};
+
+/// What is made of the rows.
+#[derive(Clone, Debug)]
+pub struct Terminal {
+    pub kind: TerminalKind,
+    /// What it works on: a field, a function's result, or the row itself. REDUCE's function of two.
+    pub function: Option<Function>,
+    /// Where the term stands.
+    pub place: Place,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TerminalKind {
+    Count,
+    Sum,
+    Average,
+    Min,
+    Max,
+    Reduce,
+    Distinct,
+    /// All rows as an array.
+    Rows,
+}
+
+/// Which total each row belongs to.
+#[derive(Clone, Debug)]
+pub struct GroupBy {
+    pub functions: Vec<Function>,
+    pub multi: bool,
+    /// What is done with rows after they are grouped.
+    pub stages: Vec<Stage>,
+    pub place: Place,
+}
+
+impl Terminal {
+    pub fn travels(&self) -> bool {
+        self.function.as_ref().is_none_or(Function::travels)
+    }
+}
+
+impl GroupBy {
+    pub fn travels(&self) -> bool {
+        self.functions.iter().all(Function::travels) && self.stages.iter().all(Stage::travels)
+    }
+}
+
+/// A total under way.
+#[derive(Debug)]
+enum Total {
+    Count(f64),
+    Sum(f64),
+    Average { sum: f64, count: f64 },
+    /// What is compared, and its row.
+    Best(Option<(Datum, Datum)>),
+    Reduced(Option<Datum>),
+    Distinct(BTreeSet<Datum>),
+    Rows(Vec<Datum>),
+}
+
+impl Total {
+    fn new(kind: TerminalKind) -> Total {
+        match kind {
+            TerminalKind::Count => Total::Count(0.0),
+            TerminalKind::Sum => Total::Sum(0.0),
+            TerminalKind::Average => Total::Average { sum: 0.0, count: 0.0 },
+            TerminalKind::Min | TerminalKind::Max => Total::Best(None),
+            TerminalKind::Reduce => Total::Reduced(None),
+            TerminalKind::Distinct => Total::Distinct(BTreeSet::new()),
+            TerminalKind::Rows => Total::Rows(Vec::new()),
+        }
+    }
+
+    /// The total as a datum that [`Total::merge`] understands.
+    fn partial(self) -> Datum {
+        let optional = |datum: Option<Datum>| Datum::array(datum.into_iter().collect());
+        match self {
+            Total::Count(number) | Total::Sum(number) => Datum::Number(number),
+            Total::Average { sum, count } => Datum::array(vec![Datum::Number(sum), Datum::Number(count)]),
+            Total::Best(best) => {
+                Datum::array(best.map_or_else(Vec::new, |(compared, row)| vec![compared, row]))
+            }
+            Total::Reduced(value) => optional(value),
+            Total::Distinct(values) => Datum::array(values.into_iter().collect()),
+            Total::Rows(rows) => Datum::array(rows),
+        }
+    }
+}
+
+/// A terminal over rows, perhaps per group.
+pub struct Aggregation {
+    terminal: Terminal,
+    group: Option<GroupBy>,
+    single: Total,
+    groups: BTreeMap<Datum, Total>,
+}
+
+/// The end of an aggregation.
+pub enum Aggregated {
+    Single(Datum),
+    Groups(Vec<(Datum, Datum)>),
+}
+
+impl Aggregation {
+    pub fn new(terminal: Terminal, group: Option<GroupBy>) -> Aggregation {
+        let single = Total::new(terminal.kind);
+        Aggregation { terminal, group, single, groups: BTreeMap::new() }
+    }
+
+    /// Takes a row in.
+    pub async fn feed(&mut self, run: &Run, row: Datum) -> Outcome<()> {
+        let Aggregation { terminal, group, single, groups } = self;
+        let Some(group) = group else { return terminal.add(run, single, row).await };
+        let keys = group.keys(run, &row).await?;
+        for key in keys {
+            if group.stages.is_empty() {
+                let total = total_of(run, groups, key, terminal)?;
+                terminal.add(run, total, row.clone()).await?;
+                continue;
+            }
+            let mut stages = Stages::new(&group.stages);
+            let mut next = stages.pass(run, row.clone(), 0).await?;
+            loop {
+                if let Some(row) = next {
+                    let total = total_of(run, groups, key.clone(), terminal)?;
+                    terminal.add(run, total, row).await?;
+                }
+                next = stages.next_expanded(run).await?;
+                if next.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub fn partial(self) -> Datum {
+        if self.group.is_none() {
+            return self.single.partial();
+        }
+        let pair = |(key, total): (Datum, Total)| Datum::array(vec![key, total.partial()]);
+        Datum::array(self.groups.into_iter().map(pair).collect())
+    }
+
+    /// Takes in what [`Aggregation::partial`] gave elsewhere.
+    pub async fn merge(&mut self, run: &Run, partial: Datum) -> Outcome<()> {
+        let Aggregation { terminal, group, single, groups } = self;
+        if group.is_none() {
+            return terminal.merge(run, single, partial).await;
+        }
+        let Datum::Array(pairs) = partial else { return Err(broken_partial()) };
+        for pair in pairs.iter() {
+            run.tick().await;
+            let Datum::Array(pair) = pair else { return Err(broken_partial()) };
+            let (Some(key), Some(partial)) = (pair.item(0), pair.item(1)) else {
+                return Err(broken_partial());
+            };
+            let total = total_of(run, groups, key, terminal)?;
+            terminal.merge(run, total, partial).await?;
+        }
+        Ok(())
+    }
+
+    /// The result.
+    ///
+    /// # Errors
+    /// Terminals that need at least one row.
+    pub fn finish(self) -> Outcome<Aggregated> {
+        let Aggregation { terminal, group, single, groups } = self;
+        if group.is_none() {
+            return Ok(Aggregated::Single(terminal.finish(single)?));
+        }
+        let pairs = groups.into_iter().map(|(key, total)| Ok((key, terminal.finish(total)?)));
+        Ok(Aggregated::Groups(pairs.collect::<Outcome<_>>()?))
+    }
+}
+
+fn broken_partial() -> Failure {
+    Failure::internal("a partial result is not what its terminal makes")
+}
+
+fn total_of<'a>(
+    run: &Run,
+    groups: &'a mut BTreeMap<Datum, Total>,
+    key: Datum,
+    terminal: &Terminal,
+) -> Outcome<&'a mut Total> {
+    if !groups.contains_key(&key) {
+        if groups.len() >= run.limits.array_elements_max {
+            return Err(Failure::limit(format!("Too many groups (> {}).", run.limits.array_elements_max)));
+        }
+        run.charge_for_good(key.approximate_bytes())?;
+    }
+    Ok(groups.entry(key).or_insert_with(|| Total::new(terminal.kind)))
+}
+
+impl GroupBy {
+    /// The groups of a row.
+    async fn keys(&self, run: &Run, row: &Datum) -> Outcome<Vec<Datum>> {
+        let mut parts = Vec::with_capacity(self.functions.len());
+        for function in &self.functions {
+            match function.datum(run, std::slice::from_ref(row)).await {
+                Ok(datum) => parts.push(datum),
+                Err(failure) if failure.is_missing() => parts.push(Datum::Null),
+                Err(failure) => return Err(failure),
+            }
+        }
+        let join = |mut parts: Vec<Datum>| if parts.len() == 1 { parts.remove(0) } else { Datum::array(parts) };
+        if !self.multi {
+            return Ok(vec![join(parts)]);
+        }
+        let mut combinations: Vec<Vec<Datum>> = vec![Vec::new()];
+        for part in parts {
+            let choices = match &part {
+                Datum::Array(items) if items.is_empty() => vec![Datum::Null],
+                Datum::Array(items) => items.iter().collect(),
+                _ => vec![part],
+            };
+            combinations = combinations
+                .iter()
+                .flat_map(|head| {
+                    choices.iter().map(|choice| [head.as_slice(), std::slice::from_ref(choice)].concat())
+                })
+                .collect();
+            check_array_size(combinations.len(), &run.limits)?;
+        }
+        Ok(combinations.into_iter().map(join).collect())
+    }
+}
+
+impl Terminal {
+    /// What the terminal works on; `None` when the row does not count.
+    async fn subject(&self, run: &Run, row: &Datum) -> Outcome<Option<Datum>> {
+        let Some(function) = &self.function else { return Ok(Some(row.clone())) };
+        match function.datum(run, std::slice::from_ref(row)).await {
+            Ok(datum) => Ok(Some(datum)),
+            Err(failure) if failure.is_missing() => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn number(&self, subject: &Datum) -> Outcome<Option<f64>> {
+        match subject {
+            Datum::Number(number) => Ok(Some(*number)),
+            Datum::Null => Ok(None),
+            other => Err(wrong_type("NUMBER", other).at(self.function.as_ref().map_or(&self.place, Function::body_place))),
+        }
+    }
+
+    async fn add(&self, run: &Run, total: &mut Total, row: Datum) -> Outcome<()> {
+        run.tick().await;
+        match total {
+            Total::Count(count) => *count += 1.0,
+            Total::Sum(sum) => {
+                if let Some(subject) = self.subject(run, &row).await?
+                    && let Some(number) = self.number(&subject)?
+                {
+                    *sum += number;
+                }
+            }
+            Total::Average { sum, count } => {
+                if let Some(subject) = self.subject(run, &row).await?
+                    && let Some(number) = self.number(&subject)?
+                {
+                    *sum += number;
+                    *count += 1.0;
+                }
+            }
+            Total::Best(best) => {
+                if let Some(subject) = self.subject(run, &row).await? {
+                    self.keep_best(best, subject, row);
+                }
+            }
+            Total::Reduced(reduced) => self.reduce(run, reduced, row).await?,
+            Total::Distinct(values) => {
+                let bytes = row.approximate_bytes();
+                if values.insert(row) {
+                    run.charge_for_good(bytes)?;
+                    check_array_size(values.len(), &run.limits)?;
+                }
+            }
+            Total::Rows(rows) => {
+                run.charge_for_good(row.approximate_bytes())?;
+                rows.push(row);
+                if rows.len() > run.limits.array_elements_max {
+                    return Err(Failure::limit(format!(
+                        "Grouped data over size limit `{}`.  Try putting a reduction (like `.reduce` or `.count`) on the \
+                         end.",
+                        run.limits.array_elements_max
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_best(&self, best: &mut Option<(Datum, Datum)>, subject: Datum, row: Datum) {
+        let better = match best {
+            None => true,
+            Some((held, _)) if self.kind == TerminalKind::Min => subject < *held,
+            Some((held, _)) => subject > *held,
+        };
+        if better {
+            *best = Some((subject, row));
+        }
+    }
+
+    async fn reduce(&self, run: &Run, reduced: &mut Option<Datum>, row: Datum) -> Outcome<()> {
+        let Some(function) = &self.function else { return Err(Failure::internal("reduce has a function")) };
+        *reduced = Some(match reduced.take() {
+            None => row,
+            Some(held) => function.datum(run, &[held, row]).await?,
+        });
+        Ok(())
+    }
+
+    async fn merge(&self, run: &Run, total: &mut Total, partial: Datum) -> Outcome<()> {
+        match (total, partial) {
+            (Total::Count(total) | Total::Sum(total), Datum::Number(number)) => *total += number,
+            (Total::Average { sum, count }, Datum::Array(parts)) => match (parts.item(0), parts.item(1)) {
+                (Some(Datum::Number(more)), Some(Datum::Number(rows))) => {
+                    *sum += more;
+                    *count += rows;
+                }
+                _ => return Err(broken_partial()),
+            },
+            (Total::Best(best), Datum::Array(parts)) => {
+                if let (Some(subject), Some(row)) = (parts.item(0), parts.item(1)) {
+                    self.keep_best(best, subject, row);
+                }
+            }
+            (Total::Reduced(reduced), Datum::Array(parts)) => {
+                if let Some(value) = parts.item(0) {
+                    self.reduce(run, reduced, value).await?;
+                }
+            }
+            (total @ (Total::Distinct(_) | Total::Rows(_)), Datum::Array(rows)) => {
+                for row in rows.iter() {
+                    self.add(run, total, row).await?;
+                }
+            }
+            _ => return Err(broken_partial()),
+        }
+        Ok(())
+    }
+
+    fn finish(&self, total: Total) -> Outcome<Datum> {
+        let empty = |what: &str| {
+            Failure::missing(format!(
+                "Cannot take the {what} of an empty stream.  (If you passed `{what}` a field name, it may be that no elements \
+                 of the stream had that field.)"
+            ))
+        };
+        match total {
+            Total::Count(count) => Ok(Datum::Number(count)),
+            Total::Sum(sum) => crate::call::finite(sum),
+            Total::Average { count: 0.0, .. } => Err(Failure::missing(
+                "Cannot take the average of an empty stream.  (If you passed `avg` a field name, it may be that no elements \
+                 of the stream had that field.)",
+            )),
+            Total::Average { sum, count } => crate::call::finite(sum / count),
+            Total::Best(Some((_, row))) => Ok(row),
+            Total::Best(None) if self.kind == TerminalKind::Min => Err(empty("min")),
+            Total::Best(None) => Err(empty("max")),
+            Total::Reduced(Some(value)) => Ok(value),
+            Total::Reduced(None) => Err(Failure::missing("Cannot reduce over an empty stream.")),
+            Total::Distinct(values) => Ok(Datum::array(values.into_iter().collect())),
+            Total::Rows(rows) => Ok(Datum::array(rows)),
+        }
+    }
+}
+
+/// Runs a terminal over a sequence: where the rows are if it can travel, else here.
+pub async fn aggregate(
+    run: &Run,
+    sequence: &Sequence,
+    terminal: Terminal,
+    group: Option<GroupBy>,
+) -> Outcome<Aggregated> {
+    if let Source::Scan(scan) = &sequence.source
+        && sequence.stages.iter().all(Stage::travels)
+        && terminal.travels()
+        && group.as_ref().is_none_or(GroupBy::travels)
+    {
+        if terminal.kind == TerminalKind::Count && group.is_none() && sequence.stages.is_empty() {
+            return count_rows(run, scan).await;
+        }
+        return aggregate_there(run, scan, &sequence.stages, terminal, group).await;
+    }
+    let mut aggregation = Aggregation::new(terminal, group);
+    let mut cursor = Cursor::open(run, sequence, None)?;
+    while let Some(row) = cursor.next(run).await? {
+        aggregation.feed(run, row).await?;
+    }
+    aggregation.finish()
+}
+
+async fn count_rows(run: &Run, scan: &TableScan) -> Outcome<Aggregated> {
+    let read = TableRead::Count { range: scan.range.clone() };
+    match run.read(scan.table.info.id, read, scan.table.mode).await? {
+        TableReply::Count(count) => Ok(Aggregated::Single(Datum::Number(count as f64))),
+        TableReply::Row(_) | TableReply::Rows(_) | TableReply::Parts(_) => Err(wrong_reply()),
+    }
+}
+
+/// Most rows and bytes of a step whose rows become totals: nothing comes back but totals.
+const STEP_ROWS: u32 = u32::MAX;
+const STEP_BYTES: u32 = 4 << 20;
+
+async fn aggregate_there(
+    run: &Run,
+    scan: &TableScan,
+    stages: &[Stage],
+    terminal: Terminal,
+    group: Option<GroupBy>,
+) -> Outcome<Aggregated> {
+    let pipeline = push::encode(run, stages, Some((&terminal, group.as_ref())))?;
+    let mut aggregation = Aggregation::new(terminal, group);
+    let mut resume = None;
+    loop {
+        let read = TableRead::Scan(Scan {
+            range: scan.range.clone(),
+            order: ScanOrder::Any,
+            resume,
+            pipeline: pipeline.clone(),
+            bytes_max: STEP_BYTES,
+            rows_max: STEP_ROWS,
+        });
+        let TableReply::Parts(batches) = run.read(scan.table.info.id, read, scan.table.mode).await? else {
+            return Err(wrong_reply());
+        };
+        let mut open = Vec::new();
+        for batch in batches {
+            if let Some(partial) = batch.partial {
+                aggregation.merge(run, document::decode(partial.into())).await?;
+            }
+            open.extend(batch.next.map(|next| (batch.part, next)));
+        }
+        if open.is_empty() {
+            return aggregation.finish();
+        }
+        resume = Some(open);
+    }
+}
+
+/// Whether a range holds nothing whatever is stored.
+pub fn is_empty_range(range: &KeyRange) -> bool {
+    match (&range.start, &range.end) {
+        (KeyBound::Included(start), KeyBound::Included(end)) => start > end,
+        (KeyBound::Included(start) | KeyBound::Excluded(start), KeyBound::Excluded(end))
+        | (KeyBound::Excluded(start), KeyBound::Included(end)) => start >= end,
+        (KeyBound::Unbounded, _) | (_, KeyBound::Unbounded) => false,
+    }
+}
+
+// ---------------------------------------------------------------- fold
+
+/// FOLD with `emit`: a stream made strictly in order.
+#[derive(Debug)]
+pub struct FoldSource {
+    pub sequence: Rc<Sequence>,
+    pub base: Datum,
+    pub function: Function,
+    pub emit: Function,
+    pub final_emit: Option<Function>,
+}
+
+pub struct FoldCursor {
+    cursor: Option<Cursor>,
+    accumulator: Datum,
+    function: Function,
+    emit: Function,
+    final_emit: Option<Function>,
+    emitted: std::collections::VecDeque<Datum>,
+}
+
+impl FoldCursor {
+    pub fn open(run: &Run, fold: &FoldSource) -> Outcome<FoldCursor> {
+        Ok(FoldCursor {
+            cursor: Some(Cursor::open(run, &fold.sequence, None)?),
+            accumulator: fold.base.clone(),
+            function: fold.function.clone(),
+            emit: fold.emit.clone(),
+            final_emit: fold.final_emit.clone(),
+            emitted: std::collections::VecDeque::new(),
+        })
+    }
+
+    pub async fn next(&mut self, run: &Run) -> Outcome<Option<Datum>> {
+        loop {
+            if let Some(row) = self.emitted.pop_front() {
+                return Ok(Some(row));
+            }
+            let Some(cursor) = &mut self.cursor else { return Ok(None) };
+            match cursor.next_boxed(run).await? {
+                Some(row) => {
+                    let arguments = [self.accumulator.clone(), row];
+                    let next = self.function.datum(run, &arguments).await?;
+                    let [old, row] = arguments;
+                    self.emit(run, self.emit.clone(), &[old, row, next.clone()]).await?;
+                    self.accumulator = next;
+                }
+                None => {
+                    self.cursor = None;
+                    if let Some(function) = self.final_emit.clone() {
+                        let accumulator = self.accumulator.clone();
+                        self.emit(run, function, &[accumulator]).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn emit(&mut self, run: &Run, function: Function, arguments: &[Datum]) -> Outcome<()> {
+        let value = function.call(run, arguments).await?;
+        let sequence = match &value {
+            Value::Datum(Datum::Array(array)) => {
+                self.emitted.extend(array.iter());
+                return Ok(());
+            }
+            Value::Datum(datum) => return Err(wrong_type("ARRAY", datum).at(function.body_place())),
+            other => sequence_of(other).map_err(|failure| failure.at(function.body_place()))?,
+        };
+        self.emitted.extend(crate::stream::gather_rows(run, &sequence).await?);
+        Ok(())
+    }
+}
+
+/// FOLD without `emit`: one value.
+pub async fn fold(run: &Run, sequence: &Sequence, base: Datum, function: &Function) -> Outcome<Datum> {
+    let mut accumulator = base;
+    let mut cursor = Cursor::open(run, sequence, None)?;
+    while let Some(row) = cursor.next(run).await? {
+        accumulator = function.datum(run, &[accumulator, row]).await?;
+    }
+    Ok(accumulator)
+}

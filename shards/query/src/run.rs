@@ -1,0 +1,219 @@
+//! What all parts of one evaluation share: fuel, the hatch through which ops go out and replies come in, limits, memory.
+//!
+//! Always: at most one op is out, since evaluation is sequential. Used-up fuel makes the next tick pend once: whoever polls
+//! sees [`Run::is_exhausted`] and may poll again at once, or, in a real executor, has been woken already, so that the same
+//! futures serve [`crate::exec`] (stepped) and [`crate::push`] (awaited).
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context as TaskContext, Poll};
+
+use photondb_proto::op::{
+    CatalogOp, CatalogReply, Op, OpError, OpReply, ReadMode, RowOutcome, TableId, TableRead, TableReply, TableWrite,
+};
+
+use crate::call::{Argument, Limits};
+use crate::failure::{Failure, Outcome};
+
+/// Ticks a future gets when it is polled by an executor that hands out none.
+pub const FUEL_SLICE: u32 = 20_000;
+
+/// Whether this evaluation may ask for ops. Functions that run where the rows are may not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ops {
+    Allowed,
+    Forbidden,
+}
+
+/// One evaluation's shared state.
+pub struct Run {
+    fuel: Cell<u32>,
+    exhausted: Cell<bool>,
+    ops: Ops,
+    outgoing: RefCell<Option<Op>>,
+    incoming: RefCell<Option<Result<OpReply, OpError>>>,
+    pub limits: Limits,
+    memory_bytes: Cell<usize>,
+    memory_bytes_max: usize,
+    /// Options of `run` that terms fall back to.
+    pub globals: RefCell<Vec<(&'static str, Argument)>>,
+    pub default_database: RefCell<Rc<str>>,
+    pub user: Rc<str>,
+}
+
+impl Run {
+    pub fn new(limits: Limits, memory_bytes_max: usize, user: Rc<str>, ops: Ops) -> Run {
+        Run {
+            fuel: Cell::new(FUEL_SLICE),
+            exhausted: Cell::new(false),
+            ops,
+            outgoing: RefCell::new(None),
+            incoming: RefCell::new(None),
+            limits,
+            memory_bytes: Cell::new(0),
+            memory_bytes_max,
+            globals: RefCell::new(Vec::new()),
+            default_database: RefCell::new("test".into()),
+            user,
+        }
+    }
+
+    // ---------------------------------------------------------------- fuel
+
+    pub fn refuel(&self, fuel: u32) {
+        self.fuel.set(fuel);
+        self.exhausted.set(false);
+    }
+
+    /// Takes a tick; false when there is none left.
+    pub fn spend(&self) -> bool {
+        match self.fuel.get().checked_sub(1) {
+            Some(left) => {
+                self.fuel.set(left);
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub fn is_exhausted(&self) -> bool {
+        self.exhausted.get()
+    }
+
+    /// Takes a tick, or waits once for more fuel.
+    pub async fn tick(&self) {
+        if !self.spend() {
+            Refuel { run: self, asked: false }.await;
+        }
+    }
+
+    // ---------------------------------------------------------------- ops
+
+    /// The op that evaluation waits for.
+    pub fn take_op(&self) -> Option<Op> {
+        self.outgoing.borrow_mut().take()
+    }
+
+    pub fn answer(&self, reply: Result<OpReply, OpError>) {
+        *self.incoming.borrow_mut() = Some(reply);
+    }
+
+    pub async fn ask(&self, op: Op) -> Outcome<OpReply> {
+        if self.ops == Ops::Forbidden {
+            return Err(Failure::internal("a function that runs where its rows are asked for other rows"));
+        }
+        *self.outgoing.borrow_mut() = Some(op);
+        Ok(Reply { run: self }.await?)
+    }
+
+    pub async fn catalog(&self, op: CatalogOp) -> Outcome<CatalogReply> {
+        match self.ask(Op::Catalog(op)).await? {
+            OpReply::Catalog(reply) => Ok(reply),
+            OpReply::Read(_) | OpReply::Write(_) | OpReply::Random(_) => Err(wrong_reply()),
+        }
+    }
+
+    pub async fn read(&self, table: TableId, read: TableRead, mode: ReadMode) -> Outcome<TableReply> {
+        match self.ask(Op::Read { table, read, mode }).await? {
+            OpReply::Read(reply) => Ok(reply),
+            OpReply::Catalog(_) | OpReply::Write(_) | OpReply::Random(_) => Err(wrong_reply()),
+        }
+    }
+
+    pub async fn write(&self, table: TableId, write: TableWrite) -> Outcome<Vec<RowOutcome>> {
+        match self.ask(Op::Write { table, write }).await? {
+            OpReply::Write(rows) => Ok(rows),
+            OpReply::Catalog(_) | OpReply::Read(_) | OpReply::Random(_) => Err(wrong_reply()),
+        }
+    }
+
+    pub async fn random(&self, bytes: usize) -> Outcome<Vec<u8>> {
+        let bytes = u32::try_from(bytes).map_err(|_| Failure::limit("Too many random numbers at once."))?;
+        match self.ask(Op::Random { bytes }).await? {
+            OpReply::Random(random) => Ok(random),
+            OpReply::Catalog(_) | OpReply::Read(_) | OpReply::Write(_) => Err(wrong_reply()),
+        }
+    }
+
+    // ---------------------------------------------------------------- memory
+
+    /// Accounts for what a query gathers; given back when the charge is dropped.
+    pub fn charge(&self) -> Charge<'_> {
+        Charge { run: self, bytes: 0 }
+    }
+
+    /// Accounts for something that stays until the query ends.
+    pub fn charge_for_good(&self, bytes: usize) -> Outcome<()> {
+        let total = self.memory_bytes.get().saturating_add(bytes);
+        if total > self.memory_bytes_max {
+            return Err(Failure::limit(format!(
+                "The query gathers more than its memory budget of {} bytes.  Use an index, a limit or an aggregation, or \
+                 raise the server's query memory.",
+                self.memory_bytes_max
+            )));
+        }
+        self.memory_bytes.set(total);
+        Ok(())
+    }
+}
+
+pub fn wrong_reply() -> Failure {
+    Failure::internal("an operation got the reply of another")
+}
+
+/// Bytes accounted for while this lives.
+pub struct Charge<'a> {
+    run: &'a Run,
+    bytes: usize,
+}
+
+impl Charge<'_> {
+    pub fn add(&mut self, bytes: usize) -> Outcome<()> {
+        self.run.charge_for_good(bytes)?;
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Charge<'_> {
+    fn drop(&mut self) {
+        self.run.memory_bytes.set(self.run.memory_bytes.get().saturating_sub(self.bytes));
+    }
+}
+
+struct Refuel<'a> {
+    run: &'a Run,
+    asked: bool,
+}
+
+impl Future for Refuel<'_> {
+    type Output = ();
+    fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<()> {
+        if self.asked {
+            if self.run.fuel.get() == 0 {
+                self.run.refuel(FUEL_SLICE);
+            }
+            return Poll::Ready(());
+        }
+        self.asked = true;
+        self.run.exhausted.set(true);
+        task.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+struct Reply<'a> {
+    run: &'a Run,
+}
+
+impl Future for Reply<'_> {
+    type Output = Result<OpReply, OpError>;
+    fn poll(self: Pin<&mut Self>, _: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        match self.run.incoming.borrow_mut().take() {
+            Some(reply) => Poll::Ready(reply),
+            None => Poll::Pending,
+        }
+    }
+}

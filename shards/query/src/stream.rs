@@ -1,0 +1,239 @@
+//! Sequences as recipes: a source of rows and the stages each row goes through.
+//!
+//! Always: a recipe is immutable and cheap to extend; nothing is read before a [`Cursor`] is opened over it. A stage whose
+//! function travels goes to the rows with the scan ([`crate::push`]); the rest is done here, row by row, as the consumer
+//! pulls. So nothing is gathered unless a consumer gathers it, within `array_limit` and the query's memory budget.
+
+use std::rc::Rc;
+
+use photondb_proto::datum::{Array, Datum};
+use photondb_proto::op::{Key, KeyRange, ScanOrder};
+
+use crate::call::check_array_size;
+use crate::cursor::Cursor;
+use crate::failure::{Failure, Outcome, Place};
+use crate::fold::FoldSource;
+use crate::function::Function;
+use crate::join::Join;
+use crate::merge::OrderedUnion;
+use crate::fields::RowTerm;
+use crate::run::Run;
+use crate::value::{TableHandle, Value};
+
+/// A stream, a selection or a slice: how to get its rows.
+#[derive(Clone, Debug)]
+pub struct Sequence {
+    pub source: Source,
+    pub stages: Vec<Stage>,
+    /// The table whose rows these are, unchanged.
+    pub table: Option<TableHandle>,
+    pub kind: SequenceKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SequenceKind {
+    /// A table between bounds, or ordered by an index: may still be bounded, ordered.
+    Slice,
+    /// Some rows of a table, unchanged: may be written to.
+    Selection,
+    Stream,
+}
+
+/// Where rows come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// Rows at hand.
+    Rows(Array),
+    /// Integers from `start` until before `end`.
+    Range { start: i64, end: Option<i64> },
+    Scan(TableScan),
+    /// Rows by primary key, in that order.
+    Keys { table: TableHandle, keys: Rc<Vec<Key>> },
+    /// One after another.
+    Concatenation(Rc<Vec<Rc<Sequence>>>),
+    /// The function of one row of each, until the shortest ends.
+    Parallel { sequences: Rc<Vec<Rc<Sequence>>>, function: Function },
+    OrderedUnion(Rc<OrderedUnion>),
+    Join(Rc<Join>),
+    Fold(Rc<FoldSource>),
+}
+
+/// All rows of a table within a range of keys.
+#[derive(Clone, Debug)]
+pub struct TableScan {
+    pub table: TableHandle,
+    pub range: KeyRange,
+    pub order: ScanOrder,
+    /// What BETWEEN was told, for INFO; at most one BETWEEN applies.
+    pub bounds: Option<Rc<Bounds>>,
+}
+
+#[derive(Debug)]
+pub struct Bounds {
+    pub left: Datum,
+    pub right: Datum,
+    pub left_open: bool,
+    pub right_open: bool,
+}
+
+/// What is done with each row on its way.
+#[derive(Clone, Debug)]
+pub enum Stage {
+    Map(Function),
+    /// A row on which the function finds something missing is dropped, or the second function decides.
+    Filter(Function, Option<Function>),
+    ConcatMap(Function),
+    /// Rows equal to this.
+    Equal(Datum),
+    Row(Rc<RowTerm>),
+    Zip(Place),
+    Skip(u64),
+    Limit(u64),
+}
+
+impl Stage {
+    /// Whether it may be done where the rows are.
+    pub fn travels(&self) -> bool {
+        match self {
+            Stage::Map(function) | Stage::ConcatMap(function) => function.travels(),
+            Stage::Filter(function, default) => {
+                function.travels() && default.as_ref().is_none_or(Function::travels)
+            }
+            Stage::Row(term) => term.travels(),
+            Stage::Zip(_) | Stage::Equal(_) => true,
+            Stage::Skip(_) | Stage::Limit(_) => false,
+        }
+    }
+}
+
+impl Sequence {
+    pub fn new(source: Source) -> Sequence {
+        Sequence { source, stages: Vec::new(), table: None, kind: SequenceKind::Stream }
+    }
+
+    pub fn of_array(array: Array) -> Sequence {
+        Sequence::new(Source::Rows(array))
+    }
+
+    pub fn of_table(table: TableHandle) -> Sequence {
+        let scan = TableScan {
+            table: table.clone(),
+            range: KeyRange::all(),
+            order: ScanOrder::Any,
+            bounds: None,
+        };
+        Sequence {
+            source: Source::Scan(scan),
+            stages: Vec::new(),
+            table: Some(table),
+            kind: SequenceKind::Selection,
+        }
+    }
+
+    /// Rows of a table at hand: SELECTION<ARRAY>.
+    pub fn of_selected_rows(table: TableHandle, rows: Vec<Datum>) -> Sequence {
+        Sequence {
+            source: Source::Rows(Array::new(rows)),
+            stages: Vec::new(),
+            table: Some(table),
+            kind: SequenceKind::Selection,
+        }
+    }
+
+    /// With a stage that leaves rows as they are: a selection stays one.
+    pub fn selecting(&self, stage: Stage) -> Sequence {
+        let mut sequence = self.clone();
+        sequence.stages.push(stage);
+        if sequence.kind == SequenceKind::Slice {
+            sequence.kind = SequenceKind::Selection;
+        }
+        sequence
+    }
+
+    /// With a stage that changes rows.
+    pub fn transforming(&self, stage: Stage) -> Sequence {
+        let mut sequence = self.clone();
+        sequence.stages.push(stage);
+        sequence.table = None;
+        sequence.kind = SequenceKind::Stream;
+        sequence
+    }
+
+    /// Whether the rows are at hand, so that results are arrays and not streams.
+    pub fn is_eager(&self) -> bool {
+        matches!(self.source, Source::Rows(_))
+    }
+
+    pub fn is_infinite(&self) -> bool {
+        if self.stages.iter().any(|stage| matches!(stage, Stage::Limit(_))) {
+            return false;
+        }
+        match &self.source {
+            Source::Range { end, .. } => end.is_none(),
+            Source::Concatenation(sequences) => sequences.iter().any(|sequence| sequence.is_infinite()),
+            Source::Parallel { sequences, .. } => sequences.iter().all(|sequence| sequence.is_infinite()),
+            Source::OrderedUnion(union) => union.sequences.iter().any(|sequence| sequence.is_infinite()),
+            Source::Join(join) => join.is_infinite(),
+            Source::Fold(fold) => fold.sequence.is_infinite(),
+            Source::Rows(_) | Source::Scan(_) | Source::Keys { .. } => false,
+        }
+    }
+
+    /// Refuses to run to the end of what has none.
+    pub fn check_finite(&self) -> Outcome<()> {
+        if self.is_infinite() {
+            return Err(Failure::logic(
+                "Cannot use an infinite stream with an aggregation function (`reduce`, `count`, etc.) or coerce it to an \
+                 array.",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The sequence a value is.
+///
+/// # Errors
+/// `Cannot convert X to SEQUENCE` for data that are none; type errors for other things.
+pub fn sequence_of(value: &Value) -> Outcome<Rc<Sequence>> {
+    match value {
+        Value::Sequence(sequence) => Ok(sequence.clone()),
+        Value::Table(table) => Ok(Rc::new(Sequence::of_table(table.clone()))),
+        Value::Datum(Datum::Array(array)) => Ok(Rc::new(Sequence::of_array(array.clone()))),
+        Value::Datum(datum) => Err(not_a_sequence(datum)),
+        Value::Row(row) => match row.document.get() {
+            Some(Datum::Array(array)) => Ok(Rc::new(Sequence::of_array(array.clone()))),
+            Some(datum) => Err(not_a_sequence(datum)),
+            None => Err(value.wrong_kind("SEQUENCE")),
+        },
+        Value::Database(_) | Value::Function(_) | Value::Grouped(_) | Value::Ordering(_) => {
+            Err(value.wrong_kind("SEQUENCE"))
+        }
+    }
+}
+
+fn not_a_sequence(datum: &Datum) -> Failure {
+    let text = format!("Cannot convert {} to SEQUENCE", datum.type_name());
+    if datum.is_null() { Failure::missing(text) } else { Failure::logic(text) }
+}
+
+/// All rows as an array, within `array_limit` and the memory budget.
+pub async fn gather(run: &Run, sequence: &Sequence) -> Outcome<Datum> {
+    Ok(Datum::array(gather_rows(run, sequence).await?))
+}
+
+pub async fn gather_rows(run: &Run, sequence: &Sequence) -> Outcome<Vec<Datum>> {
+    sequence.check_finite()?;
+    if let (Source::Rows(array), []) = (&sequence.source, sequence.stages.as_slice()) {
+        return Ok(array.clone().into_vec());
+    }
+    let mut rows = Vec::new();
+    let mut charge = run.charge();
+    let mut cursor = Cursor::open(run, sequence, None)?;
+    while let Some(row) = cursor.next(run).await? {
+        charge.add(row.approximate_bytes())?;
+        rows.push(row);
+        check_array_size(rows.len(), &run.limits)?;
+    }
+    Ok(rows)
+}

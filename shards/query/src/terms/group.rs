@@ -1,0 +1,81 @@
+//! GROUP and UNGROUP.
+
+use std::rc::Rc;
+
+use photondb_proto::datum::Datum;
+use photondb_proto::term::number;
+
+use super::sequence::with_options;
+use super::table::{check_index, slice_at};
+use super::{Arity, Determinism, Eval, Invocation, TermDef};
+use crate::failure::{Failure, Outcome};
+use crate::fold::GroupBy;
+use crate::function::{Function, Meaning};
+use crate::group::{self, Grouped};
+use crate::run::Run;
+use crate::value::Value;
+
+pub static TERMS: &[TermDef] = &[
+    with_options(
+        TermDef {
+            name: "GROUP",
+            number: number::GROUP,
+            arity: Arity::at_least(1),
+            options: &[],
+            determinism: Determinism::Always,
+            eval: Eval::Strict(|run, invocation| Box::pin(group_by(run, invocation))),
+        },
+        &["index", "multi"],
+    ),
+    TermDef {
+        name: "UNGROUP",
+        number: number::UNGROUP,
+        arity: Arity::exactly(1),
+        options: &[],
+        determinism: Determinism::Always,
+        eval: Eval::Strict(|run, invocation| Box::pin(ungroup(run, invocation))),
+    },
+];
+
+async fn group_by(run: &Run, mut invocation: Invocation) -> Outcome<Value> {
+    if let Value::Grouped(_) = invocation.call.arguments[0].value {
+        return Err(Failure::logic(
+            "Cannot call `group` on the output of `group` (did you mean to `ungroup`?).",
+        ));
+    }
+    let receiver = invocation.call.arguments[0].value.clone();
+    invocation.call.arguments[0].value = crate::eval::loaded(run, receiver).await?;
+    let mut functions = (1..invocation.count())
+        .map(|index| invocation.function(index, Meaning::Field))
+        .collect::<Outcome<Vec<Function>>>()?;
+    let multi = match invocation.call.option("multi") {
+        None => false,
+        Some(argument) => argument.value.as_datum().is_some_and(Datum::is_truthy),
+    };
+    if invocation.call.option("index").is_some() {
+        let slice = slice_at(&invocation, 0)?;
+        let Some(table) = &slice.table else { return Err(Failure::internal("a slice has a table")) };
+        check_index(&invocation, table)?;
+        let key = Datum::string(&table.info.primary_key);
+        functions.insert(0, Function::of_datum(key, Meaning::Field, invocation.place().clone()));
+    }
+    if functions.is_empty() {
+        return Err(Failure::logic("Cannot group by nothing."));
+    }
+    let sequence = invocation.sequence(0)?;
+    invocation.blame(0, sequence.check_finite())?;
+    let group = GroupBy { functions, multi, stages: Vec::new(), place: invocation.place().clone() };
+    Ok(Value::Grouped(Rc::new(Grouped::Stream { sequence, group })))
+}
+
+async fn ungroup(run: &Run, invocation: Invocation) -> Outcome<Value> {
+    let Value::Grouped(grouped) = &invocation.call.arguments[0].value else {
+        let failure = invocation.call.arguments[0].value.wrong_kind("GROUPED_DATA");
+        return invocation.blame(0, Err(failure));
+    };
+    let rows = group::data(run, grouped)
+        .await?
+        .into_iter()
+        .map(|(key, value)| Datum::object([("group", key), ("reduction", value)]));
+    Ok(Value::Datum(invocation.call.array_result(rows.collect())?))
+}

@@ -1,0 +1,128 @@
+//! ORDER_BY, ASC, DESC.
+//!
+//! By the primary key the rows are read in order. By anything else they are gathered and sorted, stably; rows that lack a key come
+//! before all others, behind them when descending.
+
+use std::rc::Rc;
+
+use photondb_proto::datum::Datum;
+use photondb_proto::op::ScanOrder;
+use photondb_proto::term::number;
+
+use super::sequence::with_options;
+use super::table::check_index;
+use super::{Arity, Determinism, Eval, Invocation, TermDef};
+use crate::call::Argument;
+use crate::failure::{Failure, Outcome, Place};
+use crate::function::{Function, Meaning};
+use crate::group;
+use crate::merge::SortKeys;
+use crate::run::Run;
+use crate::stream::{self, Sequence, SequenceKind, Source};
+use crate::value::{Direction, Ordering, Value};
+
+const fn marker(name: &'static str, number: u32, eval: Eval) -> TermDef {
+    TermDef { name, number, arity: Arity::exactly(1), options: &[], determinism: Determinism::Always, eval }
+}
+
+pub static TERMS: &[TermDef] = &[
+    marker(
+        "ASC",
+        number::ASC,
+        Eval::Strict(|_, invocation| Box::pin(async move { Ok(marked(&invocation, Direction::Ascending)) })),
+    ),
+    marker(
+        "DESC",
+        number::DESC,
+        Eval::Strict(|_, invocation| Box::pin(async move { Ok(marked(&invocation, Direction::Descending)) })),
+    ),
+    with_options(
+        TermDef {
+            name: "ORDER_BY",
+            number: number::ORDER_BY,
+            arity: Arity::at_least(1),
+            options: &[],
+            determinism: Determinism::Always,
+            eval: Eval::Strict(|run, invocation| Box::pin(order_by(run, invocation))),
+        },
+        &["index"],
+    ),
+];
+
+fn marked(invocation: &Invocation, direction: Direction) -> Value {
+    let Argument { value, place } = invocation.call.arguments[0].clone();
+    Value::Ordering(Rc::new(Ordering { direction, value, place }))
+}
+
+/// One sort key: a field's name or a function, perhaps marked.
+fn sort_key(value: &Value, place: &Place) -> Outcome<(Function, Direction)> {
+    match value {
+        Value::Ordering(ordering) => {
+            let function = Function::from_value(&ordering.value, Meaning::Field, &ordering.place)?;
+            Ok((function, ordering.direction))
+        }
+        other => Ok((Function::from_value(other, Meaning::Field, place)?, Direction::Ascending)),
+    }
+}
+
+/// The sort keys of UNION's `interleave`: one, or an array of them.
+pub fn sort_keys(value: &Value, place: &Place) -> Outcome<SortKeys> {
+    if let Some(Datum::Array(keys)) = value.as_datum() {
+        let keys = keys.iter().map(|key| sort_key(&Value::Datum(key), place));
+        return Ok(SortKeys(keys.collect::<Outcome<_>>()?));
+    }
+    Ok(SortKeys(vec![sort_key(value, place)?]))
+}
+
+async fn order_by(run: &Run, mut invocation: Invocation) -> Outcome<Value> {
+    if let Value::Grouped(_) = invocation.call.arguments[0].value {
+        return group::each(run, invocation).await;
+    }
+    let receiver = invocation.call.arguments[0].value.clone();
+    invocation.call.arguments[0].value = crate::eval::loaded(run, receiver).await?;
+    let keys = (1..invocation.count())
+        .map(|index| {
+            let argument = &invocation.call.arguments[index];
+            sort_key(&argument.value, &argument.place)
+        })
+        .collect::<Outcome<Vec<_>>>()?;
+    let index = invocation.call.option("index").cloned();
+    if index.is_none() && keys.is_empty() {
+        return Err(Failure::logic("Must specify something to order by."));
+    }
+    if let Some(index) = index {
+        return by_primary_key(&invocation, &index);
+    }
+    let sequence = invocation.sequence(0)?;
+    invocation.blame(0, sequence.check_finite())?;
+    let rows = stream::gather_rows(run, &sequence).await?;
+    let rows = SortKeys(keys).sort(run, rows).await?;
+    Ok(match &sequence.table {
+        Some(table) => Value::Sequence(Rc::new(Sequence::of_selected_rows(table.clone(), rows))),
+        None => Value::Datum(Datum::array(rows)),
+    })
+}
+
+/// Primary keys are unique: further sort keys never decide.
+fn by_primary_key(invocation: &Invocation, index: &Argument) -> Outcome<Value> {
+    let mut slice = match &invocation.call.arguments[0].value {
+        Value::Table(table) => Sequence::of_table(table.clone()),
+        Value::Sequence(sequence) if sequence.kind == SequenceKind::Slice => (**sequence).clone(),
+        _ => {
+            return Err(Failure::logic(
+                "Indexed order_by can only be performed on a TABLE or TABLE_SLICE. Make sure order_by comes before any \
+                 transformations (such as map) or filters.",
+            ));
+        }
+    };
+    slice.kind = SequenceKind::Slice;
+    let Source::Scan(scan) = &mut slice.source else { return Err(Failure::internal("a slice is a scan")) };
+    check_index(invocation, &scan.table)?;
+    if scan.order != ScanOrder::Any {
+        return Err(Failure::logic("Cannot perform multiple indexed ORDER_BYs on the same table."));
+    }
+    let descending =
+        matches!(&index.value, Value::Ordering(ordering) if ordering.direction == Direction::Descending);
+    scan.order = if descending { ScanOrder::Descending } else { ScanOrder::Ascending };
+    Ok(Value::Sequence(Rc::new(slice)))
+}

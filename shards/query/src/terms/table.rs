@@ -1,0 +1,313 @@
+//! Databases, tables, and the rows chosen by key: DB, TABLE, GET, GET_ALL, BETWEEN.
+//!
+//! Names resolve through the catalog when the term is evaluated. `db(x).table(y)` asks once, for the table.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+
+use photondb_proto::datum::{Datum, Text, key};
+use photondb_proto::error::ErrorKind;
+use photondb_proto::op::{CatalogOp, CatalogReply, KeyBound, KeyRange, ReadMode};
+use photondb_proto::term::number;
+
+use super::options::{Named, check_name};
+use super::{Arity, Determinism, Eval, Invocation, SequenceLater, TermDef};
+use crate::call::Argument;
+use crate::check::Node;
+use crate::eval::{self, Env};
+use crate::failure::{Failure, Outcome};
+use crate::run::{Run, wrong_reply};
+use crate::stream::{Bounds, Sequence, SequenceKind, Source};
+use crate::value::{SelectedRow, TableHandle, Value, wrong_type};
+
+const fn reading(
+    name: &'static str,
+    number: u32,
+    arity: Arity,
+    options: &'static [&'static str],
+    evaluate: SequenceLater,
+) -> TermDef {
+    TermDef { name, number, arity, options, determinism: Determinism::Never, eval: Eval::Strict(evaluate) }
+}
+
+pub static TERMS: &[TermDef] = &[
+    reading("DB", number::DB, Arity::exactly(1), &[], |run, invocation| Box::pin(database(run, invocation))),
+    TermDef {
+        name: "TABLE",
+        number: number::TABLE,
+        arity: Arity::between(1, 2),
+        options: &["identifier_format", "read_mode", "use_outdated"],
+        determinism: Determinism::Never,
+        eval: Eval::Control { now: None, later: |run, node, env| Box::pin(table(run, node, env)) },
+    },
+    reading("GET", number::GET, Arity::exactly(2), &[], |_, invocation| {
+        Box::pin(async move { get(&invocation) })
+    }),
+    reading("GET_ALL", number::GET_ALL, Arity::at_least(1), &["index"], |run, invocation| {
+        Box::pin(get_all(run, invocation))
+    }),
+    reading("BETWEEN", number::BETWEEN, Arity::exactly(3), BETWEEN_OPTIONS, |_, invocation| {
+        Box::pin(async move { between(&invocation, NullBounds::Refused) })
+    }),
+    reading(
+        "BETWEEN_DEPRECATED",
+        number::BETWEEN_DEPRECATED,
+        Arity::exactly(3),
+        BETWEEN_OPTIONS,
+        |_, invocation| Box::pin(async move { between(&invocation, NullBounds::Unbounded) }),
+    ),
+];
+
+const BETWEEN_OPTIONS: &[&str] = &["index", "left_bound", "right_bound"];
+
+async fn database(run: &Run, invocation: Invocation) -> Outcome<Value> {
+    let name = invocation.string(0)?;
+    check_name(Named::Database, &name)?;
+    match run.catalog(CatalogOp::Database { name: name.as_str().into() }).await? {
+        CatalogReply::Database(info) => Ok(Value::Database(Rc::new(info))),
+        CatalogReply::Table(_) | CatalogReply::Names(_) | CatalogReply::Value(_) => Err(wrong_reply()),
+    }
+}
+
+async fn table(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Value> {
+    let mut names = Vec::with_capacity(2);
+    for child in &node.arguments {
+        match child.def.number {
+            number::ARGS => {
+                names.extend(eval::spliced(run, child, env).await?.into_iter().map(|name| (name, child.place.clone())));
+            }
+            // The table is asked for with its database's name; the database need not be asked for by itself.
+            number::DB if child.arguments[0].def.number != number::ARGS => {
+                let name = eval::datum(run, &child.arguments[0], env).await?;
+                let Datum::String(text) = &name else {
+                    return Err(wrong_type("STRING", &name).at(&child.arguments[0].place));
+                };
+                check_name(Named::Database, text).map_err(|failure| failure.at(&child.place))?;
+                names.push((name, child.place.clone()));
+            }
+            _ => match eval::eval(run, child, env).await? {
+                Value::Database(info) if node.arguments.len() == 2 => {
+                    names.push((Datum::string(&info.name), child.place.clone()));
+                }
+                value => {
+                    let value = eval::loaded(run, value).await?;
+                    names.push((value.into_datum().map_err(|failure| failure.at(&child.place))?, child.place.clone()));
+                }
+            },
+        }
+    }
+    let mode = read_mode(run, node, env).await?;
+    let (database, name) = match names.as_slice() {
+        // `db(x).table()`: the database stands where the name should.
+        [(_, place)] if node.arguments[0].def.number == number::DB => {
+            let value = eval::eval(run, &node.arguments[0], env).await?;
+            return Err(value.wrong_kind("DATUM").at(place));
+        }
+        [name] => (None, name),
+        [database, name] => (Some(database), name),
+        _ => {
+            let message = crate::check::arity_message(node.def.arity, names.len()).unwrap_or_default();
+            return Err(Failure::logic(message));
+        }
+    };
+    let (Datum::String(text), place) = name else {
+        return Err(wrong_type("STRING", &name.0).at(&name.1));
+    };
+    check_name(Named::Table, text).map_err(|failure| failure.at(place))?;
+    let database_name = match database {
+        Some((Datum::String(text), _)) => text.as_str().to_owned(),
+        Some((other, place)) => return Err(wrong_type("STRING", other).at(place)),
+        None => run.default_database.borrow().to_string(),
+    };
+    let op = CatalogOp::Table { database: database_name, table: text.as_str().into() };
+    match run.catalog(op).await {
+        Ok(CatalogReply::Table(info)) => Ok(Value::Table(TableHandle { info: Rc::new(info), mode })),
+        Ok(CatalogReply::Database(_) | CatalogReply::Names(_) | CatalogReply::Value(_)) => Err(wrong_reply()),
+        Err(failure) => Err(match database {
+            Some((_, place)) if failure.message.starts_with("Database") => failure.at(place),
+            Some(_) | None => failure,
+        }),
+    }
+}
+
+async fn read_mode(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<ReadMode> {
+    let mut options: Vec<(&'static str, Argument)> = Vec::new();
+    for (name, child) in &node.options {
+        options.push((name, Argument { value: eval::eval(run, child, env).await?, place: child.place.clone() }));
+    }
+    for (name, argument) in run.globals.borrow().iter() {
+        if node.def.options.contains(name) && !options.iter().any(|(own, _)| own == name) {
+            options.push((name, argument.clone()));
+        }
+    }
+    let mut mode = ReadMode::default();
+    for (name, argument) in options {
+        let datum = argument.value.into_datum().map_err(|failure| failure.at(&argument.place))?;
+        match name {
+            "use_outdated" => {
+                return Err(Failure::logic(
+                    "The `use_outdated` optarg is no longer supported.  Use the `read_mode` optarg instead.",
+                ));
+            }
+            "read_mode" => mode = mode_of(&datum).map_err(|failure| failure.at(&argument.place))?,
+            _ => check_identifier_format(&datum).map_err(|failure| failure.at(&argument.place))?,
+        }
+    }
+    Ok(mode)
+}
+
+fn text_of(datum: &Datum) -> Outcome<Text> {
+    match datum {
+        Datum::String(text) => Ok(text.clone()),
+        other => Err(wrong_type("STRING", other)),
+    }
+}
+
+fn mode_of(datum: &Datum) -> Outcome<ReadMode> {
+    match text_of(datum)?.as_str() {
+        "single" | "_debug_direct" => Ok(ReadMode::Single),
+        "majority" => Ok(ReadMode::Majority),
+        "outdated" => Ok(ReadMode::Outdated),
+        other => Err(Failure::logic(format!(
+            "Read mode `{other}` unrecognized (options are \"majority\", \"single\", and \"outdated\")."
+        ))),
+    }
+}
+
+fn check_identifier_format(datum: &Datum) -> Outcome<()> {
+    match text_of(datum)?.as_str() {
+        "name" | "uuid" => Ok(()),
+        other => Err(Failure::logic(format!(
+            "Identifier format `{other}` unrecognized (options are \"name\" and \"uuid\")."
+        ))),
+    }
+}
+
+/// The table that an argument is.
+pub fn table_at(invocation: &Invocation, index: usize) -> Outcome<TableHandle> {
+    match &invocation.call.arguments[index].value {
+        Value::Table(table) => Ok(table.clone()),
+        other => invocation.blame(index, Err(other.wrong_kind("TABLE"))),
+    }
+}
+
+fn get(invocation: &Invocation) -> Outcome<Value> {
+    let table = table_at(invocation, 0)?;
+    let key_datum = invocation.datum(1)?;
+    let key = key::primary(&key_datum)?;
+    Ok(Value::Row(Rc::new(SelectedRow { table, key, key_datum, document: OnceCell::new() })))
+}
+
+/// Refuses an index other than the primary key.
+pub fn check_index(invocation: &Invocation, table: &TableHandle) -> Outcome<()> {
+    let Some(index) = invocation.call.option("index") else { return Ok(()) };
+    let value = match &index.value {
+        Value::Ordering(ordering) => &ordering.value,
+        value => value,
+    };
+    let name = value.clone().into_datum().and_then(|datum| text_of(&datum));
+    let name = name.map_err(|failure| failure.at(&index.place))?;
+    if name.as_str() == table.info.primary_key {
+        return Ok(());
+    }
+    Err(Failure::new(
+        ErrorKind::OpFailed,
+        format!(
+            "Index `{}` was not found on table `{}.{}`.",
+            name.as_str(),
+            table.info.database,
+            table.info.name
+        ),
+    ))
+}
+
+async fn get_all(_: &Run, invocation: Invocation) -> Outcome<Value> {
+    let table = table_at(&invocation, 0)?;
+    check_index(&invocation, &table)?;
+    let mut keys = Vec::with_capacity(invocation.count().saturating_sub(1));
+    for index in 1..invocation.count() {
+        let datum = invocation.datum(index)?;
+        if datum.is_null() {
+            return invocation.blame(index, Err(Failure::missing("Keys cannot be NULL.")));
+        }
+        keys.push(key::primary(&datum)?);
+    }
+    // Rows come in the order of their keys; a key given twice gives its row twice.
+    keys.sort();
+    let sequence = Sequence {
+        source: Source::Keys { table: table.clone(), keys: Rc::new(keys) },
+        stages: Vec::new(),
+        table: Some(table),
+        kind: SequenceKind::Selection,
+    };
+    Ok(Value::Sequence(Rc::new(sequence)))
+}
+
+// ---------------------------------------------------------------- between
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NullBounds {
+    Refused,
+    Unbounded,
+}
+
+/// Whether the bound option of that name says `open`.
+pub fn is_open(invocation: &Invocation, name: &str, otherwise: bool) -> Outcome<bool> {
+    let Some(argument) = invocation.call.option(name) else { return Ok(otherwise) };
+    let text = argument.value.clone().into_datum().and_then(|datum| text_of(&datum));
+    match text.map_err(|failure| failure.at(&argument.place))?.as_str() {
+        "open" => Ok(true),
+        "closed" => Ok(false),
+        other => Err(Failure::logic(format!(
+            "Expected `open` or `closed` for optarg `{name}` (got `{other}`)."
+        ))),
+    }
+}
+
+/// The slice of a table that an argument is, or is all of.
+pub fn slice_at(invocation: &Invocation, index: usize) -> Outcome<Sequence> {
+    match &invocation.call.arguments[index].value {
+        Value::Table(table) => {
+            let mut slice = Sequence::of_table(table.clone());
+            slice.kind = SequenceKind::Slice;
+            Ok(slice)
+        }
+        Value::Sequence(sequence) if sequence.kind == SequenceKind::Slice => Ok((**sequence).clone()),
+        other => invocation.blame(index, Err(other.wrong_kind("TABLE_SLICE"))),
+    }
+}
+
+fn between(invocation: &Invocation, nulls: NullBounds) -> Outcome<Value> {
+    let mut slice = slice_at(invocation, 0)?;
+    let left_open = is_open(invocation, "left_bound", false)?;
+    let right_open = is_open(invocation, "right_bound", true)?;
+    let left = bound_datum(invocation, 1, nulls, Datum::MinVal)?;
+    let right = bound_datum(invocation, 2, nulls, Datum::MaxVal)?;
+    let Source::Scan(scan) = &mut slice.source else {
+        return Err(Failure::internal("a slice is a scan"));
+    };
+    check_index(invocation, &scan.table)?;
+    if scan.bounds.is_some() {
+        return Err(Failure::logic("Cannot perform multiple BETWEENs on the same table."));
+    }
+    let bound = |datum: &Datum, open: bool| -> Outcome<KeyBound> {
+        let key = key::bound(datum)?;
+        Ok(if open { KeyBound::Excluded(key) } else { KeyBound::Included(key) })
+    };
+    scan.range = KeyRange {
+        start: if matches!(left, Datum::MinVal) { KeyBound::Unbounded } else { bound(&left, left_open)? },
+        end: if matches!(right, Datum::MaxVal) { KeyBound::Unbounded } else { bound(&right, right_open)? },
+    };
+    scan.bounds = Some(Rc::new(Bounds { left, right, left_open, right_open }));
+    Ok(Value::Sequence(Rc::new(slice)))
+}
+
+fn bound_datum(invocation: &Invocation, index: usize, nulls: NullBounds, unbounded: Datum) -> Outcome<Datum> {
+    match (invocation.datum(index)?, nulls) {
+        (Datum::Null, NullBounds::Unbounded) => Ok(unbounded),
+        (Datum::Null, NullBounds::Refused) => Err(Failure::logic(
+            "Cannot use `null` in BETWEEN, use `r.minval` or `r.maxval` to denote unboundedness.",
+        )),
+        (datum, _) => Ok(datum),
+    }
+}
