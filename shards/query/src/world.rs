@@ -1,0 +1,402 @@
+//! A server in a test's hand: tables in maps, a catalog of names, and the ops of queries answered as the runtime does.
+//!
+//! `World::answer` takes a query as it goes over the wire and gives the JSON of its rows or its error, so that a test is
+//! rows of queries and answers. Tables have two parts, to show that nothing depends on where a row lives; steps of scans
+//! are short and fuel is scarce, so that nothing depends on their being generous.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::ops::Bound;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context as TaskContext, Poll, Waker};
+
+use photondb_proto::datum::{Datum, document};
+use photondb_proto::error::{ErrorKind, QueryError};
+use photondb_proto::op::*;
+use photondb_proto::term::parse::{Parser, QueryMessage};
+
+use crate::exec::{AnswerKind, Context, Execution, Step};
+use crate::push::{Flow, Pipeline};
+use crate::write::{RowDecision, RowEffect, RowWriter};
+
+const PARTS: u16 = 2;
+
+struct Table {
+    info: TableInfo,
+    config: Datum,
+    parts: Vec<BTreeMap<Key, Rc<[u8]>>>,
+}
+
+/// The server.
+pub struct World {
+    databases: BTreeMap<String, DatabaseId>,
+    tables: Vec<Table>,
+    next_id: u8,
+    next_random: u8,
+    /// What ops were asked, by name.
+    pub asked: Vec<&'static str>,
+}
+
+fn failed(text: String) -> QueryError {
+    QueryError::new(ErrorKind::OpFailed, text)
+}
+
+/// Drives a future that waits for nothing but fuel.
+fn finish<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut TaskContext::from_waker(Waker::noop())) {
+            return value;
+        }
+    }
+}
+
+impl World {
+    /// With the database `test` and in it an empty table `t`.
+    pub fn new() -> World {
+        let mut world = World {
+            databases: BTreeMap::new(),
+            tables: Vec::new(),
+            next_id: 1,
+            next_random: 1,
+            asked: Vec::new(),
+        };
+        world.answer(r#"[1,[57,["test"]]]"#);
+        world.answer(r#"[1,[60,["t"]]]"#);
+        world.asked.clear();
+        world
+    }
+
+    /// The answer's JSON (of a sequence: its rows in brackets), or `! ` and the error's text.
+    #[track_caller]
+    pub fn answer(&mut self, query: &str) -> String {
+        let mut bytes = query.as_bytes().to_vec();
+        let message = match Parser::default().parse(&mut bytes) {
+            Ok(message) => message,
+            Err(error) => return format!("! {}", error.message),
+        };
+        let QueryMessage::Start { term, options } = message else { panic!("not a START: {query}") };
+        let context = Context {
+            user: "admin".into(),
+            now_epoch_seconds: 1_375_147_296.681,
+            memory_bytes_max: 64 << 20,
+        };
+        let mut execution = match Execution::start(&term, options, context) {
+            Ok(execution) => execution,
+            Err(error) => return format!("! {}", error.message),
+        };
+        let mut rows: Vec<String> = Vec::new();
+        loop {
+            match execution.step(50) {
+                Step::OutOfFuel => {}
+                Step::Needs(op) => {
+                    let reply = self.reply(op);
+                    execution.answer(reply);
+                }
+                Step::Failed(error) => return format!("! {}", error.message),
+                Step::Ready(answer) => {
+                    let items = String::from_utf8(answer.items).expect("JSON is UTF-8");
+                    match answer.kind {
+                        AnswerKind::Atom => return items,
+                        AnswerKind::Partial => {
+                            rows.push(items);
+                            execution.next_batch();
+                        }
+                        AnswerKind::Sequence => {
+                            if answer.count > 0 {
+                                rows.push(items);
+                            }
+                            return format!("[{}]", rows.join(","));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn reply(&mut self, op: Op) -> Result<OpReply, OpError> {
+        match op {
+            Op::Catalog(op) => self.catalog(op).map(OpReply::Catalog),
+            Op::Read { table, read, .. } => self.read(table, read).map(OpReply::Read),
+            Op::Write { table, write } => self.write(table, write).map(OpReply::Write),
+            Op::Random { bytes } => {
+                self.asked.push("random");
+                let byte = self.next_random;
+                self.next_random += 1;
+                Ok(OpReply::Random((0..bytes).map(|index| byte + (index / 16) as u8).collect()))
+            }
+        }
+    }
+
+    fn table(&mut self, id: TableId) -> Result<&mut Table, QueryError> {
+        self.tables
+            .iter_mut()
+            .find(|table| table.info.id == id)
+            .ok_or_else(|| failed(format!("Table `{id}` does not exist.")))
+    }
+
+    // ---------------------------------------------------------------- rows
+
+    fn read(&mut self, table: TableId, read: TableRead) -> Result<TableReply, QueryError> {
+        self.asked.push(match &read {
+            TableRead::Get { .. } => "get",
+            TableRead::GetMany { .. } => "get_many",
+            TableRead::Scan(_) => "scan",
+            TableRead::Count { .. } => "count",
+        });
+        let table = self.table(table)?;
+        let row = |key: &Key| table.parts.iter().find_map(|part| part.get(key)).map(|row| row.to_vec());
+        Ok(match read {
+            TableRead::Get { key } => TableReply::Row(row(&key)),
+            TableRead::GetMany { keys } => TableReply::Rows(keys.iter().map(row).collect()),
+            TableRead::Count { range } => {
+                let count = table.parts.iter().map(|part| part.range(bounds(&range)).count()).sum::<usize>();
+                TableReply::Count(count as u64)
+            }
+            TableRead::Scan(scan) => {
+                let parts = match &scan.resume {
+                    None => (0..PARTS).map(|part| (part, None)).collect(),
+                    Some(resume) => {
+                        resume.iter().map(|(part, next)| (*part, Some(next.clone()))).collect::<Vec<_>>()
+                    }
+                };
+                let batches = parts
+                    .into_iter()
+                    .map(|(number, next)| scan_part(number, &table.parts[usize::from(number)], &scan, next));
+                TableReply::Parts(batches.collect::<Result<_, _>>()?)
+            }
+        })
+    }
+
+    fn write(&mut self, table: TableId, write: TableWrite) -> Result<Vec<RowOutcome>, QueryError> {
+        self.asked.push("write");
+        let table = self.table(table)?;
+        let primary_key = table.info.primary_key.clone();
+        let mut outcomes = Vec::new();
+        match write {
+            TableWrite::Insert { rows, conflict, options } => {
+                let writer = RowWriter::for_insert(&primary_key, &conflict, options)?;
+                for row in rows {
+                    let decision = finish(writer.insert(table.row(&row.key), &row.document));
+                    outcomes.push(table.apply(row.key, decision));
+                }
+            }
+            TableWrite::Change { keys, change, options } => {
+                let writer = RowWriter::for_change(&primary_key, change, options)?;
+                for (index, key) in keys.into_iter().enumerate() {
+                    let decision = finish(writer.change(index, &key, table.row(&key)));
+                    outcomes.push(table.apply(key, decision));
+                }
+            }
+            TableWrite::Sync => {}
+        }
+        Ok(outcomes)
+    }
+
+    // ---------------------------------------------------------------- catalog
+
+    fn fresh_id(&mut self) -> [u8; 16] {
+        self.next_id += 1;
+        [self.next_id; 16]
+    }
+
+    fn database(&self, name: &str) -> Result<DatabaseId, QueryError> {
+        let found = self.databases.get(name).copied();
+        found.ok_or_else(|| failed(format!("Database `{name}` does not exist.")))
+    }
+
+    fn named(&self, database: &str, name: &str) -> Result<usize, QueryError> {
+        self.database(database)?;
+        self.tables
+            .iter()
+            .position(|table| table.info.database == database && table.info.name == name)
+            .ok_or_else(|| failed(format!("Table `{database}.{name}` does not exist.")))
+    }
+
+    fn catalog(&mut self, op: CatalogOp) -> Result<CatalogReply, QueryError> {
+        let number = |number: usize| Datum::Number(number as f64);
+        let change =
+            |old: Datum, new: Datum| Datum::array(vec![Datum::object([("new_val", new), ("old_val", old)])]);
+        let database_row = |id: &DatabaseId, name: &str| {
+            Datum::object([("id", Datum::string(&id.to_string())), ("name", Datum::string(name))])
+        };
+        Ok(match op {
+            CatalogOp::Table { database, table } => {
+                let index = self.named(&database, &table)?;
+                CatalogReply::Table(self.tables[index].info.clone())
+            }
+            CatalogOp::Database { name } => {
+                CatalogReply::Database(DatabaseInfo { id: self.database(&name)?, name })
+            }
+            CatalogOp::DatabaseList => CatalogReply::Names(self.databases.keys().cloned().collect()),
+            CatalogOp::TableList { database } => {
+                self.database(&database)?;
+                let of = self.tables.iter().filter(|table| table.info.database == database);
+                CatalogReply::Names(of.map(|table| table.info.name.clone()).collect())
+            }
+            CatalogOp::DatabaseCreate { name } => {
+                let id = DatabaseId(self.fresh_id());
+                let row = database_row(&id, &name);
+                if self.databases.insert(name.clone(), id).is_some() {
+                    return Err(failed(format!("Database `{name}` already exists.")));
+                }
+                value([("config_changes", change(Datum::Null, row)), ("dbs_created", number(1))])
+            }
+            CatalogOp::DatabaseDrop { name } => {
+                let id = self.database(&name)?;
+                let before = self.tables.len();
+                self.tables.retain(|table| table.info.database != name);
+                self.databases.remove(&name);
+                value([
+                    ("config_changes", change(database_row(&id, &name), Datum::Null)),
+                    ("dbs_dropped", number(1)),
+                    ("tables_dropped", number(before - self.tables.len())),
+                ])
+            }
+            CatalogOp::TableCreate { database, name, options } => {
+                let row = self.table_create(&database, &name, options)?;
+                value([("config_changes", change(Datum::Null, row)), ("tables_created", number(1))])
+            }
+            CatalogOp::TableDrop { database, name } => {
+                let index = self.named(&database, &name)?;
+                let row = self.tables.remove(index).config;
+                value([("config_changes", change(row, Datum::Null)), ("tables_dropped", number(1))])
+            }
+            CatalogOp::TableConfig { table } => encoded(&self.table(table)?.config),
+            CatalogOp::DatabaseConfig { database } => {
+                let found = self.databases.iter().find(|(_, id)| **id == database);
+                let (name, id) = found.ok_or_else(|| failed("no such database".into()))?;
+                encoded(&database_row(id, name))
+            }
+            CatalogOp::TableStatus { .. } => value([("status", Datum::string("ready"))]),
+            CatalogOp::TableConfigure { table, row } => {
+                let table = self.table(table)?;
+                table.config = document::from_bytes(&row);
+                encoded(&table.config)
+            }
+            CatalogOp::DatabaseConfigure { row, .. } => encoded(&document::from_bytes(&row)),
+            CatalogOp::Wait { database, table } => {
+                let count = match table {
+                    Some(table) => self.named(&database, &table).map(|_| 1)?,
+                    None => self.tables.iter().filter(|table| table.info.database == database).count(),
+                };
+                value([("ready", number(count))])
+            }
+        })
+    }
+
+    fn table_create(
+        &mut self,
+        database: &str,
+        name: &str,
+        options: TableOptions,
+    ) -> Result<Datum, QueryError> {
+        let database_id = self.database(database)?;
+        if self.named(database, name).is_ok() {
+            return Err(failed(format!("Table `{database}.{name}` already exists.")));
+        }
+        let info = TableInfo {
+            id: TableId(self.fresh_id()),
+            database_id,
+            database: database.to_owned(),
+            name: name.to_owned(),
+            primary_key: options.primary_key.unwrap_or_else(|| "id".to_owned()),
+            durability: options.durability.unwrap_or_default(),
+        };
+        let shards = vec![Datum::string("shard"); options.shards.unwrap_or(1) as usize];
+        let config = Datum::object([
+            ("id", Datum::string(&info.id.to_string())),
+            ("name", Datum::string(name)),
+            ("primary_key", Datum::string(&info.primary_key)),
+            ("shards", Datum::array(shards)),
+        ]);
+        let parts = (0..PARTS).map(|_| BTreeMap::new()).collect();
+        self.tables.push(Table { info, config: config.clone(), parts });
+        Ok(config)
+    }
+}
+
+impl Table {
+    fn row(&self, key: &Key) -> Option<Rc<[u8]>> {
+        self.parts.iter().find_map(|part| part.get(key)).cloned()
+    }
+
+    fn apply(&mut self, key: Key, decision: RowDecision) -> RowOutcome {
+        let home = usize::from(key.iter().fold(0u16, |sum, byte| sum + u16::from(*byte)) % PARTS);
+        match decision.effect {
+            RowEffect::Keep => {}
+            RowEffect::Put(bytes) => {
+                self.parts[home].insert(key, bytes.into());
+            }
+            RowEffect::Delete => {
+                self.parts[home].remove(&key);
+            }
+        }
+        decision.outcome
+    }
+}
+
+fn encoded(datum: &Datum) -> CatalogReply {
+    CatalogReply::Value(document::to_bytes(datum))
+}
+
+fn value<const N: usize>(pairs: [(&str, Datum); N]) -> CatalogReply {
+    encoded(&Datum::object(pairs))
+}
+
+fn bounds(range: &KeyRange) -> (Bound<Key>, Bound<Key>) {
+    let bound = |bound: &KeyBound| match bound {
+        KeyBound::Unbounded => Bound::Unbounded,
+        KeyBound::Included(key) => Bound::Included(key.clone()),
+        KeyBound::Excluded(key) => Bound::Excluded(key.clone()),
+    };
+    (bound(&range.start), bound(&range.end))
+}
+
+/// Rows a part gives in one step, whatever the query asks for.
+const STEP_ROWS: usize = 3;
+
+fn scan_part(
+    number: u16,
+    rows: &BTreeMap<Key, Rc<[u8]>>,
+    scan: &Scan,
+    next: Option<Vec<u8>>,
+) -> Result<PartBatch, QueryError> {
+    let (mut start, mut end) = bounds(&scan.range);
+    let descending = scan.order == ScanOrder::Descending;
+    match (next, descending) {
+        (Some(key), false) => start = Bound::Excluded(key),
+        (Some(key), true) => end = Bound::Excluded(key),
+        (None, _) => {}
+    }
+    let crossed = match (&start, &end) {
+        (Bound::Included(start), Bound::Included(end)) => start > end,
+        (Bound::Included(start) | Bound::Excluded(start), Bound::Included(end) | Bound::Excluded(end)) => {
+            start >= end
+        }
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+    };
+    let mut found: Vec<(Key, Rc<[u8]>)> = match crossed {
+        true => Vec::new(),
+        false => rows.range((start, end)).map(|(key, row)| (key.clone(), row.clone())).collect(),
+    };
+    if descending {
+        found.reverse();
+    }
+    let (mut out, mut last, mut enough) = (Vec::new(), None, false);
+    let more = found.len() > STEP_ROWS;
+    let mut pipeline = match scan.pipeline.is_empty() {
+        true => None,
+        false => Some(Pipeline::decode(&scan.pipeline)?),
+    };
+    for (key, row) in found.into_iter().take(STEP_ROWS) {
+        match &mut pipeline {
+            None => out.push(ScanRow { key: key.clone(), value: row.to_vec() }),
+            Some(pipeline) => enough |= finish(pipeline.feed(&key, row, &mut out))? == Flow::Enough,
+        }
+        last = Some(key);
+    }
+    let next = if more && !enough { last } else { None };
+    Ok(PartBatch { part: number, rows: out, partial: pipeline.and_then(Pipeline::partial), next })
+}
