@@ -34,8 +34,13 @@ pub mod shape;
 pub mod stream;
 pub mod terms;
 pub mod value;
+pub mod write;
 
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod table_tests;
+#[cfg(test)]
+mod world;

@@ -1,6 +1,7 @@
 //! The table of ReQL terms: one [`TermDef`] each, in its family's file. Parser, arity and option checks, determinism,
 //! dispatch and the generated reference all read it.
 
+pub mod admin;
 pub mod aggregate;
 pub mod array;
 pub mod coerce;
@@ -26,6 +27,7 @@ pub mod string;
 pub mod summary;
 pub mod table;
 pub mod time;
+pub mod write;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -169,6 +171,7 @@ impl Invocation {
 
 /// Families of terms.
 static FAMILIES: &[&[TermDef]] = &[
+    admin::TERMS,
     aggregate::TERMS,
     array::TERMS,
     coerce::TERMS,
@@ -187,6 +190,7 @@ static FAMILIES: &[&[TermDef]] = &[
     string::TERMS,
     table::TERMS,
     time::TERMS,
+    write::TERMS,
 ];
 
 /// Every term, by family.
