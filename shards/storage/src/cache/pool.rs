@@ -15,6 +15,8 @@ use crate::engine::Value;
 
 /// What an entry costs beside its bytes: map, queue and reference counts.
 const OVERHEAD_BYTES: u64 = 80;
+/// What can go keeps this part of the budget, however much is dirty.
+const CLEAN_PART_MIN: u64 = 8;
 const PAGE_KEY: u64 = 1 << 63;
 const FREQUENCY_MAX: u8 = 3;
 
@@ -360,9 +362,10 @@ impl Pool {
         }
     }
 
-    /// Throws out what was not asked for until the budget holds.
+    /// Throws out what was not asked for until the budget holds. A part of it is always left to what can go, else a page
+    /// would go before the call that loaded it came back to it.
     pub fn evict(&mut self) {
-        while self.bytes > self.budget {
+        while self.bytes > self.budget && self.bytes > self.dirty_bytes() + self.budget / CLEAN_PART_MIN {
             let (values, frames) = (&mut self.values, &mut self.frames);
             let victim = self.queue.victim(self.budget, |key| match key & PAGE_KEY {
                 0 => judge_value(values.get_mut(&key)),

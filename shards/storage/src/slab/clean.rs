@@ -17,7 +17,7 @@ use crate::slab::slot;
 
 /// Chunks are emptied while the bytes taken are more than the live ones times this over 100, plus [`SLACK_BYTES`].
 const TAKEN_PER_CENT_MAX: u64 = 122;
-const SLACK_BYTES: u64 = 2 << 20;
+const SLACK_BYTES: u64 = 1 << 20;
 /// Live bytes moved before one checkpoint.
 const MOVED_BYTES_MAX: u64 = 32 << 20;
 /// A chunk with more live bytes per cent than this is left alone: moving them would free too little.

@@ -155,6 +155,15 @@ impl<D: Directory> Shared<D> {
         self.log.failure().map_or(Ok(()), Err)
     }
 
+    /// Flushes the log up to a position and, where no background runs that would, writes the checkpoint that is due.
+    async fn flush_for_caller(&self, position: u64) -> Result<(), StorageError> {
+        self.flush_to(position).await?;
+        if !self.background.get() && !self.checkpointing.get() && self.is_checkpoint_due() {
+            self.checkpoint().await?;
+        }
+        Ok(())
+    }
+
     /// Flushes the log up to a position, by the background if it runs.
     pub async fn flush_to(&self, position: u64) -> Result<(), StorageError> {
         while self.log.flushed() < position {
@@ -381,7 +390,7 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
     }
 
     async fn flushed(&self, lsn: Lsn) -> Result<(), StorageError> {
-        self.shared.flush_to(lsn.0).await
+        self.shared.flush_for_caller(lsn.0).await
     }
 
     fn applied(&self) -> Lsn {

@@ -206,19 +206,9 @@ impl<F: Disk> Log<F> {
     /// One more segment behind the last.
     pub async fn make_spare<D: Directory<File = F>>(&self, directory: &D) -> Result<(), StorageError> {
         let done = self.done.listen();
-        let (number, recycled) = {
-            let mut state = self.state.borrow_mut();
-            if let Some(reason) = &state.failed {
-                return Err(StorageError::ReadOnly { reason: reason.clone() });
-            }
-            if state.making_spare {
-                drop(state);
-                done.await;
-                return Ok(());
-            }
-            state.making_spare = true;
-            let last = state.spares.back().map_or(state.current.number, |spare| spare.number);
-            (last + 1, state.retired.pop())
+        let Some((number, recycled)) = self.begin_spare()? else {
+            done.await;
+            return Ok(());
         };
         let made = self.ready_segment(directory, number, recycled).await;
         {
@@ -237,6 +227,19 @@ impl<F: Disk> Log<F> {
                 Err(StorageError::ReadOnly { reason: error.to_string() })
             }
         }
+    }
+
+    /// The number of the next segment and of the file to recycle for it; `None` when one is being made.
+    fn begin_spare(&self) -> Result<Option<(u64, Option<u64>)>, StorageError> {
+        let mut state = self.state.borrow_mut();
+        if let Some(reason) = &state.failed {
+            return Err(StorageError::ReadOnly { reason: reason.clone() });
+        }
+        if std::mem::replace(&mut state.making_spare, true) {
+            return Ok(None);
+        }
+        let last = state.spares.back().map_or(state.current.number, |spare| spare.number);
+        Ok(Some((last + 1, state.retired.pop())))
     }
 
     async fn ready_segment<D: Directory<File = F>>(

@@ -42,7 +42,11 @@ pub(crate) enum Change<'a> {
 
 #[derive(Debug)]
 pub(crate) enum Record<'a> {
-    Batch { info: CommitInfo, changes: Vec<Change<'a>> },
+    Batch {
+        #[allow(dead_code, reason = "for those who will read the log: feeds, replicas, transactions")]
+        info: CommitInfo,
+        changes: Vec<Change<'a>>,
+    },
     Created { tree: u32, name: &'a [u8] },
     Dropped { tree: u32 },
 }
