@@ -20,6 +20,7 @@ const FILL: Workload = Workload {
     reads_each: 10,
     trees: 3,
     keys: 200,
+    value_bytes_min: 0,
     value_bytes_max: 100_000,
 };
 

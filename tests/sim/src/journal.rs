@@ -330,6 +330,7 @@ const WORKLOAD: Workload = Workload {
     reads_each: 10,
     trees: 4,
     keys: 50,
+    value_bytes_min: 0,
     value_bytes_max: 20_000,
 };
 

@@ -48,6 +48,7 @@ const MIXED: Workload = Workload {
     reads_each: 30,
     trees: 6,
     keys: 300,
+    value_bytes_min: 0,
     value_bytes_max: 300_000,
 };
 
@@ -58,6 +59,7 @@ const SMALL: Workload = Workload {
     reads_each: 0,
     trees: 2,
     keys: 40,
+    value_bytes_min: 0,
     value_bytes_max: 100_000,
 };
 
@@ -68,7 +70,7 @@ fn acknowledged_writes_survive_power_loss_and_none_is_half_there() {
 
 #[test]
 fn a_store_survives_power_loss_at_every_operation_of_a_small_workload() {
-    for_seeds(3, |seed| {
+    for_seeds(6, |seed| {
         let whole = Life::new(Slab::new(seed), seed);
         whole.opening(Some(SMALL), Ending::Closed).expect("nothing stops it");
         let operations = whole.directory.operations();
@@ -125,6 +127,23 @@ fn a_seed_replays_itself() {
         };
         assert!(run() == run());
     });
+}
+
+/// Replaces the same documents again and again, so that sparse chunks are emptied.
+const CHURN: Workload = Workload {
+    writers: 3,
+    batches_each: 150,
+    readers: 1,
+    reads_each: 20,
+    trees: 3,
+    keys: 60,
+    value_bytes_min: 8_000,
+    value_bytes_max: 60_000,
+};
+
+#[test]
+fn stores_that_empty_their_chunks_survive_power_loss() {
+    for_seeds(30, |seed| live(Slab::new(seed), seed, CHURN));
 }
 
 /// A store on a simulated disk, for the suite.

@@ -24,6 +24,8 @@ pub struct Workload {
     /// Trees made and, most of them, dropped.
     pub trees: u64,
     pub keys: u64,
+    /// Most values are small, unless this says otherwise.
+    pub value_bytes_min: usize,
     pub value_bytes_max: usize,
 }
 
@@ -110,7 +112,7 @@ impl<E: StorageEngine + 'static> Site<E> {
             let change = |_| {
                 let tree = trees[random.below(trees.len() as u64) as usize].clone();
                 let key = random_key(random, workload.keys);
-                let value = (!random.one_in(4)).then(|| random_value(random, workload.value_bytes_max));
+                let value = (!random.one_in(4)).then(|| random_value(random, workload));
                 Change { tree, key, value }
             };
             (0..count).map(change).collect()
@@ -254,8 +256,9 @@ fn random_key(random: &mut Random, keys: u64) -> Vec<u8> {
 }
 
 /// Half of the values can be compressed.
-fn random_value(random: &mut Random, bytes_max: usize) -> Rc<[u8]> {
-    let bytes = random.value_bytes().min(bytes_max);
+fn random_value(random: &mut Random, workload: Workload) -> Rc<[u8]> {
+    let at_least = workload.value_bytes_min + random.below(workload.value_bytes_min as u64 + 1) as usize;
+    let bytes = random.value_bytes().max(at_least).min(workload.value_bytes_max);
     let mut value = random.bytes(bytes);
     if random.one_in(2) {
         value.iter_mut().for_each(|byte| *byte &= 3);
