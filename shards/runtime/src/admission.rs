@@ -27,6 +27,12 @@ impl Budget {
         self.used_bytes.get()
     }
 
+    /// What one more query may gather. Half of what is free, so that one query cannot starve the next.
+    pub fn free_bytes(&self) -> usize {
+        let free = self.bytes_max.saturating_sub(self.used_bytes.get()) / 2;
+        usize::try_from(free).unwrap_or(usize::MAX)
+    }
+
     pub fn lease(self: &Rc<Budget>) -> Lease {
         Lease { budget: self.clone(), bytes: 0 }
     }

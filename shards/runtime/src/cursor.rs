@@ -1,11 +1,332 @@
-//! placeholder
+//! Queries of one session under way: from START to the last batch.
+//!
+//! Always: a query is in one of three places: run in the read loop that took it, run by a task of its own, or idle in the
+//! session's table of cursors until CONTINUE. Its token is taken until its last reply. STOP drops what is idle, and asks
+//! what runs to end: then both the batch and the STOP are answered with an empty sequence.
+
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use photondb_proto::datum::Text;
+use std::time::Duration;
+
+use photondb_proto::control::QueryKind;
+use photondb_proto::datum::{Datum, Text};
+use photondb_proto::error::QueryError;
+use photondb_proto::op::Op;
 use photondb_proto::term::Term;
+use photondb_proto::wire::response;
+use photondb_query::exec::{Answer, AnswerKind, Context, Execution, Step};
+
+use crate::admission::Watchers;
+use crate::core::add;
 use crate::env::Env;
+use crate::panics::caught_step;
+use crate::route;
 use crate::session::Session;
-pub struct Cursor;
-impl Cursor { pub fn abandon(&self) {} }
-pub fn start<E: Env>(_session: &Rc<Session<E>>, _token: i64, _term: Term, _options: Vec<(Text, Term)>, _out: &mut Vec<u8>) {}
-pub fn resume<E: Env>(_session: &Rc<Session<E>>, _cursor: &Rc<Cursor>, _out: &mut Vec<u8>) {}
-pub fn stop<E: Env>(_session: &Rc<Session<E>>, _cursor: &Rc<Cursor>, _out: &mut Vec<u8>) {}
+
+/// Work of one step: some 100 us.
+const FUEL: u32 = 5_000;
+/// Characters of a query in the log.
+const LOGGED_CHARACTERS: usize = 2_000;
+
+/// A query whose token is taken.
+pub struct Cursor {
+    token: i64,
+    term: Term,
+    kind: QueryKind,
+    noreply: bool,
+    began: Duration,
+    /// None while a task runs it.
+    execution: RefCell<Option<Execution>>,
+    /// CONTINUEs that came while a batch was being computed.
+    continues: Cell<u32>,
+    /// STOPs that wait for the running batch to end.
+    stops: Cell<u32>,
+    /// Woken when the running batch is to end.
+    stop_watchers: Watchers,
+    /// The connection is gone.
+    abandoned: Cell<bool>,
+    /// No batch has been answered yet.
+    is_first: Cell<bool>,
+    /// Counted among the open cursors.
+    counted: Cell<bool>,
+}
+
+impl Cursor {
+    /// The connection is gone: what runs ends at its next step, unless nobody waits for its reply anyway.
+    pub fn abandon(&self) {
+        self.abandoned.set(true);
+        self.execution.borrow_mut().take();
+        self.stop_watchers.wake_all();
+    }
+
+    fn is_ending(&self) -> bool {
+        self.stops.get() > 0 || (self.abandoned.get() && !self.noreply)
+    }
+}
+
+/// What a step of the drive led to.
+enum Halt {
+    /// The batch is done.
+    Answer(Answer),
+    Failed(QueryError),
+    /// It must wait: for an answer to the op, or for its turn.
+    Waits(Option<Op>),
+}
+
+/// Begins a query. Its reply goes to `out` if it is known at once.
+pub fn start<E: Env>(session: &Rc<Session<E>>, token: i64, term: Term, options: Vec<(Text, Term)>, out: &mut Vec<u8>) {
+    let core = &session.core;
+    let began = core.env.elapsed();
+    let wants_no_reply = asks_noreply(&options);
+    let context = Context {
+        user: session.user.clone(),
+        now_epoch_seconds: core.env.unix_ms() as f64 / 1000.0,
+        memory_bytes_max: core.budget.free_bytes(),
+    };
+    let started = caught_step(|| Execution::start(&term, options, context)).and_then(|started| started);
+    let mut execution = match started {
+        Ok(execution) => execution,
+        Err(error) => {
+            add(&core.figures.query_errors, 1);
+            if !wants_no_reply {
+                response::error(token, &error, out);
+            }
+            return;
+        }
+    };
+    let cursor = Cursor {
+        token,
+        term,
+        kind: execution.kind(),
+        noreply: execution.noreply(),
+        began,
+        execution: RefCell::new(None),
+        continues: Cell::new(0),
+        stops: Cell::new(0),
+        stop_watchers: Watchers::default(),
+        abandoned: Cell::new(false),
+        is_first: Cell::new(true),
+        counted: Cell::new(false),
+    };
+    match drive(session, &mut execution, &cursor.term) {
+        Halt::Waits(op) => {
+            let cursor = Rc::new(cursor);
+            session.cursors.borrow_mut().insert(token, cursor.clone());
+            spawn(session, cursor, execution, op);
+        }
+        Halt::Answer(answer) => {
+            count(session, &cursor);
+            if cursor.noreply {
+                return;
+            }
+            write_answer(token, &answer, out);
+            if answer.kind == AnswerKind::Partial {
+                let cursor = Rc::new(cursor);
+                session.cursors.borrow_mut().insert(token, cursor.clone());
+                rest(session, &cursor, execution);
+            }
+        }
+        Halt::Failed(error) => {
+            count(session, &cursor);
+            add(&core.figures.query_errors, 1);
+            if !cursor.noreply {
+                response::error(token, &error, out);
+            }
+        }
+    }
+}
+
+/// The next batch of a query.
+pub fn resume<E: Env>(session: &Rc<Session<E>>, cursor: &Rc<Cursor>, out: &mut Vec<u8>) {
+    let Some(mut execution) = cursor.execution.borrow_mut().take() else {
+        cursor.continues.set(cursor.continues.get() + 1);
+        return;
+    };
+    execution.next_batch();
+    match drive(session, &mut execution, &cursor.term) {
+        Halt::Waits(op) => spawn(session, cursor.clone(), execution, op),
+        Halt::Answer(answer) => {
+            write_answer(cursor.token, &answer, out);
+            match answer.kind {
+                AnswerKind::Partial => rest(session, cursor, execution),
+                AnswerKind::Atom | AnswerKind::Sequence => end(session, cursor),
+            }
+        }
+        Halt::Failed(error) => {
+            add(&session.core.figures.query_errors, 1);
+            response::error(cursor.token, &error, out);
+            end(session, cursor);
+        }
+    }
+}
+
+/// Ends a query before its end.
+pub fn stop<E: Env>(session: &Rc<Session<E>>, cursor: &Rc<Cursor>, out: &mut Vec<u8>) {
+    if cursor.execution.borrow_mut().take().is_some() {
+        write_empty(cursor.token, out);
+        return end(session, cursor);
+    }
+    cursor.stops.set(cursor.stops.get() + 1);
+    cursor.stop_watchers.wake_all();
+}
+
+fn asks_noreply(options: &[(Text, Term)]) -> bool {
+    options.iter().any(|(name, value)| name.as_str() == "noreply" && matches!(value, Term::Datum(Datum::Bool(true))))
+}
+
+/// Steps a query as far as it goes without waiting, at most one step's fuel.
+fn drive<E: Env>(session: &Rc<Session<E>>, execution: &mut Execution, term: &Term) -> Halt {
+    loop {
+        let step = match caught_step(|| execution.step(FUEL)) {
+            Ok(step) => step,
+            Err(error) => {
+                let query: String = format!("{term:?}").chars().take(LOGGED_CHARACTERS).collect();
+                tracing::error!(query, "this query panicked");
+                return Halt::Failed(error);
+            }
+        };
+        match step {
+            Step::Ready(answer) => return Halt::Answer(answer),
+            Step::Failed(error) => return Halt::Failed(error),
+            Step::OutOfFuel => return Halt::Waits(None),
+            Step::Needs(op) => match route::answer_at_once(&session.core, op) {
+                Ok(reply) => execution.answer(reply),
+                Err(op) => return Halt::Waits(Some(op)),
+            },
+        }
+    }
+}
+
+/// Goes on with a query in a task of its own until its batch is done, and further while CONTINUEs wait.
+fn spawn<E: Env>(session: &Rc<Session<E>>, cursor: Rc<Cursor>, execution: Execution, op: Option<Op>) {
+    let in_flight = session.begin();
+    let noreply = cursor.noreply.then(|| session.begin_noreply());
+    let session = session.clone();
+    session.core.env.clone().spawn(async move {
+        batches(&session, &cursor, execution, op).await;
+        drop((noreply, in_flight));
+    });
+}
+
+async fn batches<E: Env>(
+    session: &Rc<Session<E>>,
+    cursor: &Rc<Cursor>,
+    mut execution: Execution,
+    mut op: Option<Op>,
+) {
+    loop {
+        let Some(halt) = batch(session, cursor, &mut execution, op.take()).await else {
+            return stopped(session, cursor);
+        };
+        if cursor.is_first.replace(false) {
+            count(session, cursor);
+        }
+        let more = match halt {
+            Halt::Answer(answer) => {
+                if !cursor.noreply {
+                    session.reply(|out| write_answer(cursor.token, &answer, out));
+                }
+                answer.kind == AnswerKind::Partial && !cursor.noreply
+            }
+            Halt::Failed(error) => {
+                add(&session.core.figures.query_errors, 1);
+                if !cursor.noreply {
+                    session.reply(|out| response::error(cursor.token, &error, out));
+                }
+                false
+            }
+            Halt::Waits(_) => unreachable!("a batch waits inside"),
+        };
+        if !more {
+            // CONTINUEs and STOPs that came too late find no token, as if they had come now.
+            let late = cursor.continues.take() + cursor.stops.take();
+            (0..late).for_each(|_| session.reply(|out| write_empty(cursor.token, out)));
+            return end(session, cursor);
+        }
+        if cursor.stops.get() > 0 || cursor.abandoned.get() {
+            return stopped(session, cursor);
+        }
+        if cursor.continues.get() == 0 {
+            return rest(session, cursor, execution);
+        }
+        cursor.continues.set(cursor.continues.get() - 1);
+        session.room().await;
+        execution.next_batch();
+    }
+}
+
+/// One batch to its end; `None` when it is to end before that.
+async fn batch<E: Env>(
+    session: &Rc<Session<E>>,
+    cursor: &Rc<Cursor>,
+    execution: &mut Execution,
+    mut op: Option<Op>,
+) -> Option<Halt> {
+    loop {
+        match op.take() {
+            Some(op) => {
+                let reply = async { Some(route::answer(&session.core, op).await) };
+                let ending = async {
+                    cursor.stop_watchers.until(|| cursor.is_ending()).await;
+                    None
+                };
+                execution.answer(futures_lite::future::or(reply, ending).await?);
+            }
+            None => session.core.env.next_turn().await,
+        }
+        if cursor.is_ending() {
+            return None;
+        }
+        match drive(session, execution, &cursor.term) {
+            Halt::Waits(next) => op = next,
+            halt @ (Halt::Answer(_) | Halt::Failed(_)) => return Some(halt),
+        }
+    }
+}
+
+/// Answers the batch that was stopped, CONTINUEs behind it and the STOPs.
+fn stopped<E: Env>(session: &Rc<Session<E>>, cursor: &Rc<Cursor>) {
+    let replies = 1 + cursor.continues.take() + cursor.stops.take();
+    (0..replies).for_each(|_| session.reply(|out| write_empty(cursor.token, out)));
+    end(session, cursor);
+}
+
+/// Keeps a query until CONTINUE.
+fn rest<E: Env>(session: &Rc<Session<E>>, cursor: &Rc<Cursor>, execution: Execution) {
+    cursor.is_first.set(false);
+    if cursor.abandoned.get() {
+        return end(session, cursor);
+    }
+    if !cursor.counted.replace(true) {
+        add(&session.core.figures.cursors_open, 1);
+    }
+    cursor.execution.replace(Some(execution));
+}
+
+/// Gives the token back.
+fn end<E: Env>(session: &Rc<Session<E>>, cursor: &Rc<Cursor>) {
+    session.cursors.borrow_mut().remove(&cursor.token);
+    uncount(session, cursor);
+}
+
+/// Takes a cursor out of the count of open ones.
+pub fn uncount<E: Env>(session: &Rc<Session<E>>, cursor: &Cursor) {
+    if cursor.counted.replace(false) {
+        let open = &session.core.figures.cursors_open;
+        open.set(open.get() - 1);
+    }
+}
+
+/// Counts a query whose first answer is there.
+fn count<E: Env>(session: &Rc<Session<E>>, cursor: &Cursor) {
+    let took = session.core.env.elapsed().saturating_sub(cursor.began);
+    session.core.figures.query_ended(cursor.kind, took.as_micros() as u64);
+}
+
+fn write_answer(token: i64, answer: &Answer, out: &mut Vec<u8>) {
+    response::answer(token, answer.kind, &answer.items, &answer.notes, answer.profile.as_deref(), out);
+}
+
+fn write_empty(token: i64, out: &mut Vec<u8>) {
+    response::answer(token, AnswerKind::Sequence, b"", &[], None, out);
+}

@@ -6,24 +6,15 @@
 use std::rc::Rc;
 
 use photondb_proto::control::QueryKind;
-use photondb_proto::datum::{Datum, Text, document, key};
-use photondb_proto::term::{Call, Term};
+use photondb_proto::datum::{Text, document, key};
+use photondb_proto::term::Term;
 use photondb_proto::wire::response;
+use photondb_query::shape;
 use photondb_storage::engine::Cached;
 
 use crate::core::Core;
 use crate::env::Env;
 
-/// `r.db(database).table(table).get(key)`, as terms.
-struct PointGet<'a> {
-    database: &'a str,
-    table: &'a str,
-    key: &'a Datum,
-}
-
-const DB: u32 = 14;
-const TABLE: u32 = 15;
-const GET: u32 = 16;
 const DEFAULT_DATABASE: &str = "test";
 
 /// Answers the query if it is a `get` of a row that is at hand.
@@ -34,10 +25,10 @@ pub fn point_get<E: Env>(
     options: &[(Text, Term)],
     out: &mut Vec<u8>,
 ) -> bool {
-    let Some(get) = shape(term, options) else { return false };
+    let Some(get) = shape::point_get(term, options) else { return false };
     let began = core.env.elapsed();
     let catalog = core.catalog();
-    let Ok(table) = catalog.table_named(get.database, get.table) else { return false };
+    let Ok(table) = catalog.table_named(get.database.unwrap_or(DEFAULT_DATABASE), get.table) else { return false };
     let Ok(key) = key::primary(get.key) else { return false };
     let local = core.tables.local(table);
     let Some(shard) = local.shard_of(&key) else { return false };
@@ -49,39 +40,4 @@ pub fn point_get<E: Env>(
     let took = core.env.elapsed() - began;
     core.figures.query_ended(QueryKind::Read, took.as_micros() as u64);
     true
-}
-
-fn shape<'a>(term: &'a Term, options: &'a [(Text, Term)]) -> Option<PointGet<'a>> {
-    let mut default = DEFAULT_DATABASE;
-    for (name, value) in options {
-        match name.as_str() {
-            "db" => default = database(value)?,
-            _ => return None,
-        }
-    }
-    let [table, Term::Datum(key)] = arguments(term, GET)? else { return None };
-    let (database, name) = match arguments(table, TABLE)? {
-        [Term::Datum(Datum::String(name))] => (default, name),
-        [owner, Term::Datum(Datum::String(name))] => (database(owner)?, name),
-        _ => return None,
-    };
-    Some(PointGet { database, table: name.as_str(), key })
-}
-
-fn database(term: &Term) -> Option<&str> {
-    match arguments(term, DB)? {
-        [Term::Datum(Datum::String(name))] => Some(name.as_str()),
-        _ => None,
-    }
-}
-
-/// The arguments of a call of `number` without options.
-fn arguments(term: &Term, number: u32) -> Option<&[Term]> {
-    match term {
-        Term::Call(call) => {
-            let Call { number: found, arguments, options } = &**call;
-            (*found == number && options.is_empty()).then_some(arguments)
-        }
-        Term::Datum(_) => None,
-    }
 }

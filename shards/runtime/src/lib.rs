@@ -10,6 +10,7 @@ mod cursor;
 pub mod env;
 mod hot;
 pub mod mesh;
+mod panics;
 pub mod route;
 mod rows;
 mod scan;

@@ -44,6 +44,38 @@ pub async fn answer<E: Env>(core: &Rc<Core<E>>, op: Op) -> Result<OpReply, OpErr
     }
 }
 
+/// Answers an operation without waiting, if that can be. Else gives it back.
+///
+/// # Errors
+/// The operation.
+pub fn answer_at_once<E: Env>(core: &Rc<Core<E>>, op: Op) -> Result<Result<OpReply, OpError>, Op> {
+    match op {
+        Op::Catalog(op) if !change::is_change(&op) => Ok(change::read(&core.catalog(), &op).map(OpReply::Catalog)),
+        Op::Random { bytes } if bytes <= 64 => {
+            let mut random = vec![0; bytes as usize];
+            core.env.random(&mut random);
+            Ok(Ok(OpReply::Random(random)))
+        }
+        Op::Read { table: id, read: TableRead::Get { key }, mode: mode @ (ReadMode::Single | ReadMode::Outdated) } => {
+            match cached_row(core, id, &key) {
+                Some(row) => Ok(Ok(OpReply::Read(TableReply::Row(row)))),
+                None => Err(Op::Read { table: id, read: TableRead::Get { key }, mode }),
+            }
+        }
+        Op::Catalog(_) | Op::Random { .. } | Op::Read { .. } | Op::Write { .. } => Err(op),
+    }
+}
+
+/// A row of this core that is in memory; nothing says that there is no such row.
+fn cached_row<E: Env>(core: &Rc<Core<E>>, id: TableId, key: &[u8]) -> Option<Option<Document>> {
+    let table = table_of(core, id).ok()?;
+    let local = core.tables.local(&table);
+    match local.shard_of(key)?.cached(key) {
+        Ok(Cached::Hit(row)) => Some(row.map(|row| row.to_vec())),
+        Ok(Cached::Miss) | Err(_) => None,
+    }
+}
+
 /// Answers a peer's request without waiting, if that can be: a row that is in memory. Else gives it back.
 pub fn serve_at_once<E: Env>(core: &Rc<Core<E>>, request: Request) -> Result<Answer, Request> {
     let Request::Read { epoch, table: id, read: TableRead::Get { key }, mode: ReadMode::Single } = &request else {
@@ -52,11 +84,9 @@ pub fn serve_at_once<E: Env>(core: &Rc<Core<E>>, request: Request) -> Result<Ans
     if *epoch != core.epoch() {
         return Err(request);
     }
-    let Ok(table) = table_of(core, *id) else { return Err(request) };
-    let local = core.tables.local(&table);
-    match local.shard_of(key).map(|shard| shard.cached(key)) {
-        Some(Ok(Cached::Hit(row))) => Ok(Answer::Read(Ok(TableReply::Row(row.map(|row| row.to_vec()))))),
-        Some(Ok(Cached::Miss) | Err(_)) | None => Err(request),
+    match cached_row(core, *id, key) {
+        Some(row) => Ok(Answer::Read(Ok(TableReply::Row(row)))),
+        None => Err(request),
     }
 }
 
@@ -428,7 +458,13 @@ async fn catalog<E: Env>(core: &Rc<Core<E>>, op: CatalogOp) -> Result<CatalogRep
     }
     let owner = core.core_of(0);
     if owner == core.number {
-        return change_catalog(core, op).await;
+        // A change that has begun is carried to its end, though its client go away: hence a task of its own.
+        let (done, changed) = flume::bounded(1);
+        let (here, env) = (core.clone(), core.env.clone());
+        env.spawn(async move {
+            let _ = done.send(change_catalog(&here, op).await);
+        });
+        return changed.recv_async().await.unwrap_or_else(|_| Err(wrong_answer()));
     }
     match core.mesh.request(owner, Request::Catalog(op)).await {
         Answer::Catalog(reply) => reply,

@@ -2,14 +2,12 @@
 //!
 //! Always: what is gathered stays within the step's bounds in rows and bytes, give or take one row's results.
 
-use std::rc::Rc;
-
 use photondb_proto::error::QueryError;
 use photondb_proto::op::{Scan, ScanOrder, ScanRow};
+use photondb_query::push::{Flow, Pipeline};
 use photondb_storage::engine::Value;
 
-use crate::core::Core;
-use crate::env::Env;
+use crate::panics::caught;
 
 /// What became of a row that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +20,7 @@ pub enum Taken {
 }
 
 pub struct Rows {
+    pipeline: Option<Pipeline>,
     rows: Vec<ScanRow>,
     bytes: usize,
     bytes_max: usize,
@@ -30,13 +29,16 @@ pub struct Rows {
 }
 
 impl Rows {
-    pub fn new<E: Env>(core: &Rc<Core<E>>, scan: &Scan) -> Result<Rows, QueryError> {
-        let _ = core;
+    /// # Errors
+    /// The pipeline's bytes are none.
+    pub fn new(scan: &Scan) -> Result<Rows, QueryError> {
         let has_keys = match scan.order {
             ScanOrder::Any => false,
             ScanOrder::Ascending | ScanOrder::Descending => true,
         };
+        let pipeline = if scan.pipeline.is_empty() { None } else { Some(Pipeline::decode(&scan.pipeline)?) };
         Ok(Rows {
+            pipeline,
             rows: Vec::new(),
             bytes: 0,
             bytes_max: scan.bytes_max as usize,
@@ -45,15 +47,29 @@ impl Rows {
         })
     }
 
-    pub fn take(&mut self, key: &[u8], value: &Value) -> Result<Taken, QueryError> {
-        let key = if self.has_keys { key.to_vec() } else { Vec::new() };
-        self.bytes += key.len() + value.len();
-        self.rows.push(ScanRow { key, value: value.to_vec() });
-        Ok(if self.rows.len() >= self.rows_max || self.bytes >= self.bytes_max { Taken::Full } else { Taken::GoOn })
+    /// # Errors
+    /// The query's, from the work that travelled here.
+    pub async fn take(&mut self, key: &[u8], value: Value) -> Result<Taken, QueryError> {
+        let key = if self.has_keys { key } else { &[] };
+        let before = self.rows.len();
+        let flow = match &mut self.pipeline {
+            None => {
+                self.rows.push(ScanRow { key: key.to_vec(), value: value.to_vec() });
+                Flow::More
+            }
+            Some(pipeline) => caught(pipeline.feed(key, value, &mut self.rows)).await??,
+        };
+        self.bytes += self.rows[before..].iter().map(|row| row.key.len() + row.value.len()).sum::<usize>();
+        let is_full = self.rows.len() >= self.rows_max || self.bytes >= self.bytes_max;
+        Ok(match flow {
+            Flow::Enough => Taken::End,
+            Flow::More if is_full => Taken::Full,
+            Flow::More => Taken::GoOn,
+        })
     }
 
     /// The rows, and the partial result of a terminal.
-    pub fn end(self) -> Result<(Vec<ScanRow>, Option<Vec<u8>>), QueryError> {
-        Ok((self.rows, None))
+    pub fn end(self) -> (Vec<ScanRow>, Option<Vec<u8>>) {
+        (self.rows, self.pipeline.and_then(Pipeline::partial))
     }
 }

@@ -40,14 +40,14 @@ pub async fn part<E: Env>(
         Some([(_, next)]) => Some(next.as_slice()),
         Some(_) | None => None,
     };
-    let mut rows = Rows::new(core, &scan)?;
+    let mut rows = Rows::new(&scan)?;
     let mut pace = Pace { core, began: core.env.elapsed() };
     let next = match scan.order {
         ScanOrder::Any => any_order(local, &scan, from, &mut rows, &mut pace).await?,
         ScanOrder::Ascending => in_order(local, &scan, Direction::Forward, from, &mut rows, &mut pace).await?,
         ScanOrder::Descending => in_order(local, &scan, Direction::Backward, from, &mut rows, &mut pace).await?,
     };
-    let (rows, partial) = rows.end()?;
+    let (rows, partial) = rows.end();
     Ok(PartBatch { part: core.number, rows, partial, next })
 }
 
@@ -98,7 +98,7 @@ async fn any_order<E: Env>(
             let run = run.map_err(storage_failed)?;
             let (more, mut last) = (run.more, None);
             for (key, value) in run.entries {
-                match rows.take(&[], &value)? {
+                match rows.take(&[], value).await? {
                     Taken::GoOn => last = Some(key),
                     Taken::Full => return Ok(Some(place(number, &key))),
                     Taken::End => return Ok(None),
@@ -183,7 +183,7 @@ async fn in_order<E: Env>(
         let Some(nearest) = nearest else { return Ok(None) };
         let source = &mut sources[nearest];
         let (key, value) = source.run.pop_front().expect("the nearest has a row");
-        match rows.take(&key, &value)? {
+        match rows.take(&key, value).await? {
             Taken::GoOn => {}
             Taken::Full => return Ok(Some(key)),
             Taken::End => return Ok(None),

@@ -42,6 +42,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a session's tasks share.
 pub struct Session<E: Env> {
     pub core: Rc<Core<E>>,
+    pub user: Rc<str>,
     protocol: Protocol,
     /// Replies that could not be written at once.
     send: RefCell<Vec<u8>>,
@@ -77,9 +78,10 @@ pub async fn serve<E: Env>(core: Rc<Core<E>>, socket: impl Stream, peer: Option<
         };
         Box::pin(futures_lite::future::or(greet(&core, &mut socket), timeout)).await
     };
-    if let Some((protocol, rest)) = greeted {
+    if let Some((protocol, user, rest)) = greeted {
         let session = Rc::new(Session {
             core: core.clone(),
+            user: user.into(),
             protocol,
             send: RefCell::default(),
             sent: Cell::new(0),
@@ -121,7 +123,7 @@ impl<E: Env> Drop for OpenConnection<'_, E> {
 // ---------------------------------------------------------------- handshake
 
 /// Goes through the handshake; gives the protocol and the bytes behind it, or `None` when the peer is to go.
-async fn greet<E: Env>(core: &Rc<Core<E>>, socket: &mut impl Stream) -> Option<(Protocol, Vec<u8>)> {
+async fn greet<E: Env>(core: &Rc<Core<E>>, socket: &mut impl Stream) -> Option<(Protocol, String, Vec<u8>)> {
     let mut secrets = HandshakeSecrets { nonce: Default::default(), salt_secret: core.catalog().server.salt_secret };
     core.env.random(&mut secrets.nonce);
     let mut handshake = Handshake::new(secrets);
@@ -145,9 +147,9 @@ async fn greet<E: Env>(core: &Rc<Core<E>>, socket: &mut impl Stream) -> Option<(
                 let right = key_is_right(core, key).await;
                 handshake.key_checked(right, &mut out)
             }
-            Progress::Done { protocol, .. } => {
+            Progress::Done { protocol, user } => {
                 write_all(socket, &out).await.ok()?;
-                return Some((protocol, handshake.into_rest()));
+                return Some((protocol, user, handshake.into_rest()));
             }
             Progress::Failed => {
                 let _ = write_all(socket, &out).await;
@@ -435,10 +437,6 @@ impl<E: Env> Session<E> {
         }
     }
 
-    pub fn is_closed(&self) -> bool {
-        self.closed.get()
-    }
-
     /// Counts a batch that is being computed, until the guard is dropped.
     pub fn begin(self: &Rc<Self>) -> InFlight<E> {
         self.in_flight.set(self.in_flight.get() + 1);
@@ -453,11 +451,12 @@ impl<E: Env> Session<E> {
     }
 
     /// The connection has ended: cursors go, running queries see it at their next step.
-    fn close(&self) {
+    fn close(self: &Rc<Self>) {
         self.closed.set(true);
         let cursors = std::mem::take(&mut *self.cursors.borrow_mut());
         for cursor in cursors.values() {
             cursor.abandon();
+            cursor::uncount(self, cursor);
         }
         self.room_watchers.wake_all();
         self.noreply_watchers.wake_all();

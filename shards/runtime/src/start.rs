@@ -188,7 +188,14 @@ fn start_thread(plan: CorePlan) -> Result<CoreThread, StartError> {
     let builder = std::thread::Builder::new().name(format!("photondb-core-{}", plan.number)).stack_size(STACK_BYTES);
     let thread = builder.spawn(move || {
         let (cpu, options, recovered) = (plan.cpu, plan.options.clone(), plan.recovered.clone());
-        let ran = uring::run(Some(cpu), &options.data_dir, options.cures, |env| run_core(env, plan));
+        let number = plan.number;
+        let run = || uring::run(Some(cpu), &options.data_dir, options.cures, |env| run_core(env, plan));
+        // Evaluation is guarded where it happens: what comes here is a broken invariant, and what the core holds in memory
+        // is not to be trusted or written any more.
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or_else(|_| {
+            tracing::error!(core = number, "a core has panicked: the process ends");
+            std::process::abort()
+        });
         match ran {
             Ok(ended) => ended,
             Err(error) => {
@@ -338,6 +345,7 @@ fn cannot_open(number: u16, error: &StorageError) -> StartError {
         StorageError::Disk(_)
         | StorageError::Corrupt { .. }
         | StorageError::ReadOnly { .. }
+        | StorageError::KeyTooLong { .. }
         | StorageError::NoTree(_) => format!("Store {number} cannot be opened: {error}."),
     })
 }

@@ -23,7 +23,7 @@ use glommio::net::{TcpListener, TcpStream};
 use glommio::timer::Timer;
 use glommio::{GlommioError, LocalExecutorBuilder, Placement};
 use photondb_storage::engine::StorageError;
-use photondb_storage::memory::MemoryEngine;
+use photondb_storage::slab::{SlabEngine, SlabOptions};
 use photondb_storage::disk::{BLOCK_BYTES, Directory, Disk, DiskError, OpenMode};
 use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SocketType, sockopt};
@@ -34,7 +34,7 @@ use crate::{Cures, StartError};
 /// How often an executor with work wakes by itself: a lost wake costs at most this.
 const BEAT: Duration = Duration::from_millis(5);
 /// The same for an executor that had nothing to do since its last beat: each costs some 50 us of CPU.
-const IDLE_BEAT: Duration = Duration::from_millis(20);
+const IDLE_BEAT: Duration = Duration::from_millis(40);
 /// Timers of a beat, each twice as far as the one before: as many lost wakes in a row as are survived.
 const BEAT_TIMERS: usize = 8;
 /// Tasks that run in a beat of an idle executor: the beat itself.
@@ -169,15 +169,15 @@ impl UringEnv {
 }
 
 impl Env for UringEnv {
-    type Store = MemoryEngine;
+    type Store = SlabEngine<UringDirectory>;
 
     fn stores(&self) -> Result<Vec<u16>, DiskError> {
         stores_of(&self.shared.data_dir)
     }
 
-    async fn open_store(&self, number: u16, cache_bytes: u64) -> Result<MemoryEngine, StorageError> {
-        let _ = (self.store_directory(number)?, cache_bytes);
-        Ok(MemoryEngine::new())
+    async fn open_store(&self, number: u16, cache_bytes: u64) -> Result<Self::Store, StorageError> {
+        let options = SlabOptions { cache_bytes, ..SlabOptions::default() };
+        SlabEngine::open(self.store_directory(number)?, options).await
     }
     fn unix_ms(&self) -> u64 {
         unix_ms()

@@ -1,26 +1,26 @@
 //! Writes to the shards of this core, row by row.
 //!
-//! Always: a row is read, decided and applied with nothing between (`table.rs`); what becomes of it is the query crate's
-//! to say. Rows are independent: one that breaks a rule has its outcome, the others go on.
+//! Always: what becomes of a row is the query crate's to say ([`RowWriter`]); `table.rs` applies it to the row it was said
+//! of. Rows are independent: one that breaks a rule has its outcome, the others go on.
 
 use std::rc::Rc;
 
-use photondb_proto::datum::{Datum, Slice, document, key as keys};
 use photondb_proto::error::{ErrorKind, QueryError};
-use photondb_proto::op::{Change, Conflict, RowChange, RowOutcome, TableWrite};
-use photondb_query::row::{RowDecision, RowEffect, RowRules};
+use photondb_proto::op::{RowChange, RowOutcome, TableWrite};
+use photondb_query::write::{RowDecision, RowEffect, RowWriter};
 use photondb_storage::engine::Value;
 
 use crate::catalog::Table;
 use crate::core::Core;
 use crate::env::Env;
+use crate::panics::caught;
 use crate::route::Written;
 use crate::table::{self, LocalTable, storage_failed};
 
 /// Applies the rows of a write. Gives their outcomes and how far each store's log must be flushed for them to be durable.
 ///
 /// # Errors
-/// The store's.
+/// The store's, or a function that is none.
 pub async fn rows<E: Env>(
     core: &Rc<Core<E>>,
     table: &Table,
@@ -32,48 +32,21 @@ pub async fn rows<E: Env>(
     match write {
         TableWrite::Sync => {}
         TableWrite::Insert { rows, conflict, options } => {
-            let rules = RowRules { primary_key: table.primary_key.clone(), return_changes: options.return_changes };
+            let writer = RowWriter::for_insert(&table.primary_key, &conflict, options)?;
             for row in rows {
-                let key = key_datum(&row.key)?;
-                let new = document::from_bytes(&row.document);
-                batch.row(&row.key, |old| insert(&rules, &key, old, &new, &conflict)).await?;
+                let decide = async |old| caught(writer.insert(old, &row.document)).await;
+                batch.row(&row.key, decide).await?;
             }
         }
         TableWrite::Change { keys, change, options } => {
-            let rules = RowRules { primary_key: table.primary_key.clone(), return_changes: options.return_changes };
+            let writer = RowWriter::for_change(&table.primary_key, change, options)?;
             for (place, key) in keys.iter().enumerate() {
-                let datum = key_datum(key)?;
-                batch.row(key, |old| changed(&rules, &datum, old, &change, place)).await?;
+                let decide = async |old| caught(writer.change(place, key, old)).await;
+                batch.row(key, decide).await?;
             }
         }
     }
     Ok((batch.outcomes, batch.written))
-}
-
-fn key_datum(key: &[u8]) -> Result<Datum, QueryError> {
-    keys::decode(key).ok_or_else(|| QueryError::new(ErrorKind::Internal, "a write has a key that is none"))
-}
-
-fn insert(rules: &RowRules, key: &Datum, old: &Datum, new: &Datum, conflict: &Conflict) -> RowDecision {
-    match conflict {
-        _ if old.is_null() => rules.decide(key, old, Ok(new.clone())),
-        Conflict::Error => rules.duplicate(old, new),
-        Conflict::Replace => rules.decide(key, old, Ok(new.clone())),
-        Conflict::Update => rules.decide(key, old, photondb_query::row::updated(old, new)),
-        Conflict::Function(_) => rules.refused(old, "functions are not known yet".into()),
-    }
-}
-
-fn changed(rules: &RowRules, key: &Datum, old: &Datum, change: &Change, place: usize) -> RowDecision {
-    match change {
-        Change::Update(_) | Change::Replace(_) => rules.refused(old, "functions are not known yet".into()),
-        Change::Delete => rules.decide(key, old, Ok(Datum::Null)),
-        Change::Put(values) => match &values[place] {
-            Ok(Some(new)) => rules.decide(key, old, Ok(document::from_bytes(new))),
-            Ok(None) => rules.decide(key, old, Ok(Datum::Null)),
-            Err(message) => rules.refused(old, message.clone()),
-        },
-    }
 }
 
 struct Batch<'a, E: Env> {
@@ -84,20 +57,23 @@ struct Batch<'a, E: Env> {
 }
 
 impl<E: Env> Batch<'_, E> {
-    async fn row(&mut self, key: &[u8], decide: impl Fn(&Datum) -> RowDecision) -> Result<(), QueryError> {
+    async fn row(
+        &mut self,
+        key: &[u8],
+        decide: impl AsyncFn(Option<Value>) -> Result<RowDecision, QueryError>,
+    ) -> Result<(), QueryError> {
         let homeless = || QueryError::new(ErrorKind::Internal, "a row was sent to a core that does not hold it");
         let shard = self.local.shard_of(key).ok_or_else(homeless)?;
         let decide = async |old: Option<Value>| {
-            let old = old.map_or(Datum::Null, |old| document::decode(Slice::new(old)));
-            let RowDecision { effect, outcome } = decide(&old);
-            match effect {
-                RowEffect::Keep => table::Change::Keep(outcome),
-                RowEffect::Put(document) => table::Change::Put(document, outcome),
-                RowEffect::Delete => table::Change::Delete(outcome),
+            match decide(old).await {
+                Ok(RowDecision { effect: RowEffect::Keep, outcome }) => table::Change::Keep(Ok(outcome)),
+                Ok(RowDecision { effect: RowEffect::Put(document), outcome }) => table::Change::Put(document, Ok(outcome)),
+                Ok(RowDecision { effect: RowEffect::Delete, outcome }) => table::Change::Delete(Ok(outcome)),
+                Err(error) => table::Change::Keep(Err(error)),
             }
         };
         let (outcome, lsn) = match shard.change(key, self.now_ms, decide).await {
-            Ok(changed) => changed,
+            Ok((outcome, lsn)) => (outcome?, lsn),
             Err(error) if self.outcomes.is_empty() => return Err(storage_failed(error)),
             // Rows before it are written: the client must hear of them, and of this one's failure.
             Err(error) => {
