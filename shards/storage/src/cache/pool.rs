@@ -80,6 +80,7 @@ pub(crate) struct Pool {
     bytes: u64,
     dirty_page_bytes: u64,
     unplaced_bytes: u64,
+    /// Reads of a value that memory answered, and those that had to wait for the disk.
     pub hits: u64,
     pub misses: u64,
 }

@@ -40,8 +40,7 @@ enum Step {
 impl<D: Directory> Shared<D> {
     pub async fn load_page(&self, id: PageId) -> Result<(), StorageError> {
         let address = {
-            let mut state = self.state.borrow_mut();
-            state.pool.misses += 1;
+            let state = self.state.borrow();
             if state.pool.peek(id).is_some() {
                 return Ok(());
             }
@@ -73,11 +72,19 @@ impl<D: Directory> Shared<D> {
     }
 
     pub async fn get(&self, tree: TreeId, key: &[u8]) -> Result<Option<Value>, StorageError> {
+        let mut is_first = true;
         loop {
             let found = {
                 let mut state = self.state.borrow_mut();
                 let root = state.root(tree)?;
-                state.lookup(root, key)
+                let found = state.lookup(root, key);
+                if std::mem::replace(&mut is_first, false) {
+                    match &found {
+                        Found::Value(_) => state.pool.hits += 1,
+                        Found::Page(_) | Found::Slot { .. } => state.pool.misses += 1,
+                    }
+                }
+                found
             };
             match found {
                 Found::Value(value) => return Ok(value),
@@ -99,11 +106,7 @@ impl<D: Directory> Shared<D> {
         location: Location,
         slot_bytes: u32,
     ) -> Result<Option<Value>, StorageError> {
-        let place = {
-            let mut state = self.state.borrow_mut();
-            state.pool.misses += 1;
-            state.slot_place(location, slot_bytes)
-        };
+        let place = self.state.borrow().slot_place(location, slot_bytes);
         let (offset, before, bytes) = place.map_err(|what| bad_slot(0, what))?;
         let read = self.slabs.read(offset, bytes).await?;
         let slot = read.get(before..before + slot_bytes as usize).unwrap_or(&[]);
@@ -246,7 +249,10 @@ impl<D: Directory> Shared<D> {
                 Cell::Inline(inline) => Rc::from(inline),
                 Cell::Unplaced { number, .. } => state.unplaced(number),
                 Cell::Placed { location, slot_bytes } => match state.pool.cached_value(location) {
-                    Some(value) => value,
+                    Some(value) => {
+                        state.pool.hits += 1;
+                        value
+                    }
                     None => {
                         wanted.push((entries.entries.len(), location, slot_bytes));
                         *bytes += slot_bytes as usize;
