@@ -33,7 +33,7 @@ pub struct World {
     databases: BTreeMap<String, DatabaseId>,
     tables: Vec<Table>,
     next_id: u8,
-    next_random: u8,
+    random_state: u64,
     /// What ops were asked, by name.
     pub asked: Vec<&'static str>,
 }
@@ -59,7 +59,7 @@ impl World {
             databases: BTreeMap::new(),
             tables: Vec::new(),
             next_id: 1,
-            next_random: 1,
+            random_state: 1,
             asked: Vec::new(),
         };
         world.answer(r#"[1,[57,["test"]]]"#);
@@ -71,21 +71,21 @@ impl World {
     /// The answer's JSON (of a sequence: its rows in brackets), or `! ` and the error's text.
     #[track_caller]
     pub fn answer(&mut self, query: &str) -> String {
+        self.ask(query).unwrap_or_else(|error| format!("! {}", error.message))
+    }
+
+    /// The answer's JSON, or the query's error.
+    #[track_caller]
+    pub fn ask(&mut self, query: &str) -> Result<String, QueryError> {
         let mut bytes = query.as_bytes().to_vec();
-        let message = match Parser::default().parse(&mut bytes) {
-            Ok(message) => message,
-            Err(error) => return format!("! {}", error.message),
-        };
+        let message = Parser::default().parse(&mut bytes)?;
         let QueryMessage::Start { term, options } = message else { panic!("not a START: {query}") };
         let context = Context {
             user: "admin".into(),
             now_epoch_seconds: 1_375_147_296.681,
             memory_bytes_max: 64 << 20,
         };
-        let mut execution = match Execution::start(&term, options, context) {
-            Ok(execution) => execution,
-            Err(error) => return format!("! {}", error.message),
-        };
+        let mut execution = Execution::start(&term, options, context)?;
         let mut rows: Vec<String> = Vec::new();
         loop {
             match execution.step(50) {
@@ -94,22 +94,20 @@ impl World {
                     let reply = self.reply(op);
                     execution.answer(reply);
                 }
-                Step::Failed(error) => return format!("! {}", error.message),
+                Step::Failed(error) => return Err(error),
                 Step::Ready(answer) => {
                     let items = String::from_utf8(answer.items).expect("JSON is UTF-8");
-                    match answer.kind {
-                        AnswerKind::Atom => return items,
-                        AnswerKind::Partial => {
-                            rows.push(items);
-                            execution.next_batch();
-                        }
-                        AnswerKind::Sequence => {
-                            if answer.count > 0 {
-                                rows.push(items);
-                            }
-                            return format!("[{}]", rows.join(","));
-                        }
+                    let end = answer.kind != AnswerKind::Partial;
+                    if answer.kind == AnswerKind::Atom {
+                        return Ok(items);
                     }
+                    if answer.count > 0 {
+                        rows.push(items);
+                    }
+                    if end {
+                        return Ok(format!("[{}]", rows.join(",")));
+                    }
+                    execution.next_batch();
                 }
             }
         }
@@ -122,11 +120,22 @@ impl World {
             Op::Write { table, write } => self.write(table, write).map(OpReply::Write),
             Op::Random { bytes } => {
                 self.asked.push("random");
-                let byte = self.next_random;
-                self.next_random += 1;
-                Ok(OpReply::Random((0..bytes).map(|index| byte + (index / 16) as u8).collect()))
+                let mut random = Vec::new();
+                while random.len() < bytes as usize {
+                    random.extend_from_slice(&self.random().to_le_bytes());
+                }
+                random.truncate(bytes as usize);
+                Ok(OpReply::Random(random))
             }
         }
+    }
+
+    /// The same for every new server (SplitMix64).
+    fn random(&mut self) -> u64 {
+        self.random_state = self.random_state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.random_state ^ (self.random_state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
     }
 
     fn table(&mut self, id: TableId) -> Result<&mut Table, QueryError> {

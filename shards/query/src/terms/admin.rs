@@ -60,6 +60,15 @@ pub static TERMS: &[TermDef] = &[
     strict("REBALANCE", number::REBALANCE, Arity::between(0, 1), &[], |run, invocation| {
         Box::pin(rebalance(run, invocation))
     }),
+    strict("INDEX_CREATE", number::INDEX_CREATE, Arity::between(2, 3), &["geo", "multi"], |_, invocation| {
+        Box::pin(async move { index_create(&invocation.call) })
+    }),
+    strict("INDEX_DROP", number::INDEX_DROP, Arity::exactly(2), &[], |_, invocation| {
+        Box::pin(async move { index_drop(&invocation.call) })
+    }),
+    strict("INDEX_RENAME", number::INDEX_RENAME, Arity::exactly(3), &["overwrite"], |_, invocation| {
+        Box::pin(async move { index_rename(&invocation.call) })
+    }),
     strict("INDEX_LIST", number::INDEX_LIST, Arity::exactly(1), &[], |_, invocation| {
         Box::pin(async move { indexes(&invocation.call, IndexNames::All) })
     }),
@@ -547,6 +556,9 @@ async fn rebalance(run: &Run, invocation: Invocation) -> Outcome<Value> {
 
 /// `doc_count_estimates` of INFO: the number of documents, spread over the virtual shards.
 pub async fn document_count_estimates(run: &Run, info: &TableInfo) -> Outcome<Datum> {
+    if info.database == SYSTEM_DATABASE {
+        return Ok(Datum::array(Vec::new()));
+    }
     let read = TableRead::Count { range: KeyRange::all() };
     let TableReply::Count(count) = run.read(info.id, read, ReadMode::Single).await? else {
         return Err(wrong_reply());
@@ -588,6 +600,40 @@ fn indexes(call: &Call, wanted: IndexNames) -> Outcome<Value> {
         )));
     }
     Ok(Datum::array(Vec::new()).into())
+}
+
+/// The name of an index, which is not that of the primary key.
+fn index_name(call: &Call, index: usize) -> Outcome<String> {
+    let primary_key = &table_argument(call)?.info.primary_key;
+    let name = call.string(index)?;
+    if name.as_str() == primary_key {
+        return Err(Failure::logic(format!(
+            "Index name conflict: `{primary_key}` is the name of the primary key."
+        )));
+    }
+    Ok(name.as_str().to_owned())
+}
+
+fn index_create(call: &Call) -> Outcome<Value> {
+    let TableInfo { database, name, .. } = &*table_argument(call)?.info;
+    let index = index_name(call, 1)?;
+    Err(failed(format!(
+        "Index `{index}` cannot be created on table `{database}.{name}` yet: secondary indexes come in a later version."
+    )))
+}
+
+fn index_drop(call: &Call) -> Outcome<Value> {
+    let TableInfo { database, name, .. } = &*table_argument(call)?.info;
+    let index = call.string(1)?;
+    Err(failed(format!("Index `{}` does not exist on table `{database}.{name}`.", index.as_str())))
+}
+
+fn index_rename(call: &Call) -> Outcome<Value> {
+    let TableInfo { database, name, .. } = &*table_argument(call)?.info;
+    let (from, to) = (index_name(call, 1)?, index_name(call, 2)?);
+    Err(failed(format!(
+        "Index `{from}` does not exist or index `{to}` already exists on table `{database}.{name}`."
+    )))
 }
 
 #[cfg(test)]
@@ -686,6 +732,16 @@ mod tests {
     }
 
     #[test]
+    fn info_counts_documents_by_virtual_shard() {
+        check(&[
+            (r#"[170,[[176,[[15,["t"]]],{"shards":2,"replicas":1}],"reconfigured"]]"#, "1"),
+            (r#"[170,[[56,[[15,["t"]],[2,[{"id":1},{"id":2},{"id":3}]]]],"inserted"]]"#, "3"),
+            (r#"[170,[[79,[[15,["t"]]]],"doc_count_estimates"]]"#, "[2,1]"),
+            (r#"[170,[[79,[[14,["test"]]]],"name"]]"#, r#""test""#),
+        ]);
+    }
+
+    #[test]
     fn tables_are_ready_and_have_no_indexes() {
         check(&[
             (r#"[177,[[15,["t"]]],{"wait_for":"all_replicas_ready"}]"#, r#"{"ready":1}"#),
@@ -697,6 +753,12 @@ mod tests {
             ),
             (r#"[77,[[15,["t"]]]]"#, "[]"),
             (r#"[139,[[15,["t"]]]]"#, "[]"),
+            (r#"[76,[[15,["t"]],"i"]]"#, "! Index `i` does not exist on table `test.t`."),
+            (r#"[75,[[15,["t"]],"id"]]"#, "! Index name conflict: `id` is the name of the primary key."),
+            (
+                r#"[156,[[15,["t"]],"i","j"]]"#,
+                "! Index `i` does not exist or index `j` already exists on table `test.t`.",
+            ),
             (r#"[140,[[15,["t"]],"i"]]"#, "! Index `i` was not found on table `test.t`."),
         ]);
     }

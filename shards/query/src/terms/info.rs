@@ -1,9 +1,10 @@
 //! INFO: what a value is, as an object.
 
 use photondb_proto::datum::{Datum, ObjectBuilder, json};
-use photondb_proto::op::{KeyRange, ScanOrder, TableRead, TableReply};
+use photondb_proto::op::ScanOrder;
 
 use super::Invocation;
+use super::admin::document_count_estimates;
 use crate::eval;
 use crate::failure::Outcome;
 use crate::run::Run;
@@ -48,18 +49,13 @@ pub async fn info(run: &Run, invocation: Invocation) -> Outcome<Value> {
 }
 
 async fn table_info(run: &Run, table: &TableHandle) -> Outcome<Datum> {
-    let read = TableRead::Count { range: KeyRange::all() };
-    let count = match run.read(table.info.id, read, table.mode).await? {
-        TableReply::Count(count) => count,
-        TableReply::Row(_) | TableReply::Rows(_) | TableReply::Parts(_) => 0,
-    };
     let info = &table.info;
     Ok(Datum::object([
         ("type", Datum::string("TABLE")),
         ("name", Datum::string(&info.name)),
         ("id", Datum::String(info.id.to_string().into())),
         ("primary_key", Datum::string(&info.primary_key)),
-        ("doc_count_estimates", Datum::array(vec![Datum::Number(count as f64)])),
+        ("doc_count_estimates", document_count_estimates(run, info).await?),
         ("indexes", Datum::array(Vec::new())),
         (
             "db",
