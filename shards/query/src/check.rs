@@ -13,6 +13,7 @@ use photondb_proto::datum::{Datum, Text};
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::term::{Call, Term, number};
 
+use crate::direct::{self, Direct};
 use crate::failure::Place;
 use crate::terms::{self, Arity, Determinism, Eval, TermDef};
 
@@ -28,6 +29,7 @@ pub struct Node {
     pub now: bool,
     /// The weakest of the subtree.
     pub determinism: Determinism,
+    pub direct: Direct,
 }
 
 #[derive(Debug)]
@@ -191,6 +193,7 @@ fn constant(datum: &Datum, place: &Place) -> Checked {
             place: place.clone(),
             now: true,
             determinism: Determinism::Always,
+            direct: Direct::No,
         }),
         free: Vec::new(),
     }
@@ -352,6 +355,7 @@ fn variable_node(id: i64, def: &'static TermDef, place: &Place) -> Checked {
         place: place.clone(),
         now: true,
         determinism: Determinism::Always,
+        direct: Direct::No,
     };
     Checked { node: Rc::new(node), free: vec![id] }
 }
@@ -402,6 +406,7 @@ fn function(
     let node = Node {
         def,
         determinism: body.node.determinism,
+        direct: Direct::No,
         // Making the function never waits; calling it may.
         now: true,
         kind: NodeKind::Function(Parameters { variables, captured: captured.clone() }),
@@ -498,7 +503,8 @@ impl Children {
     ) -> Checked {
         let Children { def, free, now, determinism } = self;
         let place = place.clone();
-        Checked { node: Rc::new(Node { def, kind, arguments, options, place, now, determinism }), free }
+        let direct = if now { direct::of_call(def.number, &arguments) } else { Direct::No };
+        Checked { node: Rc::new(Node { def, kind, arguments, options, place, now, determinism, direct }), free }
     }
 }
 
@@ -533,7 +539,10 @@ fn ordinary(
         if options.iter().any(|(known, _)| known == name) {
             return fail(&place, format!("Duplicate optional argument: {name}"));
         }
-        let child = check_term(term, child_scope(def.number, None, scope), &place)?;
+        let mut child = check_term(term, child_scope(def.number, None, scope), &place)?;
+        if (def.number, *name) == (number::FILTER, "default") {
+            child = postponed(child);
+        }
         options.push((name, children.add(child)));
     }
     let kind = if def.number == number::LITERAL && scope.literals == Literals::Forbidden {
@@ -542,6 +551,25 @@ fn ordinary(
         NodeKind::Call
     };
     Ok(children.node(kind, arguments, options, place))
+}
+
+/// A term that is evaluated when it is needed, perhaps never: a function without parameters.
+fn postponed(child: Checked) -> Checked {
+    let Checked { node, free } = child;
+    if matches!(&node.kind, NodeKind::Function(parameters) if parameters.variables.is_empty()) {
+        return Checked { node, free };
+    }
+    let function = Node {
+        def: terms::find(number::FUNC).expect("FUNC is a term"),
+        kind: NodeKind::Function(Parameters { variables: Vec::new(), captured: free.clone() }),
+        place: node.place.clone(),
+        now: true,
+        determinism: node.determinism,
+        direct: Direct::No,
+        arguments: vec![node],
+        options: Vec::new(),
+    };
+    Checked { node: Rc::new(function), free }
 }
 
 fn check_arity(arity: Arity, count: usize, place: &Place) -> Result<(), QueryError> {

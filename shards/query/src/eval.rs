@@ -13,6 +13,7 @@ use photondb_proto::term::number;
 
 use crate::call::{Argument, Call};
 use crate::check::{Node, NodeKind, arity_message};
+use crate::direct::{self, Direct};
 use crate::failure::{Failure, Outcome, Place};
 use crate::function::Function;
 use crate::run::{Run, wrong_reply};
@@ -98,31 +99,58 @@ pub fn now(run: &Run, node: &Rc<Node>, env: &Env) -> Now<Value> {
 
 fn call_now(run: &Run, node: &Rc<Node>, env: &Env) -> Now<Value> {
     match &node.def.eval {
-        Eval::Pure(evaluate) => {
-            let call = arguments_now(run, node, env)?;
-            if call.arguments.iter().any(|argument| !matches!(argument.value, Value::Datum(_))) {
-                return Err(Stop::Later);
+        Eval::Pure(_) | Eval::Sequence { .. } => {
+            if !matches!(node.direct, Direct::No) {
+                return direct::evaluate(run, node, env);
             }
-            Ok(Value::Datum(evaluate(&call)?))
-        }
-        Eval::Sequence { now, .. } => {
-            let call = arguments_now(run, node, env)?;
-            let waits = |value: &Value| matches!(value, Value::Grouped(_) | Value::Row(_));
-            if call.arguments.iter().any(|argument| waits(&argument.value)) {
-                return Err(Stop::Later);
+            let mut values = Vec::with_capacity(node.arguments.len());
+            for child in &node.arguments {
+                values.push(now(run, child, env)?);
             }
-            now(run, &Invocation { call, node: node.clone() })
+            let options = options_now(run, node, env)?;
+            strict_with_options(run, node, values, options)
         }
         Eval::Control { now: Some(now), .. } => now(run, node, env),
         Eval::Control { now: None, .. } | Eval::Strict(_) => Err(Stop::Later),
     }
 }
 
-fn arguments_now(run: &Run, node: &Rc<Node>, env: &Env) -> Now<Call> {
-    let mut arguments = Vec::with_capacity(node.arguments.len());
-    for child in &node.arguments {
-        arguments.push(Argument { value: now(run, child, env)?, place: child.place.clone() });
+/// A strict term without options, with its arguments evaluated.
+pub fn strict_now(run: &Run, node: &Rc<Node>, values: Vec<Value>) -> Now<Value> {
+    strict_with_options(run, node, values, Vec::new())
+}
+
+fn strict_with_options(
+    run: &Run,
+    node: &Rc<Node>,
+    values: Vec<Value>,
+    options: Vec<(&'static str, Argument)>,
+) -> Now<Value> {
+    let arguments = values
+        .into_iter()
+        .zip(&node.arguments)
+        .map(|(value, child)| Argument { value, place: child.place.clone() })
+        .collect();
+    let call = Call { arguments, options, limits: run.limits };
+    match &node.def.eval {
+        Eval::Pure(evaluate) => {
+            if call.arguments.iter().any(|argument| !matches!(argument.value, Value::Datum(_))) {
+                return Err(Stop::Later);
+            }
+            Ok(Value::Datum(evaluate(&call)?))
+        }
+        Eval::Sequence { now, .. } => {
+            let waits = |value: &Value| matches!(value, Value::Grouped(_) | Value::Row(_));
+            if call.arguments.iter().any(|argument| waits(&argument.value)) {
+                return Err(Stop::Later);
+            }
+            now(run, &Invocation { call, node: node.clone() })
+        }
+        Eval::Control { .. } | Eval::Strict(_) => Err(Stop::Later),
     }
+}
+
+fn options_now(run: &Run, node: &Rc<Node>, env: &Env) -> Now<Vec<(&'static str, Argument)>> {
     let mut options = Vec::new();
     if !node.def.options.is_empty() {
         for (name, child) in &node.options {
@@ -130,7 +158,7 @@ fn arguments_now(run: &Run, node: &Rc<Node>, env: &Env) -> Now<Call> {
         }
         add_globals(run, node, &mut options);
     }
-    Ok(Call { arguments, options, limits: run.limits })
+    Ok(options)
 }
 
 /// Options of `run` stand in for a term's own.

@@ -117,8 +117,12 @@ impl Failure {
 }
 
 impl From<QueryError> for Failure {
-    /// Errors from `proto` (keys, JSON, pseudotypes) carry no place.
+    /// Errors from `proto` (keys, JSON, pseudotypes) carry no place; those of functions that travelled do.
     fn from(error: QueryError) -> Failure {
-        Failure::new(error.kind, error.message)
+        let place = match error.backtrace.as_slice() {
+            [] => None,
+            frames => Some(frames.iter().cloned().fold(Place::root(), |place, frame| place.child(frame))),
+        };
+        Failure { kind: error.kind, message: error.message, place, bare: false }
     }
 }

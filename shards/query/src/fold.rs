@@ -382,7 +382,10 @@ impl Terminal {
             Total::Best(None) if self.kind == TerminalKind::Min => Err(empty("min")),
             Total::Best(None) => Err(empty("max")),
             Total::Reduced(Some(value)) => Ok(value),
-            Total::Reduced(None) => Err(Failure::missing("Cannot reduce over an empty stream.")),
+            Total::Reduced(None) => {
+                let failure = Failure::missing("Cannot reduce over an empty stream.");
+                Err(failure.at(self.function.as_ref().map_or(&self.place, Function::body_place)))
+            }
             Total::Distinct(values) => Ok(Datum::array(values.into_iter().collect())),
             Total::Rows(rows) => Ok(Datum::array(rows)),
         }

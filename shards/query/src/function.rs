@@ -190,37 +190,6 @@ impl Function {
         }
     }
 
-    /// Calls it with values of any kind: `do`.
-    pub async fn call_values(&self, run: &Run, arguments: Vec<Value>) -> Outcome<Value> {
-        let Form::Lambda { node, .. } = &*self.0 else {
-            return Ok(Value::Datum(self.of_data(&[])?));
-        };
-        let env = self.bind_values(arguments)?;
-        eval::eval(run, node.body(), &env).await
-    }
-
-    /// [`Function::call_values`], without waiting.
-    pub fn call_values_now(&self, run: &Run, arguments: Vec<Value>) -> Now<Value> {
-        let Form::Lambda { node, .. } = &*self.0 else {
-            return Ok(Value::Datum(self.of_data(&[])?));
-        };
-        if !node.body().now {
-            return Err(Stop::Later);
-        }
-        let env = self.bind_values(arguments)?;
-        eval::now(run, node.body(), &env)
-    }
-
-    fn bind_values(&self, arguments: Vec<Value>) -> Outcome<Env> {
-        let Form::Lambda { node, env } = &*self.0 else { return Ok(None) };
-        let variables = self.parameters().map_or(&[][..], |parameters| &parameters.variables);
-        if !variables.is_empty() && variables.len() != arguments.len() {
-            return Err(wrong_arity(arguments.len(), variables.len()).at(&node.body().place));
-        }
-        let bind = |env, (id, value): (&i64, Value)| Binding::new(*id, value, env);
-        Ok(variables.iter().zip(arguments).fold(env.clone(), bind))
-    }
-
     /// Calls it with data for a datum: anything else it gives is refused where its body stands.
     pub fn datum_now(&self, run: &Run, arguments: &[Datum]) -> Now<Datum> {
         match self.call_now(run, arguments)? {

@@ -17,6 +17,7 @@
 pub mod call;
 pub mod check;
 pub mod cursor;
+pub mod direct;
 pub mod eval;
 pub mod exec;
 pub mod failure;

@@ -307,7 +307,7 @@ fn stages(reader: &mut wire::Reader<'_>) -> Outcome<Vec<Stage>> {
 fn stage(reader: &mut wire::Reader<'_>) -> Outcome<Stage> {
     let tag = reader.byte().map_err(broken)?;
     Ok(match tag {
-        MAP => Stage::Map(Function::decode(reader, Meaning::Nothing)?),
+        MAP => Stage::Map(Function::decode(reader, Meaning::Field)?),
         FILTER => Stage::Filter(Function::decode(reader, Meaning::Constant)?, None),
         FILTER_WITH_DEFAULT => {
             let function = Function::decode(reader, Meaning::Constant)?;

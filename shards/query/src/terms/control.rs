@@ -277,44 +277,49 @@ fn type_of_now(run: &Run, node: &Rc<Node>, env: &Env) -> Now<Value> {
 
 // ---------------------------------------------------------------- calls
 
+/// Arguments of `do` are data: a row is read, streams and tables are refused, as RethinkDB does. So variables hold data alone,
+/// and no function can be handed to itself.
 fn call_now(run: &Run, node: &Rc<Node>, env: &Env) -> Now<Value> {
     let function = eval::now(run, &node.arguments[0], env)?;
-    let mut arguments = Vec::with_capacity(node.arguments.len());
+    let mut data = Vec::with_capacity(node.arguments.len());
     for argument in &node.arguments[1..] {
         match eval::now(run, argument, env)? {
-            Value::Grouped(_) => return Err(Stop::Later),
-            value => arguments.push(value),
+            Value::Datum(datum) => data.push(datum),
+            _ => return Err(Stop::Later),
         }
     }
-    let function = Function::from_value(&function, Meaning::Constant, &node.arguments[0].place)?;
-    function.call_values_now(run, arguments)
+    if let Value::Row(_) = function {
+        return Err(Stop::Later);
+    }
+    Function::from_value(&function, Meaning::Constant, &node.arguments[0].place)?.call_now(run, &data)
 }
 
 async fn call_later(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Value> {
-    let value = eval::eval(run, &node.arguments[0], env).await?;
-    let mut arguments = Vec::with_capacity(node.arguments.len());
-    for child in &node.arguments[1..] {
+    let function = eval::loaded(run, eval::eval(run, &node.arguments[0], env).await?).await?;
+    let function = Function::from_value(&function, Meaning::Constant, &node.arguments[0].place)?;
+    let mut data = Vec::with_capacity(node.arguments.len());
+    let mut groups = None;
+    for (index, child) in node.arguments.iter().enumerate().skip(1) {
         if child.def.number == number::ARGS {
-            arguments.extend(eval::spliced(run, child, env).await?.into_iter().map(Value::Datum));
-        } else {
-            arguments.push(eval::eval(run, child, env).await?);
+            data.extend(eval::spliced(run, child, env).await?);
+            continue;
+        }
+        match eval::eval(run, child, env).await? {
+            Value::Grouped(grouped) if index == 1 => {
+                groups = Some(group::data(run, &grouped).await?);
+                data.push(Datum::Null);
+            }
+            value => {
+                let value = eval::loaded(run, value).await?;
+                data.push(value.into_datum().map_err(|failure| failure.at(&child.place))?);
+            }
         }
     }
-    let value = match value {
-        value @ Value::Row(_) => eval::loaded(run, value).await?,
-        // A constant body of any kind: `do(table)` gives the table.
-        value @ (Value::Table(_) | Value::Sequence(_) | Value::Database(_)) => return Ok(value),
-        value => value,
-    };
-    let function = Function::from_value(&value, Meaning::Constant, &node.arguments[0].place)?;
-    let Some(Value::Grouped(grouped)) = arguments.first() else {
-        return function.call_values(run, arguments).await;
-    };
-    let mut results = Vec::new();
-    for (key, value) in group::data(run, grouped).await? {
-        let mut arguments = arguments.clone();
-        arguments[0] = Value::Datum(value);
-        let result = function.call_values(run, arguments).await?;
+    let Some(groups) = groups else { return function.call(run, &data).await };
+    let mut results = Vec::with_capacity(groups.len());
+    for (key, value) in groups {
+        data[0] = value;
+        let result = function.call(run, &data).await?;
         results.push((key, group::into_datum(run, result).await?));
     }
     Ok(Value::Grouped(Rc::new(Grouped::Data(results))))

@@ -89,7 +89,9 @@ async fn random(run: &Run, invocation: Invocation) -> Outcome<Value> {
         _ => (invocation.number(0)?, invocation.number(1)?),
     };
     if float {
-        return Ok(Value::Datum(Datum::Number(low + (high - low) * unit(number))));
+        // The difference of the bounds may be more than a number can be.
+        let part = unit(number);
+        return Ok(Value::Datum(Datum::Number(low * (1.0 - part) + high * part)));
     }
     let exact = |which: &str, bound: f64| {
         integer(bound).map_err(|_| {

@@ -1,0 +1,234 @@
+//! Queries over tables in two parts, with stages and terminals that travel: rows of queries and answers.
+
+use crate::harness::Server;
+
+fn server() -> Server {
+    let rows = [
+        r#"{"id":1,"n":5,"tags":["a","b"],"o":{"x":1}}"#,
+        r#"{"id":2,"n":3,"tags":[],"o":{"x":2}}"#,
+        r#"{"id":3,"n":8,"tags":["b"]}"#,
+        r#"{"id":4,"n":3}"#,
+        r#"{"id":5,"tags":["c","a"]}"#,
+        r#"{"id":6,"n":null}"#,
+        r#"{"id":7,"n":1}"#,
+        r#"{"id":8,"n":9}"#,
+    ];
+    let partners = [r#"{"id":3,"name":"three"}"#, r#"{"id":5,"name":"five"}"#, r#"{"id":8,"name":"eight"}"#];
+    Server::new().with_table("t", &rows).with_table("p", &partners).with_table("e", &[])
+}
+
+/// Runs a term (`T` stands for the table, `$f(x)` needs writing out) and compares the line it gives.
+#[track_caller]
+fn check(term: &str, want: &str) {
+    check_with(term, "{}", want);
+}
+
+#[track_caller]
+fn check_with(term: &str, options: &str, want: &str) {
+    let term = term.replace('T', r#"[15,["t"]]"#).replace('P', r#"[15,["p"]]"#).replace('E', r#"[15,["e"]]"#);
+    let found = server().run(&format!("[1,{term},{options}]")).line();
+    assert_eq!(found, want, "{term}");
+}
+
+/// `x => x.n > 3`
+const N_OVER_3: &str = r#"[69,[[2,[1]],[21,[[170,[[10,[1]],"n"]],3]]]]"#;
+/// `x => x.n`
+const N: &str = r#"[69,[[2,[1]],[31,[[10,[1]],"n"]]]]"#;
+
+#[test]
+fn rows_are_got_by_key() {
+    check("[16,[T,3]]", r#"{"id":3,"n":8,"tags":["b"]}"#);
+    check("[16,[T,99]]", "null");
+    check(r#"[170,[[16,[T,3]],"n"]]"#, "8");
+    check(r#"[16,[T,null]]"#, "! NonExistence Primary keys must be either a number, string, bool, pseudotype or array (got type NULL):\nnull []");
+    check(r#"[31,[[78,[T,3,1,3,99]],"id"]]"#, "<1,3,3>");
+    check("[78,[T,null]]", "! NonExistence Keys cannot be NULL. [1]");
+    check(r#"[43,[[182,[T,2,5]]]]"#, "3");
+    check(r#"[43,[[182,[T,2,5],{"right_bound":"closed","left_bound":"open"}]]]"#, "3");
+    check(r#"[31,[[41,[[182,[T,[180,[]],4]]],{"index":[74,["id"]]}],"id"]]"#, "<3,2,1>");
+}
+
+#[test]
+fn ordered_scans_merge_the_parts() {
+    check(r#"[31,[[41,[T],{"index":"id"}],"id"]]"#, "<1,2,3,4,5,6,7,8>");
+    check(r#"[31,[[41,[T],{"index":[74,["id"]]}],"id"]]"#, "<8,7,6,5,4,3,2,1>");
+    check(r#"[31,[[71,[[41,[T],{"index":"id"}],3]],"id"]]"#, "<1,2,3>");
+    check(r#"[31,[[70,[[41,[T],{"index":"id"}],6]],"id"]]"#, "<7,8>");
+    check(r#"[31,[[41,[T],{"index":"x"}],"id"]]"#, "! OpFailed Index `x` was not found on table `test.t`. [0]");
+    check(&format!(r#"[31,[[39,[[41,[T],{{"index":"id"}}],{N_OVER_3}]],"id"]]"#), "<1,3,8>");
+    check(r#"[38,[[41,[T,[73,["n"]]]],[69,[[2,[1]],[170,[[10,[1]],"id"]]]]]]"#, "[5,6,7,2,4,1,3,8]");
+    check(r#"[31,[[41,[T,[74,["n"]],"id"]],"id"]]"#, "[8,3,1,2,4,7,6,5]");
+}
+
+#[test]
+fn batches_are_cut_and_the_last_one_is_not_partial() {
+    let mut server = server();
+    let reply = server.run(r#"[1,[31,[[41,[[15,["t"]]],{"index":"id"}],"id"]],{"max_batch_rows":3}]"#);
+    assert_eq!((reply.batches, reply.items.len()), (3, 8));
+    let reply = server.run(r#"[1,[71,[[15,["t"]],4]],{"max_batch_rows":4}]"#);
+    assert_eq!((reply.batches, reply.items.len()), (1, 4));
+    let reply = server.run(r#"[1,[173,[1200]]]"#);
+    assert_eq!((reply.batches, reply.items.len()), (3, 1200));
+}
+
+#[test]
+fn an_error_in_a_later_batch_comes_after_the_rows_before_it() {
+    let query = r#"[1,[38,[[173,[5]],[69,[[2,[1]],[27,[6,[25,[3,[10,[1]]]]]]]]]],{"max_batch_rows":2}]"#;
+    let reply = server().run(query);
+    assert_eq!(reply.items, ["2", "3", "6"]);
+    assert!(reply.error.is_some_and(|(_, text, place)| text == "Cannot divide by zero." && place == "[1,1]"));
+}
+
+#[test]
+fn terminals_travel_and_merge() {
+    check("[43,[T]]", "8");
+    check(&format!("[43,[[39,[T,{N_OVER_3}]]]]"), "3");
+    check(r#"[43,[T,{"id":4,"n":3}]]"#, "1");
+    check(&format!("[43,[T,{N_OVER_3}]]"), "3");
+    check(r#"[145,[T,"n"]]"#, "29");
+    check(r#"[146,[T,"n"]]"#, "4.833333333333333");
+    check(r#"[147,[T,"n"]]"#, r#"{"id":6,"n":null}"#);
+    check(r#"[148,[T,"n"]]"#, r#"{"id":8,"n":9}"#);
+    check(r#"[148,[T],{"index":"id"}]"#, r#"{"id":8,"n":9}"#);
+    check(r#"[31,[[147,[T],{"index":"id"}],"id"]]"#, "1");
+    check(r#"[42,[[31,[T,"n"]]]]"#, "[null,1,3,5,8,9]");
+    check(r#"[42,[T],{"index":"id"}]"#, "<1,2,3,4,5,6,7,8>");
+    check(&format!("[37,[[38,[T,[69,[[2,[1]],[170,[[10,[1]],\"id\"]]]]]],[69,[[2,[1,2]],[24,[[10,[1]],[10,[2]]]]]]]]"), "36");
+    check(r#"[37,[E,[69,[[2,[1,2]],[10,[1]]]]]]"#, "! NonExistence Cannot reduce over an empty stream. [1,1]");
+    check(r#"[145,[E,"n"]]"#, "0");
+    check(r#"[92,[[146,[E,"n"]],7]]"#, "7");
+    check(r#"[145,[T,"tags"]]"#, "! QueryLogic Expected type NUMBER but found ARRAY. [1]");
+}
+
+#[test]
+fn a_lambda_over_rows_is_blamed_where_it_stands() {
+    check(&format!("[38,[T,{N}]]"), "! NonExistence No attribute `n` in object:\n{\n\t\"id\":\t5,\n\t\"tags\":\t[\n\t\t\"c\",\n\t\t\"a\"\n\t]\n} [1,1]");
+    check(r#"[39,[T,[69,[[2,[1]],[24,[[170,[[10,[1]],"n"]],"x"]]]]],{"default":true}]"#, "! QueryLogic Expected type NUMBER but found STRING. [1,1]");
+}
+
+#[test]
+fn filters_take_patterns_and_defaults() {
+    check(r#"[31,[[39,[T,{"o":{"x":2}}]],"id"]]"#, "<2>");
+    check(r#"[43,[[39,[T,{"n":3}]]]]"#, "2");
+    check(r#"[43,[[39,[T,{"n":3}],{"default":true}]]]"#, "3");
+    check(r#"[31,[[39,[T,{"n":3}],{"default":[12,[]]}],"id"]]"#, "! NonExistence No attribute `n` in object. [0,1]");
+    check(r#"[43,[[39,[T,true]]]]"#, "8");
+    check(r#"[43,[[39,[T,[69,[[2,[1]],[93,[[170,[[10,[1]],"tags"]],"a"]]]]]]]]"#, "2");
+}
+
+#[test]
+fn functions_capture_what_is_around_them() {
+    check(r#"[64,[[69,[[2,[7]],[43,[[39,[T,[69,[[2,[1]],[17,[[170,[[10,[1]],"n"]],[10,[7]]]]]]]]]]]],3]]"#, "2");
+    check(r#"[64,[[69,[[2,[7]],[43,[[10,[7]]]]]],T]]"#, "! QueryLogic Expected type DATUM but found TABLE:\ntable(\"t\") [1]");
+    // The lambda reads another table: it stays with the coordinator.
+    check(r#"[38,[P,[69,[[2,[1]],[170,[[16,[T,[170,[[10,[1]],"id"]]]],"id"]]]]]]"#, "<3,8,5>");
+}
+
+#[test]
+fn grouped_terms_work_on_each_group() {
+    let even = r#"[69,[[2,[1]],[28,[[170,[[10,[1]],"id"]],2]]]]"#;
+    let grouped = |pairs: &str| format!(r#"{{"$grouped$":true,"data":{pairs}}}"#);
+    check(&format!("[43,[[144,[T,{even}]]]]"), &grouped("[[0,4],[1,4]]"));
+    check(&format!(r#"[145,[[144,[T,{even}]],"n"]]"#), &grouped("[[0,15],[1,14]]"));
+    check(&format!(r#"[31,[[144,[T,{even}]],"n"]]"#), &grouped("[[0,[3,3,null,9]],[1,[5,8,1]]]"));
+    check(&format!(r#"[150,[[148,[[31,[[144,[T,{even}]],"n"]]]]]]"#), r#"[{"group":0,"reduction":9},{"group":1,"reduction":8}]"#);
+    check(&format!("[24,[[43,[[144,[T,{even}]]]],1]]"), &grouped("[[0,5],[1,5]]"));
+    check(&format!("[43,[[39,[[144,[T,{even}]],{N_OVER_3}]]]]"), &grouped("[[0,1],[1,2]]"));
+    check(r#"[43,[[144,[T,"n"]]]]"#, &grouped("[[null,2],[1,1],[3,2],[5,1],[8,1],[9,1]]"));
+    check(r#"[43,[[144,[T,"tags"],{"multi":true}]]]"#, &grouped(r#"[[null,5],["a",2],["b",2],["c",1]]"#));
+    check(r#"[43,[[144,[[39,[T,{"n":3}]],"n","id"]]]]"#, &grouped("[[[3,2],1],[[3,4],1]]"));
+    check(r#"[170,[[144,[[182,[T,1,4]],"n"]],0]]"#, &grouped(r#"[[3,{"id":2,"n":3,"o":{"x":2},"tags":[]}],[5,{"id":1,"n":5,"o":{"x":1},"tags":["a","b"]}],[8,{"id":3,"n":8,"tags":["b"]}]]"#));
+    check(r#"[144,[[144,[T,"n"]],"n"]]"#, "! QueryLogic Cannot call `group` on the output of `group` (did you mean to `ungroup`?). []");
+    check("[144,[T]]", "! QueryLogic Cannot group by nothing. []");
+    check(r#"[52,[[144,[T,"n"]]]]"#, r#""GROUPED_STREAM""#);
+    check(r#"[43,[[144,[E,"n"]]]]"#, &grouped("[]"));
+}
+
+#[test]
+fn joins_pair_rows() {
+    check(r#"[31,[[31,[[50,[T,"id",P]],"right"]],"name"]]"#, r#"<"three","five","eight">"#);
+    check(r#"[33,[[72,[[50,[T,"id",P]]]],"name","id"]]"#, r#"<{"id":3,"name":"three"},{"id":5,"name":"five"},{"id":8,"name":"eight"}>"#);
+    check(r#"[48,[[2,[1,2]],[2,[2,3]],[69,[[2,[1,2]],[17,[[10,[1]],[10,[2]]]]]]]]"#, r#"[{"left":2,"right":2}]"#);
+    check(r#"[49,[[2,[1,2]],[2,[2,3]],[69,[[2,[1,2]],[17,[[10,[1]],[10,[2]]]]]]]]"#, r#"[{"left":1},{"left":2,"right":2}]"#);
+    check(r#"[72,[[2,[1]]]]"#, "! QueryLogic Expected type OBJECT but found NUMBER. []");
+}
+
+#[test]
+fn sequences_know_their_kind() {
+    for (term, want) in [
+        ("T", "TABLE"),
+        ("[182,[T,1,2]]", "TABLE_SLICE"),
+        (r#"[41,[T],{"index":"id"}]"#, "TABLE_SLICE"),
+        ("[39,[T,true]]", "SELECTION<STREAM>"),
+        (r#"[41,[T,"n"]]"#, "SELECTION<ARRAY>"),
+        ("[16,[T,1]]", "SELECTION<OBJECT>"),
+        ("[45,[T,0]]", "SELECTION<OBJECT>"),
+        (r#"[31,[T,"n"]]"#, "STREAM"),
+        ("[44,[T,[2,[1]]]]", "STREAM"),
+        ("[44,[[2,[1]],[2,[1]]]]", "ARRAY"),
+        ("[38,[[2,[1]],[69,[[2,[1]],1]]]]", "ARRAY"),
+        ("[69,[[2,[1]],1]]", "FUNCTION"),
+        (r#"[14,["test"]]"#, "DB"),
+    ] {
+        check(&format!("[52,[{term}]]"), &format!("\"{want}\""));
+    }
+}
+
+#[test]
+fn positions_on_streams_and_arrays() {
+    let ordered = r#"[31,[[41,[T],{"index":"id"}],"id"]]"#;
+    check(&format!("[30,[{ordered},2,4]]"), "<3,4>");
+    check(&format!("[30,[{ordered},2,4],{{\"left_bound\":\"open\",\"right_bound\":\"closed\"}}]"), "<4,5>");
+    check(&format!("[30,[{ordered},6]]"), "<7,8>");
+    check(&format!("[30,[{ordered},-1]]"), "! QueryLogic Cannot use a negative left index on a stream. []");
+    check(&format!("[45,[{ordered},-1]]"), "8");
+    check(&format!("[45,[{ordered},-2]]"), "! QueryLogic Cannot use an index < -1 (-2) on a stream. []");
+    check(&format!("[45,[{ordered},99]]"), "! NonExistence Index out of bounds: 99 []");
+    check("[30,[[2,[1,2,3,4]],1,-1]]", "[2,3]");
+    check("[30,[[2,[1,2,3,4]],-2]]", "[3,4]");
+    check(r#"[30,["héllo",1,3]]"#, r#""él""#);
+    check("[71,[[2,[1,2,3]],-1]]", "! QueryLogic LIMIT takes a non-negative argument (got -1) [1]");
+    check("[86,[E]]", "true");
+    check("[86,[T]]", "false");
+    check(&format!("[87,[{ordered},4]]"), "[3]");
+}
+
+#[test]
+fn limits_are_kept() {
+    let over = "Array over size limit `4`.  To raise the number of allowed elements, modify the `array_limit` option to `.run` (not available in the Data Explorer), or use an index.";
+    check_with(r#"[51,[T,"array"]]"#, r#"{"array_limit":4}"#, &format!("! ResourceLimit {over} []"));
+    check_with("[2,[1,2,3,4,5]]", r#"{"array_limit":4}"#, &format!("! ResourceLimit {over} []"));
+    check_with(r#"[144,[T,"id"]]"#, r#"{"array_limit":4}"#, "! ResourceLimit Too many groups (> 4). []");
+    check_with("1", r#"{"array_limit":0}"#, "! QueryLogic Illegal array size limit `0`.  (Must be >= 1.) []");
+    let wide = r#"[51,[[38,[[173,[99000]],[69,[[2,[1]],[51,[[173,[100]],"array"]]]]]],"array"]]"#;
+    let reply = server().run(&format!("[1,{wide}]"));
+    assert!(reply.line().contains("memory budget of 67108864 bytes"), "{}", reply.line());
+}
+
+#[test]
+fn queries_500_levels_deep_are_evaluated() {
+    // Builds for tests use more of the stack than a release.
+    let thread = std::thread::Builder::new().stack_size(16 << 20);
+    thread.spawn(deep_queries).expect("a thread").join().expect("no overflow");
+}
+
+fn deep_queries() {
+    let depth = 490;
+    let sum = format!("{}1{}", "[24,[1,".repeat(depth), "]]".repeat(depth));
+    check(&sum, "491");
+    let choice = format!("{}[16,[T,99]]{}", "[65,[true,".repeat(depth), ",1]]".repeat(depth));
+    check(&choice, "null");
+}
+
+#[test]
+fn misplaced_terms_are_compile_errors() {
+    check("[10,[1]]", "! Compile Variable name not found. []");
+    check("[13,[]]", "! Compile r.row is not defined in this context. []");
+    check(r#"[38,[[2,[1]],[69,[[2,[1]],[38,[[2,[1]],[69,[[2,[2]],[13,[]]]]]]]]]]"#, "! Compile Cannot use r.row in nested queries.  Use functions instead. [1,1,1,1]");
+    check(r#"[74,["a"]]"#, "! Compile DESC may only be used as an argument to ORDER_BY or UNION. []");
+    check("[69,[[2,[1]]]]", "! Compile FUNC takes exactly two arguments (got 1) []");
+    check(r#"[43,[T],{"x":1}]"#, r#"! Compile Unrecognized optional argument `x`. ["x"]"#);
+    check("[9999,[]]", "! Compile Unrecognized TermType: 9999. []");
+    check(r#"[69,[1,1]]"#, "! Compile CLIENT ERROR: FUNC variables must be a literal *array* of numbers. []");
+    check_with("1", r#"{"nonsense":1}"#, "! Compile Unrecognized global optional argument `nonsense`. []");
+}
