@@ -259,7 +259,10 @@ pub fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 /// Runs `future` to its end and, whenever it waits, the store's `background` work, which may be handed in again and again.
 /// It must not be handed in once it has ended.
-pub fn block_on_with<T>(mut background: Pin<&mut impl Future>, future: impl Future<Output = T>) -> T {
+pub fn block_on_with<T>(
+    mut background: Pin<&mut (impl Future + ?Sized)>,
+    future: impl Future<Output = T>,
+) -> T {
     let mut future = pin!(future);
     let woken = Arc::new(Woken(AtomicBool::new(true)));
     let waker = Waker::from(woken.clone());

@@ -13,6 +13,7 @@ mod checkpoint;
 pub mod disk;
 pub mod engine;
 mod event;
+pub mod library;
 pub mod memory;
 mod recovery;
 pub mod slab;

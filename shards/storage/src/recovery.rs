@@ -42,7 +42,10 @@ enum Effect {
     Extent(crate::wal::record::Extent),
 }
 
-pub(crate) async fn open<D: Directory>(directory: D, options: SlabOptions) -> Result<Shared<D>, StorageError> {
+pub(crate) async fn open<D: Directory>(
+    directory: D,
+    options: SlabOptions,
+) -> Result<Shared<D>, StorageError> {
     let superblocks = directory.open(SUPERBLOCKS_FILE, OpenMode::Create).await?;
     let pages = directory.open("pages", OpenMode::Create).await?;
     let slabs = directory.open("slabs", OpenMode::Create).await?;
@@ -164,6 +167,7 @@ async fn load<F: Disk>(
     options: &SlabOptions,
 ) -> Result<State, StorageError> {
     let mut state = State::new(options.cache_bytes);
+    state.pool.values_max = options.cache_entries;
     let page_blocks = blocks_of(pages, superblock.page_blocks, "pages").await?;
     let slab_blocks = blocks_of(slabs, superblock.slab_blocks, "slabs").await?;
     state.page_space.grow(page_blocks);

@@ -97,6 +97,24 @@ impl Space {
         found
     }
 
+    /// Free blocks that lie in runs of at least `least`.
+    pub fn free_in_runs(&self, least: u32) -> u32 {
+        let (mut total, mut run) = (0, 0);
+        for block in 0..self.blocks {
+            if self.is_used(block) {
+                run = 0;
+                continue;
+            }
+            run += 1;
+            if run == least {
+                total += least;
+            } else if run > least {
+                total += 1;
+            }
+        }
+        total
+    }
+
     fn first_fit(&self, from: u32, end: u32, least: u32, most: u32) -> Option<Run> {
         let (mut start, mut block) = (from, from);
         while block < end {
@@ -150,6 +168,19 @@ mod tests {
                 space.release(run);
             }
             assert_eq!(space.free() as usize, owner.iter().filter(|used| !**used).count());
+        }
+    }
+
+    #[test]
+    fn free_blocks_count_only_in_runs_that_are_long_enough() {
+        let mut space = Space::default();
+        space.grow(100);
+        for block in [3, 10, 90] {
+            assert!(space.mark(Run { block, blocks: 1 }));
+        }
+        // Runs of 3, 6, 79 and 9 blocks.
+        for (least, want) in [(1, 97), (4, 94), (7, 88), (10, 79), (80, 0)] {
+            assert_eq!(space.free_in_runs(least), want, "{least}");
         }
     }
 

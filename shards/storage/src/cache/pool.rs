@@ -77,6 +77,8 @@ pub(crate) struct Pool {
     next_value: u64,
     queue: Queue,
     budget: u64,
+    /// Values that may be kept though they are on disk.
+    pub values_max: u64,
     bytes: u64,
     dirty_page_bytes: u64,
     unplaced_bytes: u64,
@@ -97,6 +99,7 @@ impl Pool {
             next_value: 1,
             queue: Queue::default(),
             budget,
+            values_max: u64::MAX,
             bytes: 0,
             dirty_page_bytes: 0,
             unplaced_bytes: 0,
@@ -133,7 +136,10 @@ impl Pool {
 
     pub fn page(&mut self, id: PageId) -> Result<&Rc<Page>, Missing> {
         let Some(frame) = self.frames.get_mut(id as usize) else { return Err(Missing(id)) };
-        frame.frequency = (frame.frequency + 1).min(FREQUENCY_MAX);
+        // Written only when it changes: a hot page's entry then stays clean in the processor's cache.
+        if frame.frequency < FREQUENCY_MAX {
+            frame.frequency += 1;
+        }
         frame.page.as_ref().ok_or(Missing(id))
     }
 
@@ -288,7 +294,9 @@ impl Pool {
 
     pub fn cached_value(&mut self, location: Location) -> Option<Value> {
         let clean = self.values.get_mut(&location.0)?;
-        clean.frequency = (clean.frequency + 1).min(FREQUENCY_MAX);
+        if clean.frequency < FREQUENCY_MAX {
+            clean.frequency += 1;
+        }
         Some(Rc::clone(&clean.bytes))
     }
 
@@ -347,8 +355,12 @@ impl Pool {
                 self.free_page(id);
             }
         }
-        let numbers: Vec<u64> =
-            self.unplaced.iter().filter(|(_, value)| is_freed(value.tree)).map(|(number, _)| *number).collect();
+        let numbers: Vec<u64> = self
+            .unplaced
+            .iter()
+            .filter(|(_, value)| is_freed(value.tree))
+            .map(|(number, _)| *number)
+            .collect();
         for number in numbers {
             self.take_unplaced(number);
         }
@@ -366,10 +378,18 @@ impl Pool {
     /// Throws out what was not asked for until the budget holds. A part of it is always left to what can go, else a page
     /// would go before the call that loaded it came back to it.
     pub fn evict(&mut self) {
-        while self.bytes > self.budget && self.bytes > self.dirty_bytes() + self.budget / CLEAN_PART_MIN {
+        loop {
+            let clean_min = self.dirty_bytes() + self.budget / CLEAN_PART_MIN;
+            let is_heavy = self.bytes > self.budget && self.bytes > clean_min;
+            if !is_heavy && self.values.len() as u64 <= self.values_max {
+                return;
+            }
             let (values, frames) = (&mut self.values, &mut self.frames);
-            let victim = self.queue.victim(self.budget, |key| match key & PAGE_KEY {
+            // Where there are only too many values, the newest go first and pages stay.
+            let budget = if is_heavy { self.budget } else { 0 };
+            let victim = self.queue.victim(budget, |key| match key & PAGE_KEY {
                 0 => judge_value(values.get_mut(&key)),
+                _ if !is_heavy => Verdict::Asked,
                 _ => judge_page(&mut frames[(key & !PAGE_KEY) as usize]),
             });
             match victim {

@@ -12,8 +12,9 @@ use crate::disk::{Directory, Disk};
 use crate::engine::StorageError;
 use crate::event::yield_now;
 use crate::slab::Shared;
-use crate::slab::chunks::ChunkKind;
+use crate::slab::chunks::{CHUNK_BLOCKS_FIRST, ChunkKind};
 use crate::slab::slot;
+use crate::slab::state::State;
 
 /// Chunks are emptied while the bytes taken are more than the live ones times this over 100, plus [`SLACK_BYTES`].
 const TAKEN_PER_CENT_MAX: u64 = 122;
@@ -47,8 +48,7 @@ impl<D: Directory> Shared<D> {
         for (id, chunk) in chunks.list.iter().enumerate() {
             let bytes = u64::from(chunk.run.blocks) * 4096;
             let live_per_cent = u64::from(chunk.live_bytes) * 100 / bytes.max(1);
-            let is_open =
-                state.trees.get(&chunk.tree).is_some_and(|tree| tree.open_chunk == Some(id as u32));
+            let is_open = state.trees.get(&chunk.tree).is_some_and(|tree| tree.open_chunk == Some(id as u32));
             if chunk.kind == ChunkKind::Slots
                 && chunk.live_bytes > 0
                 && live_per_cent <= LIVE_PER_CENT_MAX
@@ -58,19 +58,29 @@ impl<D: Directory> Shared<D> {
             }
         }
         candidates.sort_unstable();
+        let movable = Self::movable_bytes(&state);
         let (mut excess, mut moved) = (chunks.taken_bytes - allowed, 0);
         let mut chosen = Vec::new();
         for (_, id) in candidates {
-            if excess == 0 || moved >= MOVED_BYTES_MAX {
-                break;
-            }
             let chunk = &chunks.list[id as usize];
             let live = u64::from(chunk.live_bytes);
+            if excess == 0 || moved + live > movable {
+                break;
+            }
             excess = excess.saturating_sub((u64::from(chunk.run.blocks) * 4096).saturating_sub(live));
             moved += live;
             chosen.push(id);
         }
         chosen
+    }
+
+    /// Live bytes that surely find new places on a disk that is full: half of what lies free in runs that chunks can have,
+    /// less what waits for a place already. A value that was moved and finds none would keep every later checkpoint from
+    /// coming about.
+    fn movable_bytes(state: &State) -> u64 {
+        let free = u64::from(state.slab_space.free_in_runs(CHUNK_BLOCKS_FIRST)) * 4096;
+        let waiting = state.pool.unplaced_bytes() * 5 / 4;
+        (free / 2).saturating_sub(waiting).min(MOVED_BYTES_MAX)
     }
 
     async fn empty_chunk(&self, id: u32) -> Result<(), StorageError> {
@@ -110,7 +120,8 @@ impl<D: Directory> Shared<D> {
                         let page = state.pool.peek(leaf).map(Rc::clone);
                         let Some(page) = page else { return Ok(()) };
                         let Ok(index) = page.search(slot.key) else { return Ok(()) };
-                        let Some(Cell::Placed { location: now, slot_bytes }) = Cell::decode(page.value(index))
+                        let Some(Cell::Placed { location: now, slot_bytes }) =
+                            Cell::decode(page.value(index))
                         else {
                             return Ok(());
                         };

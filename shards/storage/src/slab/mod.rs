@@ -27,8 +27,8 @@ use std::rc::Rc;
 use crate::btree::Missing;
 use crate::disk::Directory;
 use crate::engine::{
-    Cached, CommitInfo, Direction, Edit, Entries, Lsn, Range, StorageEngine, StorageError, StorageStats, TreeId,
-    TreeName, Value,
+    Cached, CommitInfo, Direction, Edit, Entries, Lsn, Range, StorageEngine, StorageError, StorageStats,
+    TreeId, TreeName, Value,
 };
 use crate::event::{Event, both};
 use crate::slab::state::{Found, SLOT_VALUE_BYTES_MAX, State};
@@ -46,6 +46,8 @@ const BULK_BYTES_MAX: usize = 1 << 20;
 pub struct SlabOptions {
     /// Pages and values in memory, dirty ones included. At least 1 MiB is used.
     pub cache_bytes: u64,
+    /// Values in memory beside those that wait for their place on disk.
+    pub cache_entries: u64,
     /// Length of a segment of the log.
     pub wal_segment_bytes: u64,
     /// A checkpoint begins when recovery would have to read this much log.
@@ -58,6 +60,7 @@ impl Default for SlabOptions {
     fn default() -> Self {
         Self {
             cache_bytes: 64 << 20,
+            cache_entries: u64::MAX,
             wal_segment_bytes: 16 << 20,
             checkpoint_log_bytes: 64 << 20,
             checkpoint_dirty_bytes: 0,
@@ -201,7 +204,8 @@ impl<D: Directory> Shared<D> {
             } else if self.log.failure().is_none() && self.is_checkpoint_due() && !self.checkpointing.get() {
                 if let Err(error) = self.checkpoint().await {
                     tracing::warn!(%error, "a checkpoint did not come about");
-                    work.await;
+                    // The attempt itself notified; only what happens from now on is a reason to try again.
+                    self.work.listen().await;
                 }
                 spare_failed = false;
             } else {
@@ -229,8 +233,7 @@ impl<D: Directory> Shared<D> {
             return Some(Vec::new());
         }
         let mut state = self.state.borrow_mut();
-        let digests: Vec<_> =
-            edits.iter().map(|edit| is_large(edit).then(|| room::digest(edit))).collect();
+        let digests: Vec<_> = edits.iter().map(|edit| is_large(edit).then(|| room::digest(edit))).collect();
         if !digests.iter().flatten().all(|digest| state.extents.contains_key(digest)) {
             return None;
         }

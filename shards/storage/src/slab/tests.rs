@@ -10,6 +10,7 @@ use crate::suite::{self, EVERYTHING, Host, Random, named};
 /// Small, so that tests evict pages, fill segments and write checkpoints.
 const SMALL: SlabOptions = SlabOptions {
     cache_bytes: 1 << 20,
+    cache_entries: u64::MAX,
     wal_segment_bytes: 1 << 20,
     checkpoint_log_bytes: 2 << 20,
     checkpoint_dirty_bytes: 0,
@@ -109,7 +110,10 @@ fn space_of_deletes_and_updates_is_used_again() {
             for number in 0..20_000_u32 {
                 let key = (u64::from(number) << 16 | random.below(1000)).to_be_bytes();
                 let key = if round % 2 == 0 { number.to_be_bytes().to_vec() } else { key[..].to_vec() };
-                engine.commit(CommitInfo::default(), &[suite::put(tree, key, vec![round as u8; 1000])]).await.unwrap();
+                engine
+                    .commit(CommitInfo::default(), &[suite::put(tree, key, vec![round as u8; 1000])])
+                    .await
+                    .unwrap();
             }
             // Updates in a random order leave holes everywhere.
             for _ in 0..20_000 {
