@@ -202,7 +202,7 @@ impl<D: Directory> Shared<D> {
             if pages.waiting_blocks >= GROUP_BLOCKS_MAX {
                 self.write_pages(pages).await?;
             }
-            if count % 16 == 15 {
+            if count % 4 == 3 {
                 yield_now().await;
             }
         }
@@ -311,8 +311,7 @@ impl<D: Directory> Shared<D> {
         let most = self.state.borrow().trees.get(&tree).map_or(least, |tree| tree.chunk_blocks).max(least);
         let run = self.take_slab_blocks(least, most).await?;
         let state = &mut *self.state.borrow_mut();
-        let chunk =
-            Chunk { kind: ChunkKind::Slots, run, tree, live_bytes: 0, used_bytes: 0, since: 0 };
+        let chunk = Chunk { kind: ChunkKind::Slots, run, tree, live_bytes: 0, used_bytes: 0, since: 0 };
         let id = state.chunks.add(chunk);
         state.chunk_table.mark(id);
         if let Some(tree) = state.trees.get_mut(&tree) {
@@ -468,7 +467,9 @@ impl<D: Directory> Shared<D> {
             superblock.pages = state.pool.frames.len() as u32;
             superblock.chunks = state.chunks.list.len() as u32;
             // Tables without entries that were ever marked have no blocks yet.
-            for table in [(&mut state.page_table, superblock.pages), (&mut state.chunk_table, superblock.chunks)] {
+            for table in
+                [(&mut state.page_table, superblock.pages), (&mut state.chunk_table, superblock.chunks)]
+            {
                 let (table, entries) = table;
                 if entries as usize > table.addresses.len() * table.kind.entries() {
                     table.mark(entries - 1);

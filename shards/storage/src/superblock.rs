@@ -65,15 +65,11 @@ impl Superblock {
         bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
         bytes.extend_from_slice(&[0; 12]);
         let redo = &self.redo;
-        for number in
-            [self.generation, self.epoch, redo.segment, redo.offset, redo.position, redo.previous]
-        {
+        for number in [self.generation, self.epoch, redo.segment, redo.offset, redo.position, redo.previous] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         let count = self.directories.len() as u32;
-        for number in
-            [self.next_tree, self.pages, self.chunks, self.page_blocks, self.slab_blocks, count]
-        {
+        for number in [self.next_tree, self.pages, self.chunks, self.page_blocks, self.slab_blocks, count] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
         for directory in &self.directories {
@@ -151,7 +147,8 @@ mod tests {
         assert_eq!(block[..16], *b"PHOTONDB\x01\0\0\0\0\0\0\0");
         let numbers: Vec<u8> = (2..=7_u64).flat_map(u64::to_le_bytes).collect();
         assert_eq!(block[24..72], numbers);
-        let numbers: Vec<u8> = [8, 9, 10, 11, 12, 1, 13, 14_u32].iter().flat_map(|n| n.to_le_bytes()).collect();
+        let numbers: Vec<u8> =
+            [8, 9, 10, 11, 12, 1, 13, 14_u32].iter().flat_map(|n| n.to_le_bytes()).collect();
         assert_eq!(block[72..104], numbers);
         assert_eq!(Superblock::decode(&block, 0).unwrap(), Some(superblock));
         assert_eq!(Superblock::decode(&block, 4096).unwrap(), None);

@@ -136,7 +136,12 @@ impl TableBlock {
 }
 
 /// The entries of a block from disk, or what is wrong with it.
-pub(crate) fn open(bytes: &[u8], kind: TableKind, index: u32, address: BlockAddress) -> Result<Reader<'_>, String> {
+pub(crate) fn open(
+    bytes: &[u8],
+    kind: TableKind,
+    index: u32,
+    address: BlockAddress,
+) -> Result<Reader<'_>, String> {
     let what = || format!("block {index} of the {kind:?} table");
     if bytes.len() != BLOCK_BYTES as usize {
         return Err(format!("{} is cut short", what()));

@@ -458,11 +458,15 @@ mod tests {
             let mut model = BTreeMap::new();
             for _ in 0..2000 {
                 let number = random.below(300);
-                let key = if random.one_in(2) { format!("shared/{number}") } else { format!("shared{number}") };
+                let key =
+                    if random.one_in(2) { format!("shared/{number}") } else { format!("shared{number}") };
                 let key = key.into_bytes();
                 match page.search(&key) {
                     Ok(index) => {
-                        assert_eq!(Some(page.value(index)), model.get(&key).map(|value: &Vec<u8>| &value[..]));
+                        assert_eq!(
+                            Some(page.value(index)),
+                            model.get(&key).map(|value: &Vec<u8>| &value[..])
+                        );
                         page.remove(index);
                         model.remove(&key);
                     }
@@ -491,7 +495,10 @@ mod tests {
         let mut bytes = vec![0; 4096];
         let sum = page.seal(11, &mut bytes);
         assert_eq!(sum, u64::from_le_bytes(bytes[..8].try_into().unwrap()));
-        assert_eq!(bytes[8..32], [7, 0, 0, 0, 1, 0, 1, 0, 9, 0, 0, 0, 0, 0, 0xf7, 0x0f, 0, 0, 0, 0, 11, 0, 0, 0]);
+        assert_eq!(
+            bytes[8..32],
+            [7, 0, 0, 0, 1, 0, 1, 0, 9, 0, 0, 0, 0, 0, 0xf7, 0x0f, 0, 0, 0, 0, 11, 0, 0, 0]
+        );
         assert_eq!(bytes[32..38], [0, b'y', b'e', b'k', 0xf7, 0x0f]);
         assert_eq!(bytes[4087..], [3, 0, 2, 0, b'k', b'e', b'y', 0, b'v']);
         assert_eq!(entries(&Page::open(&bytes, 7, 11, sum as u32).unwrap()), entries(&page));

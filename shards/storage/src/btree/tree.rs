@@ -150,8 +150,7 @@ fn split(page: &Page, (index, key, value): (usize, &[u8], &[u8])) -> Halves {
     let right_extra = (!goes_left).then_some(key);
     let mut left = page.extract(0..at, page.id(), PAGE_BYTES, left_extra).expect(ROOM);
     let mut right = page.extract(at..page.count(), page.id(), PAGE_BYTES, right_extra).expect(ROOM);
-    let fits =
-        if goes_left { left.insert(index, key, value) } else { right.insert(index - at, key, value) };
+    let fits = if goes_left { left.insert(index, key, value) } else { right.insert(index - at, key, value) };
     assert!(fits, "{ROOM}");
     let separator = match page.kind() {
         PageKind::Leaf => separator(&left.key(left.count() - 1), &right.key(0)),
@@ -238,7 +237,8 @@ fn join(pool: &mut Pool, parent: PageId, index: usize) -> bool {
 }
 
 fn joined(left: &Page, right: &Page, separator: &[u8]) -> Option<Page> {
-    if left.count() == 0 || right.count() == 0 || left.live_bytes() + right.live_bytes() > PAGE_BYTES * 3 / 4 {
+    if left.count() == 0 || right.count() == 0 || left.live_bytes() + right.live_bytes() > PAGE_BYTES * 3 / 4
+    {
         return None;
     }
     let last = right.key(right.count() - 1);
@@ -299,7 +299,11 @@ pub(crate) fn rank(pool: &mut Pool, root: PageId, key: &[u8], inclusive: bool) -
 }
 
 /// Ranks of the first entry of a range and of what follows its last.
-pub(crate) fn ranks(pool: &mut Pool, root: PageId, range: &crate::engine::Range) -> Result<(u64, u64), Missing> {
+pub(crate) fn ranks(
+    pool: &mut Pool,
+    root: PageId,
+    range: &crate::engine::Range,
+) -> Result<(u64, u64), Missing> {
     let start = match &range.start {
         Bound::Unbounded => 0,
         Bound::Included(key) => rank(pool, root, key, false)?,
@@ -372,7 +376,9 @@ pub(crate) fn seek(
             | (Bound::Included(key) | Bound::Excluded(key), Direction::Forward) => page.child_index(key),
         };
         match direction {
-            Direction::Forward if index + 1 < page.count() => next = Some(Bound::Included(page.key(index + 1))),
+            Direction::Forward if index + 1 < page.count() => {
+                next = Some(Bound::Included(page.key(index + 1)))
+            }
             Direction::Backward if index > 0 => next = Some(Bound::Excluded(page.key(index))),
             Direction::Forward | Direction::Backward => {}
         }

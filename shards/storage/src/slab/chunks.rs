@@ -129,7 +129,8 @@ impl Chunks {
     /// The checkpoint that would have freed the chunk did not come about.
     pub fn put_back(&mut self, id: u32, run: Run) {
         self.taken_bytes += u64::from(run.blocks) * 4096;
-        self.list[id as usize] = Chunk { kind: ChunkKind::Slots, run, used_bytes: run.blocks * 4096, ..FREE_CHUNK };
+        self.list[id as usize] =
+            Chunk { kind: ChunkKind::Slots, run, used_bytes: run.blocks * 4096, ..FREE_CHUNK };
         self.emptied.push(id);
     }
 

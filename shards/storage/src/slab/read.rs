@@ -245,7 +245,8 @@ impl<D: Directory> Shared<D> {
                 Direction::Forward => start + step,
                 Direction::Backward => end - 1 - step,
             };
-            let value = match Cell::decode(page.value(index)).expect("cells are checked when a page is read") {
+            let value = match Cell::decode(page.value(index)).expect("cells are checked when a page is read")
+            {
                 Cell::Inline(inline) => Rc::from(inline),
                 Cell::Unplaced { number, .. } => state.unplaced(number),
                 Cell::Placed { location, slot_bytes } => match state.pool.cached_value(location) {

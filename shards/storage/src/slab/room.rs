@@ -115,7 +115,12 @@ impl<D: Directory> Shared<D> {
     }
 
     /// Makes room for so many bytes of values, puts and log, or says why that is not possible.
-    pub async fn make_room_for(&self, value_bytes: u64, puts: u64, log_bytes: u64) -> Result<(), StorageError> {
+    pub async fn make_room_for(
+        &self,
+        value_bytes: u64,
+        puts: u64,
+        log_bytes: u64,
+    ) -> Result<(), StorageError> {
         if !self.log.has_room(log_bytes) {
             return self.make_log_room(log_bytes).await;
         }
@@ -196,7 +201,9 @@ impl<D: Directory> Shared<D> {
         self.growing.set(false);
         self.checkpointed.notify();
         match grown {
-            Err(DiskError::Full { file }) => Err(StorageError::Full { reason: format!("no room for {file} to grow") }),
+            Err(DiskError::Full { file }) => {
+                Err(StorageError::Full { reason: format!("no room for {file} to grow") })
+            }
             grown => Ok(grown?),
         }
     }
@@ -239,7 +246,8 @@ impl<D: Directory> Shared<D> {
         let mut written = Vec::new();
         for edit in edits {
             let Edit::Put { tree, key, value } = edit else { continue };
-            if value.len() <= SLOT_VALUE_BYTES_MAX || self.state.borrow().extents.contains_key(&digest(edit)) {
+            if value.len() <= SLOT_VALUE_BYTES_MAX || self.state.borrow().extents.contains_key(&digest(edit))
+            {
                 continue;
             }
             let extent = self.write_extent(tree.0, key, value).await?;

@@ -91,7 +91,12 @@ pub(crate) fn decode(bytes: &[u8], location: Location) -> Result<Slot<'_>, Strin
 }
 
 /// The value of the slot in exactly these bytes; `None` when it is another key's.
-pub(crate) fn value_of(bytes: &[u8], location: Location, tree: u32, key: &[u8]) -> Result<Option<Value>, String> {
+pub(crate) fn value_of(
+    bytes: &[u8],
+    location: Location,
+    tree: u32,
+    key: &[u8],
+) -> Result<Option<Value>, String> {
     let slot = decode(bytes, location)?;
     Ok((slot.tree == tree && slot.key == key).then(|| Rc::from(slot.value)))
 }

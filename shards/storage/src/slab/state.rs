@@ -11,8 +11,8 @@ use crate::btree::page::{KEY_BYTES_MAX, Page, PageKind, SMALL_PAGE_BYTES};
 use crate::btree::{Missing, PageId, tree};
 use crate::cache::pool::Pool;
 use crate::engine::{Edit, StorageError, TreeId, TreeName, Value};
-use crate::slab::slot;
 use crate::slab::chunks::{CHUNK_BLOCKS_FIRST, Chunk, ChunkKind, Chunks};
+use crate::slab::slot;
 use crate::space::Space;
 use crate::superblock::Superblock;
 use crate::tables::{Table, TableKind};
@@ -140,15 +140,15 @@ impl State {
     pub fn apply(&mut self, changes: &[Change<'_>], position: u64) {
         let mut small: Vec<(PageId, &[u8])> = Vec::new();
         for change in changes {
-            let (Change::Put { tree, .. } | Change::Delete { tree, .. } | Change::Extent { tree, .. }) = change;
+            let (Change::Put { tree, .. } | Change::Delete { tree, .. } | Change::Extent { tree, .. }) =
+                change;
             let Some(root) = self.trees.get(tree).map(|tree| tree.root) else { continue };
             match change {
                 Change::Put { tree, key, value } => self.put(*tree, root, key, value),
                 Change::Extent { tree, key, extent } => self.put_extent(*tree, root, key, *extent, position),
                 Change::Delete { key, .. } => {
                     let mut old = None;
-                    let became_small =
-                        tree::delete(&mut self.pool, root, key, |cell| old = pointer_of(cell));
+                    let became_small = tree::delete(&mut self.pool, root, key, |cell| old = pointer_of(cell));
                     if became_small.expect("the batch was checked") {
                         small.push((root, key));
                     }

@@ -92,7 +92,9 @@ pub(crate) fn decode<'a>(bytes: &'a [u8], expected: &FrameHead) -> Option<(Begin
     let head = (reader.u64()?, reader.u64()?, reader.u64()?);
     reader.bytes(8)?;
     let sum = reader.u64()?;
-    if head != (expected.position, expected.segment, expected.previous) || sum_of(&bytes[..40], payload) != sum {
+    if head != (expected.position, expected.segment, expected.previous)
+        || sum_of(&bytes[..40], payload) != sum
+    {
         return None;
     }
     let begins = if flags & FLAG_BEGINS == 0 { Begins::Middle } else { Begins::Record };

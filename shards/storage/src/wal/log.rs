@@ -196,7 +196,11 @@ impl<F: Disk> Log<F> {
     }
 
     /// Makes or recycles segments until `bytes` more have room.
-    pub async fn make_room<D: Directory<File = F>>(&self, directory: &D, bytes: u64) -> Result<(), StorageError> {
+    pub async fn make_room<D: Directory<File = F>>(
+        &self,
+        directory: &D,
+        bytes: u64,
+    ) -> Result<(), StorageError> {
         while !self.has_room(bytes) {
             self.make_spare(directory).await?;
         }
@@ -221,7 +225,9 @@ impl<F: Disk> Log<F> {
         self.done.notify();
         match made {
             Ok(_) => Ok(()),
-            Err(DiskError::Full { file }) => Err(StorageError::Full { reason: format!("no room for {file}") }),
+            Err(DiskError::Full { file }) => {
+                Err(StorageError::Full { reason: format!("no room for {file}") })
+            }
             Err(error) => {
                 self.fail(&error.to_string());
                 Err(StorageError::ReadOnly { reason: error.to_string() })
@@ -386,8 +392,12 @@ impl<F: Disk> Log<F> {
             let (piece, behind) = rest.split_at(rest.len().min(fits).min(PAYLOAD_BYTES_MAX));
             let bytes = frame::frame_bytes(piece.len());
             let mut buffer = segment.file.buffer(bytes);
-            let head =
-                FrameHead { begins, position: place.position, segment: place.segment, previous: place.previous };
+            let head = FrameHead {
+                begins,
+                position: place.position,
+                segment: place.segment,
+                previous: place.previous,
+            };
             let sum = frame::encode(head, piece, buffer.as_mut());
             segment.file.write(place.offset, buffer).await?;
             let mut state = self.state.borrow_mut();

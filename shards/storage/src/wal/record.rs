@@ -47,8 +47,13 @@ pub(crate) enum Record<'a> {
         info: CommitInfo,
         changes: Vec<Change<'a>>,
     },
-    Created { tree: u32, name: &'a [u8] },
-    Dropped { tree: u32 },
+    Created {
+        tree: u32,
+        name: &'a [u8],
+    },
+    Dropped {
+        tree: u32,
+    },
 }
 
 fn begin(log: &mut Vec<u8>, kind: u8) -> usize {

@@ -43,10 +43,7 @@ impl<'a, D: Directory> LogReader<'a, D> {
     }
 
     /// The next record; `None` at the end of the log.
-    pub async fn next<T>(
-        &mut self,
-        take: impl FnOnce(Record<'_>) -> T,
-    ) -> Result<Option<T>, StorageError> {
+    pub async fn next<T>(&mut self, take: impl FnOnce(Record<'_>) -> T) -> Result<Option<T>, StorageError> {
         loop {
             match record::decode(&self.carry[self.taken..]) {
                 Ok(Some((_, bytes))) => {
