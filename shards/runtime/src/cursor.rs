@@ -11,7 +11,7 @@ use std::time::Duration;
 use photondb_proto::control::QueryKind;
 use photondb_proto::datum::{Datum, Text};
 use photondb_proto::error::QueryError;
-use photondb_proto::op::Op;
+use photondb_proto::op::{Op, TableRead};
 use photondb_proto::term::Term;
 use photondb_proto::wire::response;
 use photondb_query::exec::{Answer, AnswerKind, Context, Execution, Step};
@@ -250,7 +250,6 @@ async fn batches<E: Env>(
             return rest(session, cursor, execution);
         }
         cursor.continues.set(cursor.continues.get() - 1);
-        session.room().await;
         execution.next_batch();
     }
 }
@@ -262,7 +261,11 @@ async fn batch<E: Env>(
     execution: &mut Execution,
     mut op: Option<Op>,
 ) -> Option<Halt> {
+    let mut gathering = None;
     loop {
+        if gathering.is_none() && op.as_ref().is_some_and(gathers) {
+            gathering = Some(session.gather().await);
+        }
         match op.take() {
             Some(op) => {
                 let reply = async { Some(route::answer(&session.core, op).await) };
@@ -281,6 +284,17 @@ async fn batch<E: Env>(
             Halt::Waits(next) => op = next,
             halt @ (Halt::Answer(_) | Halt::Failed(_)) => return Some(halt),
         }
+    }
+}
+
+/// Whether the answer may be large.
+fn gathers(op: &Op) -> bool {
+    match op {
+        Op::Read { read: TableRead::Scan(_) | TableRead::GetMany { .. }, .. } => true,
+        Op::Read { read: TableRead::Get { .. } | TableRead::Count { .. }, .. }
+        | Op::Write { .. }
+        | Op::Catalog(_)
+        | Op::Random { .. } => false,
     }
 }
 

@@ -28,6 +28,8 @@ use crate::hot;
 
 /// Replies that wait for the client to read them; beyond it nothing new is begun for it.
 const SEND_BYTES_MAX: usize = 1 << 20;
+/// Batches of one session that gather rows at the same time; what each gathers is bounded by its batch.
+const GATHERING_MAX: usize = 16;
 /// A send buffer larger than this is given back once it is empty.
 const SEND_KEPT_BYTES: usize = 2 << 10;
 /// A receive buffer larger than this is given back once it is empty.
@@ -59,6 +61,9 @@ pub struct Session<E: Env> {
     pub noreply_watchers: Watchers,
     /// Tasks that wait for the client to read.
     room_watchers: Watchers,
+    /// Batches that gather rows, and who waits to.
+    gathering: Cell<usize>,
+    gathering_watchers: Watchers,
     closed: Cell<bool>,
 }
 
@@ -91,6 +96,8 @@ pub async fn serve<E: Env>(core: Rc<Core<E>>, socket: impl Stream, peer: Option<
             noreply: Cell::new(0),
             noreply_watchers: Watchers::default(),
             room_watchers: Watchers::default(),
+            gathering: Cell::new(0),
+            gathering_watchers: Watchers::default(),
             closed: Cell::new(false),
         });
         let mut receive = Receive { decoder: FrameDecoder::default(), lease: None, discard_bytes: 0, ended: false };
@@ -225,9 +232,13 @@ impl<E: Env> Session<E> {
     fn turn(self: &Rc<Self>, context: &mut Context<'_>, socket: &mut impl Stream, receive: &mut Receive) -> Poll<()> {
         self.remember(context.waker());
         for _ in 0..READS_A_TURN {
-            self.take_frames(receive, context.waker());
+            let held_back = self.take_frames(receive, context.waker());
             if self.flush(context, socket).is_err() {
                 return Poll::Ready(());
+            }
+            if held_back && self.takes_more() {
+                // Sending made room for queries that have come already: no event will tell of them.
+                continue;
             }
             if self.is_over(receive) {
                 return Poll::Ready(());
@@ -299,17 +310,21 @@ impl<E: Env> Session<E> {
         }
     }
 
-    /// Begins the queries that have come whole.
-    fn take_frames(self: &Rc<Self>, receive: &mut Receive, waker: &Waker) {
+    /// Begins the queries that have come whole. Tells whether it stopped before it had looked at all of them.
+    fn take_frames(self: &Rc<Self>, receive: &mut Receive, waker: &Waker) -> bool {
         if receive.ended {
-            return;
+            return false;
         }
+        let mut held_back = true;
         // Replies of queries that are answered at once are gathered here, without a buffer of the session's own.
         let mut out = self.core.reply_scratch.take();
-        while self.takes_more() && !self.core.mesh.is_starved(waker) {
+        while out.len() < SEND_BYTES_MAX && self.takes_more() && !self.core.mesh.is_starved(waker) {
             match receive.decoder.next_frame() {
                 Ok(Some(frame)) => self.dispatch(frame.token, frame.query, &mut out),
-                Ok(None) => break,
+                Ok(None) => {
+                    held_back = false;
+                    break;
+                }
                 Err(oversized) => {
                     response::error(oversized.token, &oversized.error(), &mut out);
                     receive.refuse(oversized);
@@ -326,6 +341,7 @@ impl<E: Env> Session<E> {
             out.clear();
         }
         self.core.reply_scratch.replace(out);
+        held_back
     }
 
     /// Writes what waits, as far as the client takes it.
@@ -430,11 +446,14 @@ impl<E: Env> Session<E> {
         }
     }
 
-    /// Waits until the client has read enough for another batch.
-    pub async fn room(&self) {
-        if !self.has_room() {
-            self.room_watchers.until(|| self.has_room() || self.closed.get()).await;
-        }
+    /// Waits until another batch may gather rows: few do at a time, and none while the client does not read.
+    pub async fn gather(self: &Rc<Self>) -> Gathering<E> {
+        let may = || self.gathering.get() < GATHERING_MAX || self.closed.get();
+        self.gathering_watchers.until(may).await;
+        self.gathering.set(self.gathering.get() + 1);
+        let gathering = Gathering { session: self.clone() };
+        self.room_watchers.until(|| self.has_room() || self.closed.get()).await;
+        gathering
     }
 
     /// Counts a batch that is being computed, until the guard is dropped.
@@ -459,6 +478,7 @@ impl<E: Env> Session<E> {
             cursor::uncount(self, cursor);
         }
         self.room_watchers.wake_all();
+        self.gathering_watchers.wake_all();
         self.noreply_watchers.wake_all();
         self.waker.borrow_mut().take();
     }
@@ -507,6 +527,18 @@ impl<E: Env> Drop for InFlight<E> {
         figure.set(figure.get() - 1);
         // The session may have stopped reading because of it, or wait for it to end.
         session.wake();
+    }
+}
+
+/// A batch that gathers rows.
+pub struct Gathering<E: Env> {
+    session: Rc<Session<E>>,
+}
+
+impl<E: Env> Drop for Gathering<E> {
+    fn drop(&mut self) {
+        self.session.gathering.set(self.session.gathering.get() - 1);
+        self.session.gathering_watchers.wake_all();
     }
 }
 
