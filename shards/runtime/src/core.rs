@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use photondb_proto::control::{CoreReport, DurationHistogram, QueryKind};
-use photondb_proto::op::CatalogReply;
-use photondb_proto::op::{CatalogOp, RowOutcome, TableId, TableRead, TableReply, TableWrite};
 use photondb_proto::error::QueryError;
+use photondb_proto::op::CatalogReply;
 use photondb_proto::op::ReadMode;
+use photondb_proto::op::{CatalogOp, RowOutcome, TableId, TableRead, TableReply, TableWrite};
 use photondb_proto::term::parse::Parser;
 use photondb_proto::wire::scram::Credential;
 use photondb_storage::engine::{StorageEngine, StorageStats, TreeId};
@@ -41,7 +41,10 @@ pub enum Answer {
     Catalog(Result<CatalogReply, QueryError>),
     Followed,
     /// The request was made with an older catalog than the peer's, whose epoch this is: nothing was done.
-    Stale { epoch: u64, request: Box<Request> },
+    Stale {
+        epoch: u64,
+        request: Box<Request>,
+    },
 }
 
 /// Slow work for ordinary threads: whether a V0 key is the admin's password.
@@ -174,7 +177,9 @@ impl<E: Env> Core<E> {
         {
             let mut catalog = self.catalog.borrow_mut();
             // We planned these records or a peer did: they are ours to understand.
-            Rc::make_mut(&mut catalog).apply(records).expect("a change of the catalog is understood by its own program");
+            Rc::make_mut(&mut catalog)
+                .apply(records)
+                .expect("a change of the catalog is understood by its own program");
         }
         for (store, tree) in self.tables.follow(&self.catalog()) {
             self.env.spawn(async move {

@@ -20,7 +20,7 @@ use crate::admission::Watchers;
 use crate::core::add;
 use crate::env::Env;
 use crate::panics::caught_step;
-use crate::route;
+use crate::route::{self, AtOnce};
 use crate::session::Session;
 
 /// Work of one step: some 100 us.
@@ -74,7 +74,13 @@ enum Halt {
 }
 
 /// Begins a query. Its reply goes to `out` if it is known at once.
-pub fn start<E: Env>(session: &Rc<Session<E>>, token: i64, term: Term, options: Vec<(Text, Term)>, out: &mut Vec<u8>) {
+pub fn start<E: Env>(
+    session: &Rc<Session<E>>,
+    token: i64,
+    term: Term,
+    options: Vec<(Text, Term)>,
+    out: &mut Vec<u8>,
+) {
     let core = &session.core;
     let began = core.env.elapsed();
     let wants_no_reply = asks_noreply(&options);
@@ -171,7 +177,9 @@ pub fn stop<E: Env>(session: &Rc<Session<E>>, cursor: &Rc<Cursor>, out: &mut Vec
 }
 
 fn asks_noreply(options: &[(Text, Term)]) -> bool {
-    options.iter().any(|(name, value)| name.as_str() == "noreply" && matches!(value, Term::Datum(Datum::Bool(true))))
+    options
+        .iter()
+        .any(|(name, value)| name.as_str() == "noreply" && matches!(value, Term::Datum(Datum::Bool(true))))
 }
 
 /// Steps a query as far as it goes without waiting, at most one step's fuel.
@@ -190,8 +198,8 @@ fn drive<E: Env>(session: &Rc<Session<E>>, execution: &mut Execution, term: &Ter
             Step::Failed(error) => return Halt::Failed(error),
             Step::OutOfFuel => return Halt::Waits(None),
             Step::Needs(op) => match route::answer_at_once(&session.core, op) {
-                Ok(reply) => execution.answer(reply),
-                Err(op) => return Halt::Waits(Some(op)),
+                AtOnce::Answered(reply) => execution.answer(reply),
+                AtOnce::Waits(op) => return Halt::Waits(Some(op)),
             },
         }
     }

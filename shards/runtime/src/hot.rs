@@ -28,7 +28,9 @@ pub fn point_get<E: Env>(
     let Some(get) = shape::point_get(term, options) else { return false };
     let began = core.env.elapsed();
     let catalog = core.catalog();
-    let Ok(table) = catalog.table_named(get.database.unwrap_or(DEFAULT_DATABASE), get.table) else { return false };
+    let Ok(table) = catalog.table_named(get.database.unwrap_or(DEFAULT_DATABASE), get.table) else {
+        return false;
+    };
     let Ok(key) = key::primary(get.key) else { return false };
     let local = core.tables.local(table);
     let Some(shard) = local.shard_of(&key) else { return false };

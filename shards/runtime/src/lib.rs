@@ -162,10 +162,12 @@ impl CoreHandle {
 
     async fn ask(&self, command: CoreCommand) -> Result<CoreReport, SilentCore> {
         let (reply, answer) = flume::bounded(1);
-        self.commands.try_send(CoreMessage { order: CoreOrder::Command(command), reply }).map_err(|error| match error {
-            flume::TrySendError::Full(_) => SilentCore::Busy,
-            flume::TrySendError::Disconnected(_) => SilentCore::Gone,
-        })?;
+        self.commands.try_send(CoreMessage { order: CoreOrder::Command(command), reply }).map_err(
+            |error| match error {
+                flume::TrySendError::Full(_) => SilentCore::Busy,
+                flume::TrySendError::Disconnected(_) => SilentCore::Gone,
+            },
+        )?;
         answer.recv_async().await.map_err(|_| SilentCore::Gone)
     }
 }
@@ -213,7 +215,8 @@ impl DataPlane {
 /// One sentence that says what is wrong and what to do.
 pub fn probe(data_dir: &Path) -> Result<(), StartError> {
     uring::probe_uring()?;
-    std::fs::create_dir_all(data_dir)
-        .map_err(|error| StartError(format!("The data directory {} cannot be made: {error}.", data_dir.display())))?;
+    std::fs::create_dir_all(data_dir).map_err(|error| {
+        StartError(format!("The data directory {} cannot be made: {error}.", data_dir.display()))
+    })?;
     uring::probe_direct_io(data_dir)
 }

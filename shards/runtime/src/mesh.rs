@@ -48,13 +48,18 @@ impl Bell {
     }
 }
 
+/// The sending end of a ring and its reader's bell.
+type Outgoing<Q, A> = (Producer<Message<Q, A>>, Arc<Bell>);
+/// The receiving ends of a core's rings, by peer.
+type Incoming<Q, A> = Vec<Option<Consumer<Message<Q, A>>>>;
+
 /// One core's ends of all its rings, made before the core's thread is.
 pub struct Endpoint<Q, A> {
     core: u16,
     bell: Arc<Bell>,
     /// By peer; none towards itself.
-    outgoing: Vec<Option<(Producer<Message<Q, A>>, Arc<Bell>)>>,
-    incoming: Vec<Option<Consumer<Message<Q, A>>>>,
+    outgoing: Vec<Option<Outgoing<Q, A>>>,
+    incoming: Incoming<Q, A>,
 }
 
 /// The rings of `cores` cores.
@@ -83,7 +88,7 @@ pub struct Mesh<Q, A> {
     core: u16,
     bell: Arc<Bell>,
     peers: Vec<Option<RefCell<Peer<Q, A>>>>,
-    incoming: RefCell<Vec<Option<Consumer<Message<Q, A>>>>>,
+    incoming: RefCell<Incoming<Q, A>>,
     /// Tasks that wait for credit at some peer.
     starved: Cell<usize>,
     /// Sessions that stopped reading because somebody is starved.
@@ -361,7 +366,12 @@ mod tests {
     const REQUESTS: u64 = 20;
 
     /// Every task of a core asks each peer again and again; answers are the questions plus the peer's number.
-    async fn ask_all(env: UringEnv, endpoint: Endpoint<u64, u64>, ended: flume::Sender<u16>, all: flume::Receiver<()>) {
+    async fn ask_all(
+        env: UringEnv,
+        endpoint: Endpoint<u64, u64>,
+        ended: flume::Sender<u16>,
+        all: flume::Receiver<()>,
+    ) {
         let mesh = Mesh::new(endpoint);
         let answering = mesh.clone();
         env.spawn(mesh.clone().serve(env.clone(), move |peer, id, question| {

@@ -28,7 +28,8 @@ pub fn caught_step<T>(step: impl FnOnce() -> T) -> Result<T, QueryError> {
 
 fn internal(panic: &(dyn Any + Send)) -> QueryError {
     let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason given");
+    let text =
+        text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason given");
     tracing::error!(panic = text, "evaluation panicked");
     QueryError::new(ErrorKind::Internal, format!("The server failed to evaluate this query ({text})."))
 }

@@ -9,8 +9,8 @@ use std::rc::Rc;
 use futures_util::future::join_all;
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::op::{
-    CatalogOp, CatalogReply, Change, Document, Durability, InsertRow, Key, KeyRange, Op, OpError, OpReply, PartBatch,
-    ReadMode, RowOutcome, Scan, TableId, TableRead, TableReply, TableWrite, WriteOptions,
+    CatalogOp, CatalogReply, Change, Document, Durability, InsertRow, Key, KeyRange, Op, OpError, OpReply,
+    PartBatch, ReadMode, RowOutcome, Scan, TableId, TableRead, TableReply, TableWrite, WriteOptions,
 };
 use photondb_storage::engine::{Cached, CommitInfo, Edit, Lsn, StorageEngine};
 
@@ -23,6 +23,8 @@ use crate::write;
 
 /// Most random bytes a query may ask for at once.
 const RANDOM_BYTES_MAX: u32 = 16 << 20;
+/// Most that are had without a call of the kernel.
+const RANDOM_BYTES_AT_ONCE: u32 = 64;
 
 /// Answers one operation of a query that runs on this core.
 ///
@@ -44,25 +46,33 @@ pub async fn answer<E: Env>(core: &Rc<Core<E>>, op: Op) -> Result<OpReply, OpErr
     }
 }
 
-/// Answers an operation without waiting, if that can be. Else gives it back.
-///
-/// # Errors
-/// The operation.
-pub fn answer_at_once<E: Env>(core: &Rc<Core<E>>, op: Op) -> Result<Result<OpReply, OpError>, Op> {
+/// What became of something that was to be answered without waiting.
+pub enum AtOnce<A, Q> {
+    Answered(A),
+    /// It cannot be: here it is back.
+    Waits(Q),
+}
+
+/// Answers an operation without waiting, if that can be.
+pub fn answer_at_once<E: Env>(core: &Rc<Core<E>>, op: Op) -> AtOnce<Result<OpReply, OpError>, Op> {
     match op {
-        Op::Catalog(op) if !change::is_change(&op) => Ok(change::read(&core.catalog(), &op).map(OpReply::Catalog)),
-        Op::Random { bytes } if bytes <= 64 => {
+        Op::Catalog(op) if !change::is_change(&op) => {
+            AtOnce::Answered(change::read(&core.catalog(), &op).map(OpReply::Catalog))
+        }
+        Op::Random { bytes } if bytes <= RANDOM_BYTES_AT_ONCE => {
             let mut random = vec![0; bytes as usize];
             core.env.random(&mut random);
-            Ok(Ok(OpReply::Random(random)))
+            AtOnce::Answered(Ok(OpReply::Random(random)))
         }
-        Op::Read { table: id, read: TableRead::Get { key }, mode: mode @ (ReadMode::Single | ReadMode::Outdated) } => {
-            match cached_row(core, id, &key) {
-                Some(row) => Ok(Ok(OpReply::Read(TableReply::Row(row)))),
-                None => Err(Op::Read { table: id, read: TableRead::Get { key }, mode }),
-            }
-        }
-        Op::Catalog(_) | Op::Random { .. } | Op::Read { .. } | Op::Write { .. } => Err(op),
+        Op::Read {
+            table: id,
+            read: TableRead::Get { key },
+            mode: mode @ (ReadMode::Single | ReadMode::Outdated),
+        } => match cached_row(core, id, &key) {
+            Some(row) => AtOnce::Answered(Ok(OpReply::Read(TableReply::Row(row)))),
+            None => AtOnce::Waits(Op::Read { table: id, read: TableRead::Get { key }, mode }),
+        },
+        Op::Catalog(_) | Op::Random { .. } | Op::Read { .. } | Op::Write { .. } => AtOnce::Waits(op),
     }
 }
 
@@ -76,17 +86,19 @@ fn cached_row<E: Env>(core: &Rc<Core<E>>, id: TableId, key: &[u8]) -> Option<Opt
     }
 }
 
-/// Answers a peer's request without waiting, if that can be: a row that is in memory. Else gives it back.
-pub fn serve_at_once<E: Env>(core: &Rc<Core<E>>, request: Request) -> Result<Answer, Request> {
-    let Request::Read { epoch, table: id, read: TableRead::Get { key }, mode: ReadMode::Single } = &request else {
-        return Err(request);
+/// Answers a peer's request without waiting, if that can be: a row that is in memory.
+pub fn serve_at_once<E: Env>(core: &Rc<Core<E>>, request: Request) -> AtOnce<Answer, Request> {
+    let row = match &request {
+        Request::Read { epoch, table, read: TableRead::Get { key }, mode: ReadMode::Single }
+            if *epoch == core.epoch() =>
+        {
+            cached_row(core, *table, key)
+        }
+        Request::Read { .. } | Request::Write { .. } | Request::Catalog(_) | Request::Follow(_) => None,
     };
-    if *epoch != core.epoch() {
-        return Err(request);
-    }
-    match cached_row(core, *id, key) {
-        Some(row) => Ok(Answer::Read(Ok(TableReply::Row(row)))),
-        None => Err(request),
+    match row {
+        Some(row) => AtOnce::Answered(Answer::Read(Ok(TableReply::Row(row)))),
+        None => AtOnce::Waits(request),
     }
 }
 
@@ -136,7 +148,9 @@ async fn request<E: Env>(core: &Rc<Core<E>>, peer: u16, mut request: Request) ->
                 core.catalog_watchers.until(|| core.epoch() >= epoch).await;
                 request = *back;
             }
-            answer @ (Answer::Read(_) | Answer::Write(_) | Answer::Catalog(_) | Answer::Followed) => return answer,
+            answer @ (Answer::Read(_) | Answer::Write(_) | Answer::Catalog(_) | Answer::Followed) => {
+                return answer;
+            }
         }
     }
 }
@@ -196,7 +210,9 @@ async fn read_at<E: Env>(
     }
     match request(core, peer, Request::Read { epoch: 0, table, read, mode }).await {
         Answer::Read(reply) => reply,
-        Answer::Write(_) | Answer::Catalog(_) | Answer::Followed | Answer::Stale { .. } => Err(wrong_answer()),
+        Answer::Write(_) | Answer::Catalog(_) | Answer::Followed | Answer::Stale { .. } => {
+            Err(wrong_answer())
+        }
     }
 }
 
@@ -268,7 +284,8 @@ async fn scan_parts<E: Env>(
             TableReply::Row(_) | TableReply::Rows(_) | TableReply::Count(_) => Err(wrong_answer()),
         }
     });
-    let batches: Vec<Vec<PartBatch>> = join_all(batches).await.into_iter().collect::<Result<_, QueryError>>()?;
+    let batches: Vec<Vec<PartBatch>> =
+        join_all(batches).await.into_iter().collect::<Result<_, QueryError>>()?;
     Ok(TableReply::Parts(batches.into_iter().flatten().collect()))
 }
 
@@ -478,10 +495,15 @@ async fn change_catalog<E: Env>(core: &Rc<Core<E>>, op: CatalogOp) -> Result<Cat
     let _inside = owner.turnstile.enter().await;
     let mut fresh_id = [0; 16];
     core.env.random(&mut fresh_id);
-    let means = change::Means { fresh_id: *as_uuid(fresh_id).as_bytes(), stores: core.stores, cores: core.mesh.cores() };
+    let means = change::Means {
+        fresh_id: *as_uuid(fresh_id).as_bytes(),
+        stores: core.stores,
+        cores: core.mesh.cores(),
+    };
     let plan = change::plan(&core.catalog(), &op, means)?;
     let store = core.tables.stores.get(&0).ok_or_else(wrong_answer)?;
-    let edits: Vec<Edit> = plan.records.iter().map(|(key, value)| catalog_edit(owner.tree, key, value.as_deref())).collect();
+    let edits: Vec<Edit> =
+        plan.records.iter().map(|(key, value)| catalog_edit(owner.tree, key, value.as_deref())).collect();
     let info = CommitInfo { commit_time_ms: core.env.unix_ms(), ..CommitInfo::default() };
     let lsn = store.engine.commit(info, &edits).await.map_err(storage_failed)?;
     store.engine.flushed(lsn).await.map_err(storage_failed)?;

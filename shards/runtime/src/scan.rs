@@ -44,8 +44,12 @@ pub async fn part<E: Env>(
     let mut pace = Pace { core, began: core.env.elapsed() };
     let next = match scan.order {
         ScanOrder::Any => any_order(local, &scan, from, &mut rows, &mut pace).await?,
-        ScanOrder::Ascending => in_order(local, &scan, Direction::Forward, from, &mut rows, &mut pace).await?,
-        ScanOrder::Descending => in_order(local, &scan, Direction::Backward, from, &mut rows, &mut pace).await?,
+        ScanOrder::Ascending => {
+            in_order(local, &scan, Direction::Forward, from, &mut rows, &mut pace).await?
+        }
+        ScanOrder::Descending => {
+            in_order(local, &scan, Direction::Backward, from, &mut rows, &mut pace).await?
+        }
     };
     let (rows, partial) = rows.end();
     Ok(PartBatch { part: core.number, rows, partial, next })
@@ -199,7 +203,8 @@ async fn in_order<E: Env>(
 
 /// The source whose next key comes first.
 fn nearest<S>(sources: &[Source<'_, S>], direction: Direction) -> Option<usize> {
-    let heads = sources.iter().enumerate().filter_map(|(at, source)| source.run.front().map(|(key, _)| (key, at)));
+    let heads =
+        sources.iter().enumerate().filter_map(|(at, source)| source.run.front().map(|(key, _)| (key, at)));
     match direction {
         Direction::Forward => heads.min().map(|(_, at)| at),
         Direction::Backward => heads.max().map(|(_, at)| at),

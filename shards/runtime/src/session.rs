@@ -100,7 +100,8 @@ pub async fn serve<E: Env>(core: Rc<Core<E>>, socket: impl Stream, peer: Option<
             gathering_watchers: Watchers::default(),
             closed: Cell::new(false),
         });
-        let mut receive = Receive { decoder: FrameDecoder::default(), lease: None, discard_bytes: 0, ended: false };
+        let mut receive =
+            Receive { decoder: FrameDecoder::default(), lease: None, discard_bytes: 0, ended: false };
         receive.decoder.push(&rest);
         drop(rest);
         let mut drained = std::pin::pin!(core.drain_watchers.until(|| core.draining.get()));
@@ -131,7 +132,8 @@ impl<E: Env> Drop for OpenConnection<'_, E> {
 
 /// Goes through the handshake; gives the protocol and the bytes behind it, or `None` when the peer is to go.
 async fn greet<E: Env>(core: &Rc<Core<E>>, socket: &mut impl Stream) -> Option<(Protocol, String, Vec<u8>)> {
-    let mut secrets = HandshakeSecrets { nonce: Default::default(), salt_secret: core.catalog().server.salt_secret };
+    let mut secrets =
+        HandshakeSecrets { nonce: Default::default(), salt_secret: core.catalog().server.salt_secret };
     core.env.random(&mut secrets.nonce);
     let mut handshake = Handshake::new(secrets);
     let mut out = Vec::new();
@@ -229,7 +231,12 @@ struct Receive {
 
 impl<E: Env> Session<E> {
     /// One turn of the session: takes queries, sends replies, until the connection ends.
-    fn turn(self: &Rc<Self>, context: &mut Context<'_>, socket: &mut impl Stream, receive: &mut Receive) -> Poll<()> {
+    fn turn(
+        self: &Rc<Self>,
+        context: &mut Context<'_>,
+        socket: &mut impl Stream,
+        receive: &mut Receive,
+    ) -> Poll<()> {
         self.remember(context.waker());
         for _ in 0..READS_A_TURN {
             let held_back = self.take_frames(receive, context.waker());
@@ -287,7 +294,12 @@ impl<E: Env> Session<E> {
         ending && self.in_flight.get() == 0 && self.send.borrow().is_empty()
     }
 
-    fn read(&self, context: &mut Context<'_>, socket: &mut impl Stream, receive: &mut Receive) -> Poll<Result<(), StreamEnd>> {
+    fn read(
+        &self,
+        context: &mut Context<'_>,
+        socket: &mut impl Stream,
+        receive: &mut Receive,
+    ) -> Poll<Result<(), StreamEnd>> {
         let mut scratch = self.core.scratch.borrow_mut();
         match socket.poll_read(context, &mut scratch) {
             Poll::Pending => {
@@ -507,11 +519,19 @@ impl Receive {
 }
 
 fn duplicate(token: i64, out: &mut Vec<u8>) {
-    response::error(token, &QueryError::new(ErrorKind::Client, format!("ERROR: duplicate token {token}")), out);
+    response::error(
+        token,
+        &QueryError::new(ErrorKind::Client, format!("ERROR: duplicate token {token}")),
+        out,
+    );
 }
 
 fn not_in_cache(token: i64, out: &mut Vec<u8>) {
-    response::error(token, &QueryError::new(ErrorKind::Client, format!("Token {token} not in stream cache.")), out);
+    response::error(
+        token,
+        &QueryError::new(ErrorKind::Client, format!("Token {token} not in stream cache.")),
+        out,
+    );
 }
 
 /// A batch that is being computed.

@@ -27,7 +27,9 @@ use crate::route;
 use crate::session;
 use crate::table::{CATALOG_TREE, OpenStore};
 use crate::uring::{self, BoundListener, Listener, UringEnv};
-use crate::{CoreHandle, CoreMessage, CoreOrder, DataPlane, DataPlaneOptions, StartError, StartSummary, StopError};
+use crate::{
+    CoreHandle, CoreMessage, CoreOrder, DataPlane, DataPlaneOptions, StartError, StartSummary, StopError,
+};
 
 /// Address space of a core's stack; only what is used becomes memory. Evaluation of deep queries needs some of it.
 const STACK_BYTES: usize = 64 << 20;
@@ -162,12 +164,18 @@ fn probe_port(bind: &[IpAddr], port: u16) -> Result<(), StartError> {
 fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> StartError {
     StartError(match error.kind() {
         std::io::ErrorKind::AddrInUse => {
-            format!("Port {} of {} is in use: stop what listens there or choose another --driver-port.", address.port(), address.ip())
+            format!(
+                "Port {} of {} is in use: stop what listens there or choose another --driver-port.",
+                address.port(),
+                address.ip()
+            )
         }
         std::io::ErrorKind::PermissionDenied => {
             format!("Port {} needs privileges: choose a --driver-port above 1023.", address.port())
         }
-        _ => format!("PhotonDB cannot listen on {address} ({error}): choose another --bind or --driver-port."),
+        _ => {
+            format!("PhotonDB cannot listen on {address} ({error}): choose another --bind or --driver-port.")
+        }
     })
 }
 
@@ -185,7 +193,8 @@ fn start_slow_thread() -> Result<flume::Sender<KeyCheck>, StartError> {
 }
 
 fn start_thread(plan: CorePlan) -> Result<CoreThread, StartError> {
-    let builder = std::thread::Builder::new().name(format!("photondb-core-{}", plan.number)).stack_size(STACK_BYTES);
+    let builder =
+        std::thread::Builder::new().name(format!("photondb-core-{}", plan.number)).stack_size(STACK_BYTES);
     let thread = builder.spawn(move || {
         let (cpu, options, recovered) = (plan.cpu, plan.options.clone(), plan.recovered.clone());
         let number = plan.number;
@@ -213,7 +222,9 @@ fn wait_recovered(
 ) -> Result<Identity, StartError> {
     let mut identity = None;
     for _ in 0..cores {
-        let core = recovered.recv().map_err(|_| StartError("A core ended while it started; see the log.".into()))??;
+        let core = recovered
+            .recv()
+            .map_err(|_| StartError("A core ended while it started; see the log.".into()))??;
         identity = core.identity.or(identity);
     }
     identity.ok_or_else(|| StartError("No core found the catalog.".into()))
@@ -235,7 +246,9 @@ fn listen(options: &DataPlaneOptions, started: &[Started]) -> Result<Vec<SocketA
         listening.push(address);
     }
     for (core, sockets) in started.iter().zip(sockets) {
-        core.go.send(sockets).map_err(|_| StartError("A core ended while it started; see the log.".into()))?;
+        core.go
+            .send(sockets)
+            .map_err(|_| StartError("A core ended while it started; see the log.".into()))?;
     }
     Ok(listening)
 }
@@ -274,8 +287,8 @@ async fn run_core(env: UringEnv, plan: CorePlan) -> Result<(), String> {
 /// Answers a peer's request, in a task of its own unless it can be answered at once.
 fn serve_request<E: Env>(core: &Rc<Core<E>>, peer: u16, id: u32, request: Request) {
     let request = match route::serve_at_once(core, request) {
-        Ok(answer) => return core.mesh.reply(peer, id, answer),
-        Err(request) => request,
+        route::AtOnce::Answered(answer) => return core.mesh.reply(peer, id, answer),
+        route::AtOnce::Waits(request) => request,
     };
     let core = core.clone();
     core.env.clone().spawn(async move {
@@ -294,12 +307,14 @@ async fn recover<E: Env>(env: E, plan: CorePlan) -> Result<(Rc<Core<E>>, Option<
     }
     let (catalog, owner) = match own_stores.get(&0) {
         Some(store) => {
-            let (catalog, owner) = own_catalog(&env, store, &plan).await.map_err(|error| cannot_open(0, &error))??;
+            let (catalog, owner) =
+                own_catalog(&env, store, &plan).await.map_err(|error| cannot_open(0, &error))??;
             (catalog, Some(owner))
         }
         None => {
             let records = plan.catalog_in.recv_async().await;
-            let records = records.map_err(|_| StartError("The core with the catalog could not start.".into()))?;
+            let records =
+                records.map_err(|_| StartError("The core with the catalog could not start.".into()))?;
             let catalog = Catalog::from_records(&records).map_err(|error| StartError(format!("{error}.")))?;
             (catalog.ok_or_else(|| StartError("The catalog is empty.".into()))?, None)
         }
@@ -340,8 +355,12 @@ async fn recover<E: Env>(env: E, plan: CorePlan) -> Result<(Rc<Core<E>>, Option<
 
 fn cannot_open(number: u16, error: &StorageError) -> StartError {
     StartError(match error {
-        StorageError::Format { .. } => format!("Store {number} cannot be opened: {error}; use the version that wrote it."),
-        StorageError::Full { .. } => format!("Store {number} cannot be opened: {error}; make room on the disk."),
+        StorageError::Format { .. } => {
+            format!("Store {number} cannot be opened: {error}; use the version that wrote it.")
+        }
+        StorageError::Full { .. } => {
+            format!("Store {number} cannot be opened: {error}; make room on the disk.")
+        }
         StorageError::Disk(_)
         | StorageError::Corrupt { .. }
         | StorageError::ReadOnly { .. }
@@ -351,7 +370,11 @@ fn cannot_open(number: u16, error: &StorageError) -> StartError {
 }
 
 /// Opens a store, starts its own work and begins a new epoch in it.
-async fn open<E: Env>(env: &E, number: u16, cache_bytes: u64) -> Result<Rc<OpenStore<E::Store>>, StorageError> {
+async fn open<E: Env>(
+    env: &E,
+    number: u16,
+    cache_bytes: u64,
+) -> Result<Rc<OpenStore<E::Store>>, StorageError> {
     let engine = Rc::new(env.open_store(number, cache_bytes).await?);
     env.spawn({
         let engine = engine.clone();
@@ -384,7 +407,9 @@ async fn own_catalog<E: Env>(
     }
     let read = match Catalog::from_records(&records) {
         Ok(read) => read,
-        Err(error) => return Ok(Err(StartError(format!("{error}: use the version of PhotonDB that wrote it.")))),
+        Err(error) => {
+            return Ok(Err(StartError(format!("{error}: use the version of PhotonDB that wrote it."))));
+        }
     };
     let changes = match &read {
         None => first_records(env, plan),
@@ -504,9 +529,14 @@ async fn close<E: Env>(core: &Rc<Core<E>>) -> Result<(), String> {
 // ---------------------------------------------------------------- stopping
 
 /// See [`DataPlane::stop`].
-pub(crate) fn stop(cores: &[CoreHandle], threads: Vec<CoreThread>, deadline: Duration) -> Result<(), StopError> {
+pub(crate) fn stop(
+    cores: &[CoreHandle],
+    threads: Vec<CoreThread>,
+    deadline: Duration,
+) -> Result<(), StopError> {
     let until = Instant::now() + deadline;
-    let drained: Vec<_> = cores.iter().map(|core| send(core, CoreOrder::Command(CoreCommand::Drain))).collect();
+    let drained: Vec<_> =
+        cores.iter().map(|core| send(core, CoreOrder::Command(CoreCommand::Drain))).collect();
     for answer in drained.iter().flatten() {
         // What is late is dropped with its core.
         let _ = answer.recv_deadline(until);

@@ -287,7 +287,9 @@ pub fn storage_failed(error: StorageError) -> QueryError {
         StorageError::Full { .. } | StorageError::ReadOnly { .. } => {
             QueryError::new(ErrorKind::OpFailed, format!("Cannot perform write: {error}"))
         }
-        StorageError::NoTree(_) => QueryError::new(ErrorKind::OpFailed, "The table was dropped while the query ran."),
+        StorageError::NoTree(_) => {
+            QueryError::new(ErrorKind::OpFailed, "The table was dropped while the query ran.")
+        }
         StorageError::KeyTooLong { .. } => QueryError::new(ErrorKind::QueryLogic, error.to_string()),
         StorageError::Disk(_) | StorageError::Corrupt { .. } | StorageError::Format { .. } => {
             tracing::error!(%error, "a store failed");

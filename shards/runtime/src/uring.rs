@@ -22,9 +22,9 @@ use glommio::io::{DmaBuffer, DmaFile, OpenOptions, ReadResult};
 use glommio::net::{TcpListener, TcpStream};
 use glommio::timer::Timer;
 use glommio::{GlommioError, LocalExecutorBuilder, Placement};
+use photondb_storage::disk::{BLOCK_BYTES, Directory, Disk, DiskError, OpenMode};
 use photondb_storage::engine::StorageError;
 use photondb_storage::slab::{SlabEngine, SlabOptions};
-use photondb_storage::disk::{BLOCK_BYTES, Directory, Disk, DiskError, OpenMode};
 use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
@@ -97,7 +97,10 @@ async fn beat() {
         first_of(rest).await;
         let late = before.elapsed().saturating_sub(rest);
         if late > STALL {
-            tracing::warn!(late_ms = late.as_millis() as u64, "a core was busy with one piece of work for too long");
+            tracing::warn!(
+                late_ms = late.as_millis() as u64,
+                "a core was busy with one piece of work for too long"
+            );
         }
         // Asking sets the count back to zero.
         let tasks = glommio::executor().executor_stats().tasks_executed();
@@ -124,7 +127,8 @@ async fn first_of(rest: Duration) {
 /// Makes glommio ask the device about polled I/O on a file that has something to read; the answer is kept per process.
 async fn probe_device(data_dir: &Path) -> Result<(), StartError> {
     let path = data_dir.join(PROBE_FILE);
-    let failed = |error: &dyn std::fmt::Display| StartError(format!("{} cannot be used: {error}.", path.display()));
+    let failed =
+        |error: &dyn std::fmt::Display| StartError(format!("{} cannot be used: {error}.", path.display()));
     if std::fs::metadata(&path).map(|metadata| metadata.len()).unwrap_or(0) < u64::from(BLOCK_BYTES) {
         std::fs::write(&path, [b'.'; BLOCK_BYTES as usize]).map_err(|error| failed(&error))?;
     }
@@ -223,7 +227,8 @@ pub fn stores_of(data_dir: &Path) -> Result<Vec<u16>, DiskError> {
     let mut numbers = Vec::new();
     for entry in std::fs::read_dir(data_dir).map_err(list_error)? {
         let name = entry.map_err(list_error)?.file_name();
-        let number: Option<u16> = name.to_str().and_then(|name| name.strip_prefix("store-")).and_then(|text| text.parse().ok());
+        let number: Option<u16> =
+            name.to_str().and_then(|name| name.strip_prefix("store-")).and_then(|text| text.parse().ok());
         numbers.extend(number);
     }
     numbers.sort_unstable();
@@ -305,7 +310,8 @@ impl Directory for UringDirectory {
             }
         }
         let path = self.path.join(name);
-        let file = options.dma_open(&path).await.map_err(|error| failed(name, "open", 0, 0, &error.into()))?;
+        let file =
+            options.dma_open(&path).await.map_err(|error| failed(name, "open", 0, 0, &error.into()))?;
         Ok(UringFile { file, name: name.into() })
     }
 
@@ -323,7 +329,8 @@ impl Directory for UringDirectory {
     }
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
-        std::fs::rename(self.path.join(from), self.path.join(to)).map_err(|error| failed(from, "rename", 0, 0, &error))
+        std::fs::rename(self.path.join(from), self.path.join(to))
+            .map_err(|error| failed(from, "rename", 0, 0, &error))
     }
 
     async fn remove(&self, name: &str) -> Result<(), DiskError> {
@@ -504,7 +511,9 @@ pub fn probe_uring() -> Result<(), StartError> {
 pub fn probe_direct_io(data_dir: &Path) -> Result<(), StartError> {
     let refuse = |what: &str| {
         let place = data_dir.display();
-        StartError(format!("The file system of {place} {what}: choose a --data-dir on a disk (ext4, XFS, btrfs)."))
+        StartError(format!(
+            "The file system of {place} {what}: choose a --data-dir on a disk (ext4, XFS, btrfs)."
+        ))
     };
     /// `f_type` of a tmpfs, which keeps files in memory only.
     const TMPFS: i64 = 0x0102_1994;
@@ -518,7 +527,11 @@ pub fn probe_direct_io(data_dir: &Path) -> Result<(), StartError> {
         std::fs::write(&path, [b'.'; BLOCK_BYTES as usize])
             .map_err(|error| StartError(format!("{} cannot be written: {error}.", path.display())))?;
     }
-    match rustix::fs::open(&path, OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC, rustix::fs::Mode::empty()) {
+    match rustix::fs::open(
+        &path,
+        OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    ) {
         Ok(_) => Ok(()),
         Err(rustix::io::Errno::INVAL) => Err(refuse("has no direct I/O (O_DIRECT)")),
         Err(errno) => Err(StartError(format!("{} cannot be opened: {errno}.", path.display()))),
@@ -532,7 +545,10 @@ mod tests {
     fn scratch_dir(name: &str) -> PathBuf {
         // The target directory is on a disk; the temporary one may be on tmpfs.
         let executable = std::env::current_exe().expect("tests are files");
-        let place = executable.parent().expect("a file is in a directory").join(format!("{name}-{}", std::process::id()));
+        let place = executable
+            .parent()
+            .expect("a file is in a directory")
+            .join(format!("{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&place);
         std::fs::create_dir_all(&place).expect("the target directory is writable");
         place
@@ -563,10 +579,16 @@ mod tests {
     fn an_executor_that_loses_a_wake_goes_on_with_the_next_beat() {
         let cured = Cures { preempt_timer: SHORT, ..Cures::default() };
         // The very first turn has no heartbeat yet: one try of several may be lost to it.
-        assert!((0..4).filter(|_| ends(cured, Duration::from_secs(10))).count() >= 3, "with the heartbeat it goes on");
+        assert!(
+            (0..4).filter(|_| ends(cured, Duration::from_secs(10))).count() >= 3,
+            "with the heartbeat it goes on"
+        );
         let ill = Cures { heartbeat: false, ..cured };
         let hangs = (0..50).any(|_| !ends(ill, Duration::from_secs(3)));
-        assert!(hangs, "without it, it sleeps beside runnable tasks: if that is cured upstream, drop the heartbeat");
+        assert!(
+            hangs,
+            "without it, it sleeps beside runnable tasks: if that is cured upstream, drop the heartbeat"
+        );
     }
 
     /// The answer about polled I/O is kept for the life of a process, so this runs in a process of its own.

@@ -62,15 +62,16 @@ impl<E: Env> Batch<'_, E> {
         key: &[u8],
         decide: impl AsyncFn(Option<Value>) -> Result<RowDecision, QueryError>,
     ) -> Result<(), QueryError> {
-        let homeless = || QueryError::new(ErrorKind::Internal, "a row was sent to a core that does not hold it");
+        let homeless =
+            || QueryError::new(ErrorKind::Internal, "a row was sent to a core that does not hold it");
         let shard = self.local.shard_of(key).ok_or_else(homeless)?;
-        let decide = async |old: Option<Value>| {
-            match decide(old).await {
-                Ok(RowDecision { effect: RowEffect::Keep, outcome }) => table::Change::Keep(Ok(outcome)),
-                Ok(RowDecision { effect: RowEffect::Put(document), outcome }) => table::Change::Put(document, Ok(outcome)),
-                Ok(RowDecision { effect: RowEffect::Delete, outcome }) => table::Change::Delete(Ok(outcome)),
-                Err(error) => table::Change::Keep(Err(error)),
+        let decide = async |old: Option<Value>| match decide(old).await {
+            Ok(RowDecision { effect: RowEffect::Keep, outcome }) => table::Change::Keep(Ok(outcome)),
+            Ok(RowDecision { effect: RowEffect::Put(document), outcome }) => {
+                table::Change::Put(document, Ok(outcome))
             }
+            Ok(RowDecision { effect: RowEffect::Delete, outcome }) => table::Change::Delete(Ok(outcome)),
+            Err(error) => table::Change::Keep(Err(error)),
         };
         let (outcome, lsn) = match shard.change(key, self.now_ms, decide).await {
             Ok((outcome, lsn)) => (outcome?, lsn),

@@ -10,8 +10,8 @@ use photondb_proto::limits;
 use photondb_proto::op::{CatalogOp, CatalogReply, DatabaseId, Durability, TableId, TableOptions};
 
 use super::{
-    Catalog, Database, Record, SYSTEM_DATABASE, SYSTEM_TABLES, Server, Table, database_gone, database_record, failed, row,
-    server_record, table_gone, table_record,
+    Catalog, Database, Record, SYSTEM_DATABASE, SYSTEM_TABLES, Server, Table, database_gone, database_record,
+    failed, row, server_record, table_gone, table_record,
 };
 
 /// What a plan needs from outside the catalog.
@@ -63,7 +63,9 @@ pub fn read(catalog: &Catalog, op: &CatalogOp) -> Result<CatalogReply, QueryErro
     match op {
         CatalogOp::Table { database, table } if database == SYSTEM_DATABASE => {
             if SYSTEM_TABLES.contains(&table.as_str()) {
-                let text = format!("Table `{database}.{table}` cannot be read yet: system tables come in a later version.");
+                let text = format!(
+                    "Table `{database}.{table}` cannot be read yet: system tables come in a later version."
+                );
                 return Err(failed(text));
             }
             Err(failed(format!("Table `{database}.{table}` does not exist.")))
@@ -91,8 +93,12 @@ pub fn read(catalog: &Catalog, op: &CatalogOp) -> Result<CatalogReply, QueryErro
             let database = catalog.database_named(database)?.id;
             Ok(CatalogReply::Names(catalog.tables_of(database).map(|table| table.name.clone()).collect()))
         }
-        CatalogOp::TableConfig { table } => Ok(value(&row::table_config(catalog, table_by_id(catalog, *table)?))),
-        CatalogOp::TableStatus { table } => Ok(value(&row::table_status(catalog, table_by_id(catalog, *table)?))),
+        CatalogOp::TableConfig { table } => {
+            Ok(value(&row::table_config(catalog, table_by_id(catalog, *table)?)))
+        }
+        CatalogOp::TableStatus { table } => {
+            Ok(value(&row::table_status(catalog, table_by_id(catalog, *table)?)))
+        }
         CatalogOp::DatabaseConfig { database } => {
             Ok(value(&row::database_config(database_by_id(catalog, *database)?)))
         }
@@ -148,7 +154,9 @@ pub fn plan(catalog: &Catalog, op: &CatalogOp, means: Means) -> Result<Plan, Que
     match op {
         CatalogOp::DatabaseCreate { name } => database_create(catalog, name, means),
         CatalogOp::DatabaseDrop { name } => database_drop(catalog, name),
-        CatalogOp::TableCreate { database, name, options } => table_create(catalog, database, name, options, means),
+        CatalogOp::TableCreate { database, name, options } => {
+            table_create(catalog, database, name, options, means)
+        }
         CatalogOp::TableDrop { database, name } => table_drop(catalog, database, name),
         CatalogOp::TableConfigure { table, row } => table_configure(catalog, *table, row),
         CatalogOp::DatabaseConfigure { database, row } => database_configure(catalog, *database, row),
@@ -274,7 +282,8 @@ fn database_configure(catalog: &Catalog, id: DatabaseId, row: &[u8]) -> Result<P
     let name = row.name("name")?;
     if name != database.name && (name == SYSTEM_DATABASE || catalog.database_named(&name).is_ok()) {
         let old = &database.name;
-        let text = format!("Cannot rename database `{old}` to `{name}` because database `{name}` already exists.");
+        let text =
+            format!("Cannot rename database `{old}` to `{name}` because database `{name}` already exists.");
         return Err(failed(text));
     }
     let database = Database { id, name };
@@ -318,7 +327,9 @@ fn table_configure(catalog: &Catalog, id: TableId, row: &[u8]) -> Result<Plan, Q
     };
     table.write_acks = match row.name("write_acks")?.as_str() {
         acks @ ("single" | "majority") => acks.to_owned(),
-        other => return Err(row.wrong(&format!("In `write_acks`: `{other}` is neither `single` nor `majority`."))),
+        other => {
+            return Err(row.wrong(&format!("In `write_acks`: `{other}` is neither `single` nor `majority`.")));
+        }
     };
     table.virtual_shards = match row.object.field("shards") {
         Some(Datum::Array(shards)) => virtual_shards(u32::try_from(shards.len()).unwrap_or(u32::MAX))?,
@@ -353,7 +364,9 @@ impl Row {
 
     fn wrong(&self, why: &str) -> QueryError {
         let table = self.table;
-        failed(format!("The change you're trying to make to `{SYSTEM_DATABASE}.{table}` has the wrong format. {why}"))
+        failed(format!(
+            "The change you're trying to make to `{SYSTEM_DATABASE}.{table}` has the wrong format. {why}"
+        ))
     }
 
     fn only(&self, fields: &[&str]) -> Result<(), QueryError> {
@@ -401,7 +414,8 @@ mod tests {
     use photondb_proto::wire::scram::Credential;
 
     fn empty() -> Catalog {
-        let server = Server { id: [1; 16], name: "here".into(), epoch: 1, next_shard: 1, salt_secret: [2; 16] };
+        let server =
+            Server { id: [1; 16], name: "here".into(), epoch: 1, next_shard: 1, salt_secret: [2; 16] };
         let admin = user_record("admin", &Credential::derive(b"", [0; 16], 1));
         Catalog::from_records(&[server_record(&server), admin]).expect("our own records").expect("a server")
     }
@@ -419,7 +433,11 @@ mod tests {
     }
 
     fn table_create(database: &str, name: &str) -> CatalogOp {
-        CatalogOp::TableCreate { database: database.into(), name: name.into(), options: TableOptions::default() }
+        CatalogOp::TableCreate {
+            database: database.into(),
+            name: name.into(),
+            options: TableOptions::default(),
+        }
     }
 
     fn create(name: &str) -> CatalogOp {
@@ -435,7 +453,9 @@ mod tests {
     fn changes_answer_as_documented_and_reach_every_copy() {
         let mut catalog = empty();
         let id = "01010101-0101-0101-0101-010101010101";
-        let want = format!(r#"{{"config_changes":[{{"new_val":{{"id":"{id}","name":"a"}},"old_val":null}}],"dbs_created":1}}"#);
+        let want = format!(
+            r#"{{"config_changes":[{{"new_val":{{"id":"{id}","name":"a"}},"old_val":null}}],"dbs_created":1}}"#
+        );
         check(&mut catalog, &create("a"), &want);
         check(&mut catalog, &create("a"), "Database `a` already exists.");
         check(&mut catalog, &create("rethinkdb"), "Database `rethinkdb` already exists.");
@@ -449,7 +469,9 @@ mod tests {
         let copy = Catalog::from_records(&catalog.records()).expect("our own records").expect("a server");
         assert_eq!(copy.records(), catalog.records());
         let drop = CatalogOp::DatabaseDrop { name: "a".into() };
-        let want = format!(r#"{{"config_changes":[{{"new_val":null,"old_val":{{"id":"{id}","name":"a"}}}}],"dbs_dropped":1,"tables_dropped":1}}"#);
+        let want = format!(
+            r#"{{"config_changes":[{{"new_val":null,"old_val":{{"id":"{id}","name":"a"}}}}],"dbs_dropped":1,"tables_dropped":1}}"#
+        );
         check(&mut catalog, &drop, &want);
         assert_eq!((catalog.tables().count(), catalog.epoch()), (0, 4));
         check(&mut catalog, &drop, "Database `a` does not exist.");
@@ -500,7 +522,13 @@ mod tests {
         check(&catalog, id, "name", Datum::string("u"), "because table `a.u` already exists.");
         check(&catalog, id, "durability", Datum::string("soft"), r#""durability":"soft""#);
         check(&catalog, id, "durability", Datum::string("limp"), "has the wrong format");
-        check(&catalog, id, "primary_key", Datum::string("x"), "It's illegal to change a table's primary key");
+        check(
+            &catalog,
+            id,
+            "primary_key",
+            Datum::string("x"),
+            "It's illegal to change a table's primary key",
+        );
         check(&catalog, id, "indexes", Datum::array(vec![Datum::Null]), "The `indexes` field is read-only");
         check(&catalog, id, "shards", Datum::array(vec![]), "Every table must have at least one shard.");
         check(&catalog, id, "colour", Datum::Null, "Unexpected key(s) `colour`.");

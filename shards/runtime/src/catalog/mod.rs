@@ -108,7 +108,9 @@ impl Catalog {
     /// # Errors
     /// The first record that is not understood.
     pub fn from_records(records: &[Record]) -> Result<Option<Catalog>, BadRecord> {
-        let Some((_, Some(server))) = records.iter().find(|(key, _)| key == SERVER_KEY) else { return Ok(None) };
+        let Some((_, Some(server))) = records.iter().find(|(key, _)| key == SERVER_KEY) else {
+            return Ok(None);
+        };
         let server = decode(SERVER_KEY, server, server_from)?;
         let mut catalog = Catalog {
             server,
@@ -210,13 +212,18 @@ impl Catalog {
     /// `Table `d.t` does not exist.`, or that the database does not.
     pub fn table_named(&self, database: &str, name: &str) -> Result<&Rc<Table>, QueryError> {
         let id = self.database_named(database)?.id;
-        let found = self.table_names.get(&id).and_then(|names| names.get(name)).and_then(|id| self.tables.get(id));
+        let found =
+            self.table_names.get(&id).and_then(|names| names.get(name)).and_then(|id| self.tables.get(id));
         found.ok_or_else(|| failed(format!("Table `{database}.{name}` does not exist.")))
     }
 
     /// Tables of a database, by name.
     pub fn tables_of(&self, database: DatabaseId) -> impl Iterator<Item = &Rc<Table>> {
-        self.table_names.get(&database).into_iter().flat_map(|names| names.values()).map(|id| &self.tables[id])
+        self.table_names
+            .get(&database)
+            .into_iter()
+            .flat_map(|names| names.values())
+            .map(|id| &self.tables[id])
     }
 
     /// What a query must know of a table.
@@ -224,7 +231,10 @@ impl Catalog {
         TableInfo {
             id: table.id,
             database_id: table.database,
-            database: self.databases.get(&table.database).map_or_else(String::new, |database| database.name.clone()),
+            database: self
+                .databases
+                .get(&table.database)
+                .map_or_else(String::new, |database| database.name.clone()),
             name: table.name.clone(),
             primary_key: table.primary_key.clone(),
             durability: table.durability,
@@ -352,7 +362,8 @@ fn table_from(key: &[u8], object: &Object) -> Option<Table> {
         _ => None,
     };
     let placement = stores.iter().map(store).collect::<Option<Vec<u16>>>()?;
-    if !placement.len().is_power_of_two() || placement.len() > usize::from(photondb_proto::limits::SHARDS_MAX) {
+    if !placement.len().is_power_of_two() || placement.len() > usize::from(photondb_proto::limits::SHARDS_MAX)
+    {
         return None;
     }
     Some(Table {

@@ -7,7 +7,10 @@ use super::{Catalog, Database, Table};
 
 /// The row of `db_config`.
 pub fn database_config(database: &Database) -> Datum {
-    Datum::object([("id", Datum::string(&uuid_text(&database.id.0))), ("name", Datum::string(&database.name))])
+    Datum::object([
+        ("id", Datum::string(&uuid_text(&database.id.0))),
+        ("name", Datum::string(&database.name)),
+    ])
 }
 
 /// The row of `table_config`.
