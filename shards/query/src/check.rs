@@ -15,6 +15,7 @@ use photondb_proto::term::{Call, Term, number};
 
 use crate::direct::{self, Direct};
 use crate::failure::Place;
+use crate::terms::order::ORDERINGS;
 use crate::terms::{self, Arity, Determinism, Eval, TermDef};
 
 /// One term of a checked query.
@@ -208,6 +209,11 @@ fn check_term(term: &Term, scope: Scope<'_>, place: &Place) -> Result<Checked, Q
         return fail(place, format!("Unrecognized TermType: {}.", call.number));
     };
     check_position(def, scope, place)?;
+    let def = if call.number == number::MAKE_ARRAY && scope.orderings == Orderings::AllowedInArrays {
+        &ORDERINGS
+    } else {
+        def
+    };
     match call.number {
         number::DATUM => match call.arguments.as_slice() {
             [Term::Datum(datum)] => Ok(constant(datum, place)),
@@ -299,7 +305,8 @@ fn child_scope<'a>(term: u32, position: Option<usize>, scope: Scope<'a>) -> Scop
     }
     child.orderings = match term {
         number::ORDER_BY => Orderings::Allowed,
-        number::UNION => Orderings::AllowedInArrays,
+        number::UNION if position.is_none() => Orderings::AllowedInArrays,
+        number::UNION => Orderings::Allowed,
         number::MAKE_ARRAY if scope.orderings == Orderings::AllowedInArrays => Orderings::Allowed,
         _ => Orderings::Forbidden,
     };

@@ -1,4 +1,4 @@
-//! The recordings of what RethinkDB answers, replayed against the evaluator: those files that need no write.
+//! The recordings of what RethinkDB answers, replayed against the evaluator: those files that need nothing which is not there yet.
 //!
 //! They are read from where they lie beside the repository (`PHOTONDB_CONFORMANCE` or `/work/shared/conformance`); without them the test
 //! says so and passes.
@@ -7,6 +7,20 @@ use photondb_proto::datum::{Datum, json};
 use photondb_proto::error::ErrorKind;
 
 use crate::harness::{Server, datum};
+
+/// Files about things that are not there yet: indexes, feeds, geometry, scripts, system tables.
+const NOT_YET: &[&str] = &["changefeeds", "geo", "sindex", "meta__grant", "timeout"];
+
+/// What is known to differ: terms and system tables that are not there yet, and samples that depend on the order of a scan.
+const KNOWN: &[&str] = &[
+    "Unrecognized TermType",
+    "index",
+    "`rethinkdb`",
+    "r.db_list()",
+    "mutation__write_hook",
+    "old.mod(20)",
+    "\"LITERAL\"",
+];
 
 fn folder() -> String {
     std::env::var("PHOTONDB_CONFORMANCE").unwrap_or_else(|_| "/work/shared/conformance".into())
@@ -87,7 +101,7 @@ fn judge(server: &mut Server, line: &Datum) -> Option<String> {
     (!same).then(|| format!("wanted {}, got {}", json::to_string(&wanted), json::to_string(&found)))
 }
 
-/// Replays a file; gives what went wrong, `count` of which are known.
+/// Replays a file; gives what went wrong.
 fn replay(file: &str) -> Option<Vec<String>> {
     let lines = std::fs::read_to_string(format!("{}/{file}.jsonl", folder())).ok()?;
     let mut server = Server::new();
@@ -95,11 +109,14 @@ fn replay(file: &str) -> Option<Vec<String>> {
     for line in lines.lines() {
         // Recordings hold grouped data, which no client may send.
         let line = datum(&line.replace("\"$reql_type$\":\"GROUPED_DATA\"", "\"$grouped$\":true"));
-        if text(&line, "op").as_deref() != Some("query")
-            || field(&line, "nondeterministic") == Some(Datum::Bool(true))
+        if text(&line, "op").as_deref() != Some("query") || field(&line, "skip").is_some() {
+            continue;
+        }
+        let unjudged = field(&line, "nondeterministic") == Some(Datum::Bool(true))
             || field(&line, "expect").is_some()
-            || field(&line, "skip").is_some()
-        {
+            || field(&line, "setup") == Some(Datum::Bool(true));
+        if unjudged {
+            server.run(&text(&line, "query").unwrap_or_default());
             continue;
         }
         if let Some(complaint) = judge(&mut server, &line) {
@@ -110,24 +127,23 @@ fn replay(file: &str) -> Option<Vec<String>> {
 }
 
 #[test]
-fn recordings_without_tables_are_answered_alike() {
-    let files = [
-        "datum__bool", "datum__null", "datum__number", "datum__object", "datum__binary", "default", "control", "range", "match",
-        "math_logic__aliases", "math_logic__comparison", "math_logic__div", "math_logic__mod", "math_logic__mul",
-        "regression__1001", "regression__2766", "regression__354", "regression__46", "regression__1132", "regression__1179",
-        "regression__6108", "transform__array", "transform__fold", "transform__object", "times__api", "times__constructors",
-        "times__portions", "times__time_arith", "times__shim", "random", "regression__6191.py_one", "regression__3759",
-        "regression__309", "regression__5542.py", "arity", "regression__665", "regression__453", "regression__568",
-    ];
+fn recordings_are_answered_alike() {
+    let Ok(entries) = std::fs::read_dir(folder()) else {
+        println!("no recordings here");
+        return;
+    };
+    let mut files: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.strip_suffix(".jsonl").map(str::to_owned))
+        .filter(|file| !NOT_YET.iter().any(|prefix| file.starts_with(prefix)))
+        .collect();
+    files.sort();
     let mut wrong = Vec::new();
     for file in files {
-        match replay(file) {
+        match replay(&file) {
             Some(complaints) => wrong.extend(complaints),
             None => println!("no recording {file} here"),
         }
     }
-    for complaint in &wrong {
-        println!("{complaint}");
-    }
-    println!("{} wrong", wrong.len());
+    wrong.retain(|complaint| !KNOWN.iter().any(|known| complaint.contains(known)));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

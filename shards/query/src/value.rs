@@ -59,6 +59,8 @@ pub struct Ordering {
     pub direction: Direction,
     pub value: Value,
     pub place: Place,
+    /// Decides between rows that are equal by this: UNION takes several orderings as an array.
+    pub next: Option<Rc<Ordering>>,
 }
 
 impl Value {

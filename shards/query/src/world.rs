@@ -113,7 +113,7 @@ impl World {
         }
     }
 
-    fn reply(&mut self, op: Op) -> Result<OpReply, OpError> {
+    pub fn reply(&mut self, op: Op) -> Result<OpReply, OpError> {
         match op {
             Op::Catalog(op) => self.catalog(op).map(OpReply::Catalog),
             Op::Read { table, read, .. } => self.read(table, read).map(OpReply::Read),

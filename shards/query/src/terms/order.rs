@@ -51,7 +51,7 @@ pub static TERMS: &[TermDef] = &[
 
 fn marked(invocation: &Invocation, direction: Direction) -> Value {
     let Argument { value, place } = invocation.call.arguments[0].clone();
-    Value::Ordering(Rc::new(Ordering { direction, value, place }))
+    Value::Ordering(Rc::new(Ordering { direction, value, place, next: None }))
 }
 
 /// One sort key: a field's name or a function, perhaps marked.
@@ -65,8 +65,38 @@ fn sort_key(value: &Value, place: &Place) -> Outcome<(Function, Direction)> {
     }
 }
 
+/// An array of orderings, which are not data; the checker puts it in the place of MAKE_ARRAY.
+pub static ORDERINGS: TermDef = TermDef {
+    name: "MAKE_ARRAY",
+    number: number::MAKE_ARRAY,
+    arity: Arity::at_least(0),
+    options: &[],
+    determinism: Determinism::Always,
+    eval: Eval::Strict(|_, invocation| Box::pin(async move { Ok(orderings(&invocation)) })),
+};
+
+fn orderings(invocation: &Invocation) -> Value {
+    let mut next = None;
+    for Argument { value, place } in invocation.call.arguments.iter().rev() {
+        let (direction, value, place) = match value {
+            Value::Ordering(own) => (own.direction, own.value.clone(), own.place.clone()),
+            other => (Direction::Ascending, other.clone(), place.clone()),
+        };
+        next = Some(Rc::new(Ordering { direction, value, place, next }));
+    }
+    next.map_or_else(|| Value::Datum(Datum::array(Vec::new())), Value::Ordering)
+}
+
 /// The sort keys of UNION's `interleave`: one, or an array of them.
 pub fn sort_keys(value: &Value, place: &Place) -> Outcome<SortKeys> {
+    if let Value::Ordering(first) = value {
+        let all = std::iter::successors(Some(first), |ordering| ordering.next.as_ref());
+        let keys = all.map(|ordering| {
+            let function = Function::from_value(&ordering.value, Meaning::Field, &ordering.place)?;
+            Ok((function, ordering.direction))
+        });
+        return Ok(SortKeys(keys.collect::<Outcome<_>>()?));
+    }
     if let Some(Datum::Array(keys)) = value.as_datum() {
         let keys = keys.iter().map(|key| sort_key(&Value::Datum(key), place));
         return Ok(SortKeys(keys.collect::<Outcome<_>>()?));
