@@ -74,7 +74,7 @@ pub fn run(address: SocketAddr, protocol: &mut impl Protocol, load: Load) -> io:
     }
     let measured_from = Instant::now() + load.warm_up;
     let end = measured_from + load.duration;
-    let mut histogram = Histogram::<u64>::new(3).expect("three digits are allowed");
+    let mut histogram = Histogram::<u64>::new_with_bounds(1, 60_000_000, 3).expect("the bounds are sound");
     let mut events = Vec::with_capacity(256);
     let timeout = rustix::event::Timespec { tv_sec: 5, tv_nsec: 0 };
     loop {
