@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
+use std::time::Duration;
 
 use photondb_proto::control::{CoreReport, DurationHistogram, QueryKind};
 use photondb_proto::error::QueryError;
@@ -14,7 +15,7 @@ use photondb_proto::op::ReadMode;
 use photondb_proto::op::{CatalogOp, RowOutcome, TableId, TableRead, TableReply, TableWrite};
 use photondb_proto::term::parse::Parser;
 use photondb_proto::wire::scram::Credential;
-use photondb_storage::engine::{StorageEngine, StorageStats, TreeId};
+use photondb_storage::engine::{Lsn, StorageEngine, StorageError, StorageStats, TreeId};
 
 use crate::admission::{Budget, Turnstile, Watchers};
 use crate::catalog::{Catalog, Record};
@@ -54,12 +55,19 @@ pub struct KeyCheck {
     pub answer: flume::Sender<bool>,
 }
 
+/// Rest between two flushes of soft writes.
+const SOFT_FLUSH_REST: Duration = Duration::from_millis(100);
+
 /// A core's figures.
 #[derive(Default)]
 pub struct Figures {
     pub queries: [Cell<u64>; 4],
     pub query_errors: Cell<u64>,
     pub query_duration: RefCell<DurationHistogram>,
+    /// How long writers and the soft flush waited for the log.
+    pub flush_duration: RefCell<DurationHistogram>,
+    /// Why a store takes no writes any more.
+    pub read_only: RefCell<Option<String>>,
     pub connections_open: Cell<u64>,
     pub connections_total: Cell<u64>,
     pub queries_in_flight: Cell<u64>,
@@ -191,6 +199,40 @@ impl<E: Env> Core<E> {
         self.catalog_watchers.wake_all();
     }
 
+    /// Waits until a store's log is durable up to `lsn`.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn flush(&self, store: &OpenStore<E::Store>, lsn: Lsn) -> Result<(), StorageError> {
+        let began = self.env.elapsed();
+        let flushed = store.engine.flushed(lsn).await;
+        let took = self.env.elapsed() - began;
+        self.figures.flush_duration.borrow_mut().record(took.as_micros() as u64);
+        if let Err(StorageError::ReadOnly { reason }) = &flushed {
+            *self.figures.read_only.borrow_mut() = Some(format!("store {}: {reason}", store.number));
+        }
+        flushed
+    }
+
+    /// Makes soft writes durable that nobody waits for, so that a crash loses no more than about [`SOFT_FLUSH_REST`] of them.
+    pub async fn flush_soft_writes(self: Rc<Self>) {
+        let mut flushed: Vec<Lsn> = vec![Lsn::default(); self.tables.stores.len()];
+        loop {
+            self.env.sleep(SOFT_FLUSH_REST).await;
+            for (store, flushed) in self.tables.stores.values().zip(&mut flushed) {
+                let applied = store.engine.applied();
+                if applied == *flushed {
+                    continue;
+                }
+                match self.flush(store, applied).await {
+                    Ok(()) => *flushed = applied,
+                    // Whoever writes next hears of it; the store itself has logged why.
+                    Err(error) => tracing::debug!(store = store.number, %error, "soft writes are not durable"),
+                }
+            }
+        }
+    }
+
     /// The core's figures for the control plane.
     pub fn report(&self) -> CoreReport {
         let figures = &self.figures;
@@ -199,6 +241,8 @@ impl<E: Env> Core<E> {
             queries: std::array::from_fn(|kind| figures.queries[kind].get()),
             query_errors: figures.query_errors.get(),
             query_duration: figures.query_duration.borrow().clone(),
+            wal_flush_duration: figures.flush_duration.borrow().clone(),
+            read_only: figures.read_only.borrow().clone(),
             connections_open: figures.connections_open.get(),
             connections_total: figures.connections_total.get(),
             queries_in_flight: figures.queries_in_flight.get(),
@@ -226,6 +270,5 @@ fn add_store(report: &mut CoreReport, stats: &StorageStats) {
     report.disk_bytes += stats.disk_bytes;
     report.wal_flushes += stats.wal_flushes;
     report.wal_bytes += stats.wal_bytes;
-    report.wal_flush_duration.sum_us += stats.wal_flush_us_total;
     report.checkpoints += stats.checkpoints;
 }

@@ -352,7 +352,7 @@ async fn read_here<E: Env>(
 /// Waits until everything this core's stores have applied so far is durable.
 async fn flush_all<E: Env>(core: &Rc<Core<E>>) -> Result<(), QueryError> {
     for store in core.tables.stores.values() {
-        store.engine.flushed(store.engine.applied()).await.map_err(storage_failed)?;
+        core.flush(store, store.engine.applied()).await.map_err(storage_failed)?;
     }
     Ok(())
 }
@@ -454,7 +454,7 @@ async fn write_here<E: Env>(
     let (outcomes, written) = write::rows(core, &table, &local, write).await?;
     if is_hard(&table, &options) {
         for (store, lsn) in written {
-            store.engine.flushed(lsn).await.map_err(storage_failed)?;
+            core.flush(&store, lsn).await.map_err(storage_failed)?;
         }
     }
     Ok(outcomes)
@@ -506,7 +506,7 @@ async fn change_catalog<E: Env>(core: &Rc<Core<E>>, op: CatalogOp) -> Result<Cat
         plan.records.iter().map(|(key, value)| catalog_edit(owner.tree, key, value.as_deref())).collect();
     let info = CommitInfo { commit_time_ms: core.env.unix_ms(), ..CommitInfo::default() };
     let lsn = store.engine.commit(info, &edits).await.map_err(storage_failed)?;
-    store.engine.flushed(lsn).await.map_err(storage_failed)?;
+    core.flush(store, lsn).await.map_err(storage_failed)?;
     core.follow(&plan.records);
     let peers = (0..core.mesh.cores()).filter(|peer| *peer != core.number);
     join_all(peers.map(|peer| core.mesh.request(peer, Request::Follow(plan.records.clone())))).await;

@@ -103,9 +103,6 @@ pub struct StorageStats {
     pub dirty_bytes: u64,
     pub wal_flushes: u64,
     pub wal_bytes: u64,
-    /// Sum and maximum of flush times in microseconds; zero where the caller gave no clock.
-    pub wal_flush_us_total: u64,
-    pub wal_flush_us_max: u64,
     pub checkpoints: u64,
     pub disk_bytes: u64,
     pub trees: u64,

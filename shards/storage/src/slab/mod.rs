@@ -429,8 +429,6 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
             dirty_bytes: state.pool.dirty_bytes(),
             wal_flushes: self.shared.log.flushes(),
             wal_bytes: self.shared.log.written(),
-            wal_flush_us_total: 0,
-            wal_flush_us_max: 0,
             checkpoints: state.checkpoints,
             disk_bytes: blocks * 4096 + self.shared.log.disk_bytes() + 8192,
             trees: state.trees.len() as u64,
