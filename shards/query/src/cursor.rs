@@ -88,10 +88,51 @@ impl Cursor {
         Ok(Cursor { source, stages: Stages::new(&sequence.stages[travelling..]) })
     }
 
-    /// The next row.
+    /// The next row. Rows at hand are given without waiting, and without the weight of a waiting future.
     pub async fn next(&mut self, run: &Run) -> Outcome<Option<Datum>> {
+        match self.next_now(run) {
+            Ok(row) => Ok(row),
+            Err(Stop::Failed(failure)) => Err(failure),
+            Err(Stop::Later) => boxed(self.next_later(run)).await,
+        }
+    }
+
+    fn next_now(&mut self, run: &Run) -> Now<Option<Datum>> {
+        loop {
+            if self.stages.waiting.is_some() || !run.spend() {
+                return Err(Stop::Later);
+            }
+            let (row, from) = match self.stages.expansions.last_mut() {
+                Some(Expansion { stage, items: Items::Rows(rows) }) => match rows.pop_front() {
+                    Some(row) => (row, *stage + 1),
+                    None => {
+                        self.stages.expansions.pop();
+                        continue;
+                    }
+                },
+                Some(Expansion { items: Items::Cursor(_), .. }) => return Err(Stop::Later),
+                None if self.stages.closed => return Ok(None),
+                None => match self.source.next_now() {
+                    Some(Some(row)) => (row, 0),
+                    Some(None) => return Ok(None),
+                    None => return Err(Stop::Later),
+                },
+            };
+            if let Some(row) = self.stages.pass_now(run, row, from)? {
+                return Ok(Some(row));
+            }
+        }
+    }
+
+    async fn next_later(&mut self, run: &Run) -> Outcome<Option<Datum>> {
         loop {
             run.tick().await;
+            if let Some((stage, row)) = self.stages.waiting.take() {
+                if let Some(row) = self.stages.pass(run, row, stage).await? {
+                    return Ok(Some(row));
+                }
+                continue;
+            }
             if let Some(expansion) = self.stages.expansions.last_mut() {
                 let stage = expansion.stage;
                 match expansion.items.next(run).await? {
@@ -141,6 +182,28 @@ fn fewest(wanted: Option<u64>, stages: &[Stage]) -> Option<u64> {
 }
 
 impl SourceCursor {
+    /// A row at hand, or the end; `None` when that takes waiting.
+    fn next_now(&mut self) -> Option<Option<Datum>> {
+        match self {
+            SourceCursor::Rows { built: true, items, .. } => Some(items.pop_front()),
+            SourceCursor::Range { next, end } => {
+                if end.is_some_and(|end| *next >= end) {
+                    return Some(None);
+                }
+                *next += 1;
+                Some(Some(Datum::Number((*next - 1) as f64)))
+            }
+            SourceCursor::Scan(scan) => scan.at_hand().map(|row| Some(document::decode(row.value.into()))),
+            SourceCursor::Keys { rows, .. } => rows.pop_front().map(Some),
+            SourceCursor::Rows { built: false, .. }
+            | SourceCursor::Concatenation { .. }
+            | SourceCursor::Parallel { .. }
+            | SourceCursor::OrderedUnion(_)
+            | SourceCursor::Join(_)
+            | SourceCursor::Fold(_) => None,
+        }
+    }
+
     async fn next(&mut self, run: &Run) -> Outcome<Option<Datum>> {
         match self {
             SourceCursor::Rows { array, index, built, items } => {
@@ -230,6 +293,13 @@ struct Part {
     next: Option<Vec<u8>>,
 }
 
+impl Part {
+    /// It has rows to give, but must be asked for them.
+    fn is_short(&self) -> bool {
+        self.rows.is_empty() && self.next.is_some()
+    }
+}
+
 impl ScanCursor {
     fn new(scan: &TableScan, pipeline: Vec<u8>, wanted: Option<u64>) -> ScanCursor {
         let wanted = wanted.map(|rows| u32::try_from(rows).unwrap_or(STEP_ROWS_MAX));
@@ -242,28 +312,31 @@ impl ScanCursor {
         }
     }
 
+    /// The next row, if no part has to be asked first.
+    fn at_hand(&mut self) -> Option<ScanRow> {
+        let parts = self.parts.as_mut()?;
+        let part = match self.scan.order {
+            ScanOrder::Any => {
+                self.turn = next_unordered(parts, self.turn);
+                parts.get_mut(self.turn)
+            }
+            ScanOrder::Ascending | ScanOrder::Descending => {
+                if parts.iter().any(Part::is_short) {
+                    return None;
+                }
+                next_ordered(parts, self.scan.order)
+            }
+        };
+        part?.rows.pop_front()
+    }
+
     async fn next(&mut self, run: &Run) -> Outcome<Option<ScanRow>> {
         loop {
-            let ordered = match self.scan.order {
-                ScanOrder::Any => false,
-                ScanOrder::Ascending | ScanOrder::Descending => true,
-            };
-            if let Some(parts) = &mut self.parts {
-                let short = |part: &Part| part.rows.is_empty() && part.next.is_some();
-                let found = if !ordered {
-                    self.turn = next_unordered(parts, self.turn);
-                    parts.get_mut(self.turn)
-                } else if parts.iter().any(short) {
-                    None
-                } else {
-                    next_ordered(parts, self.scan.order)
-                };
-                if let Some(row) = found.and_then(|part| part.rows.pop_front()) {
-                    return Ok(Some(row));
-                }
-                if !parts.iter().any(short) {
-                    return Ok(None);
-                }
+            if let Some(row) = self.at_hand() {
+                return Ok(Some(row));
+            }
+            if self.parts.as_ref().is_some_and(|parts| !parts.iter().any(Part::is_short)) {
+                return Ok(None);
             }
             self.step(run).await?;
         }
@@ -329,6 +402,8 @@ pub struct Stages {
     expansions: Vec<Expansion>,
     /// No row enters any more.
     closed: bool,
+    /// A row whose stage has to wait, and that stage.
+    waiting: Option<(usize, Datum)>,
 }
 
 struct StageState {
@@ -358,7 +433,8 @@ impl Items {
 
 /// What a stage made of a row.
 enum Flow {
-    Keep(Datum),
+    Keep,
+    Become(Datum),
     Drop,
     Expand(Value),
 }
@@ -367,11 +443,61 @@ impl Stages {
     pub fn new(stages: &[Stage]) -> Stages {
         let closed = stages.iter().any(|stage| matches!(stage, Stage::Limit(0)));
         let stages = stages.iter().map(|stage| StageState { stage: stage.clone(), seen: 0 }).collect();
-        Stages { stages, expansions: Vec::new(), closed }
+        Stages { stages, expansions: Vec::new(), closed, waiting: None }
     }
 
     pub fn is_closed(&self) -> bool {
         self.closed
+    }
+
+    /// [`Stages::pass`] without waiting. A row whose stage has to wait is kept for [`Stages::resume`].
+    pub fn pass_now(&mut self, run: &Run, mut row: Datum, from: usize) -> Now<Option<Datum>> {
+        for index in from..self.stages.len() {
+            let flow = match self.stages[index].now(run, &row) {
+                Ok(flow) => flow,
+                Err(Stop::Failed(failure)) => return Err(Stop::Failed(failure)),
+                Err(Stop::Later) => {
+                    self.waiting = Some((index, row));
+                    return Err(Stop::Later);
+                }
+            };
+            match self.settle(run, index, flow)? {
+                Some(kept) => row = kept.unwrap_or(row),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(row))
+    }
+
+    /// Does what a stage decided: `None` ends the row's way, `Some(None)` leaves the row as it is.
+    fn settle(&mut self, run: &Run, index: usize, flow: Flow) -> Outcome<Option<Option<Datum>>> {
+        let kept = match flow {
+            Flow::Keep => None,
+            Flow::Become(row) => Some(row),
+            Flow::Drop => return Ok(None),
+            Flow::Expand(value) => {
+                let items = items_of(run, value, &self.stages[index].stage)?;
+                self.expansions.push(Expansion { stage: index, items });
+                return Ok(None);
+            }
+        };
+        if self.stages[index].is_full() {
+            self.expansions.retain(|expansion| expansion.stage > index);
+            self.closed = true;
+        }
+        Ok(Some(kept))
+    }
+
+    /// Goes on with the row that [`Stages::pass_now`] kept.
+    pub async fn resume(&mut self, run: &Run) -> Outcome<Option<Datum>> {
+        match self.waiting.take() {
+            Some((index, row)) => self.pass(run, row, index).await,
+            None => Ok(None),
+        }
+    }
+
+    pub fn has_expansions(&self) -> bool {
+        !self.expansions.is_empty()
     }
 
     /// Sends a row through the stages from `from` on. A row that expands gives its rows to [`Stages::next_expanded`].
@@ -383,18 +509,9 @@ impl Stages {
                 Err(Stop::Failed(failure)) => return Err(failure),
                 Err(Stop::Later) => boxed(later(&state.stage, run, &row)).await?,
             };
-            match flow {
-                Flow::Keep(kept) => row = kept,
-                Flow::Drop => return Ok(None),
-                Flow::Expand(value) => {
-                    let expansion = Expansion { stage: index, items: items_of(run, value, &self.stages[index].stage)? };
-                    self.expansions.push(expansion);
-                    return Ok(None);
-                }
-            }
-            if self.stages[index].is_full() {
-                self.expansions.retain(|expansion| expansion.stage > index);
-                self.closed = true;
+            match self.settle(run, index, flow)? {
+                Some(kept) => row = kept.unwrap_or(row),
+                None => return Ok(None),
             }
         }
         Ok(Some(row))
@@ -447,7 +564,7 @@ impl StageState {
 
     fn now(&mut self, run: &Run, row: &Datum) -> Now<Flow> {
         match &self.stage {
-            Stage::Map(function) => function.datum_now(run, std::slice::from_ref(row)).map(Flow::Keep),
+            Stage::Map(function) => function.datum_now(run, std::slice::from_ref(row)).map(Flow::Become),
             Stage::Filter(function, default) => {
                 let result = function.datum_now(run, std::slice::from_ref(row));
                 let accepted = match result {
@@ -456,11 +573,11 @@ impl StageState {
                     Err(Stop::Later) => return Err(Stop::Later),
                 };
                 match accepted {
-                    Ok(accepted) => Ok(kept(accepted, row)),
+                    Ok(accepted) => Ok(kept(accepted)),
                     Err(failure) if failure.is_missing() => match default {
                         None => Ok(Flow::Drop),
                         Some(default) => match default.datum_now(run, &[]) {
-                            Ok(datum) => Ok(kept(datum.is_truthy(), row)),
+                            Ok(datum) => Ok(kept(datum.is_truthy())),
                             Err(Stop::Failed(raised)) if raised.bare => Err(Stop::Failed(failure)),
                             Err(stop) => Err(stop),
                         },
@@ -472,38 +589,38 @@ impl StageState {
                 Value::Row(_) => Err(Stop::Later),
                 value => Ok(Flow::Expand(value)),
             },
-            Stage::Equal(wanted) => Ok(kept(wanted == row, row)),
-            Stage::Row(term) => Ok(term.on_row(run, row)?.map_or(Flow::Drop, Flow::Keep)),
-            Stage::Zip(place) => Ok(Flow::Keep(crate::join::zip(row).map_err(|failure| failure.at(place))?)),
+            Stage::Equal(wanted) => Ok(kept(wanted == row)),
+            Stage::Row(term) => Ok(term.on_row(run, row)?.map_or(Flow::Drop, Flow::Become)),
+            Stage::Zip(place) => Ok(Flow::Become(crate::join::zip(row).map_err(|failure| failure.at(place))?)),
             Stage::Skip(count) => {
                 self.seen += 1;
-                Ok(if self.seen <= *count { Flow::Drop } else { Flow::Keep(row.clone()) })
+                Ok(if self.seen <= *count { Flow::Drop } else { Flow::Keep })
             }
             Stage::Limit(count) => {
                 self.seen += 1;
-                Ok(if self.seen > *count { Flow::Drop } else { Flow::Keep(row.clone()) })
+                Ok(if self.seen > *count { Flow::Drop } else { Flow::Keep })
             }
         }
     }
 }
 
-fn kept(accepted: bool, row: &Datum) -> Flow {
-    if accepted { Flow::Keep(row.clone()) } else { Flow::Drop }
+fn kept(accepted: bool) -> Flow {
+    if accepted { Flow::Keep } else { Flow::Drop }
 }
 
 /// The stages that call functions, in the waiting way.
 async fn later(stage: &Stage, run: &Run, row: &Datum) -> Outcome<Flow> {
     let arguments = std::slice::from_ref(row);
     match stage {
-        Stage::Map(function) => function.datum(run, arguments).await.map(Flow::Keep),
+        Stage::Map(function) => function.datum(run, arguments).await.map(Flow::Become),
         Stage::Filter(function, default) => {
             let result = function.datum(run, arguments).await;
             match result.and_then(|datum| function.accepts(&datum, row)) {
-                Ok(accepted) => Ok(kept(accepted, row)),
+                Ok(accepted) => Ok(kept(accepted)),
                 Err(failure) if failure.is_missing() => match default {
                     None => Ok(Flow::Drop),
                     Some(default) => match default.datum(run, &[]).await {
-                        Ok(datum) => Ok(kept(datum.is_truthy(), row)),
+                        Ok(datum) => Ok(kept(datum.is_truthy())),
                         Err(raised) if raised.bare => Err(failure),
                         Err(raised) => Err(raised),
                     },
@@ -517,7 +634,7 @@ async fn later(stage: &Stage, run: &Run, row: &Datum) -> Outcome<Flow> {
         }
         Stage::Row(term) => {
             let merged = term.merge_later(run, row).await.map_err(|failure| failure.at(&term.place))?;
-            Ok(Flow::Keep(merged))
+            Ok(Flow::Become(merged))
         }
         Stage::Equal(_) | Stage::Zip(_) | Stage::Skip(_) | Stage::Limit(_) => {
             Err(Failure::internal("a stage without functions never waits"))

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use photondb_proto::datum::{Datum, Text, pseudo};
 use photondb_proto::term::number;
 
+use crate::call::integer;
 use crate::check::{Node, NodeKind};
 use crate::eval::{self, Env, Now, Stop};
 use crate::run::Run;
@@ -23,6 +24,8 @@ pub enum Direct {
     Compare(Comparison),
     Add,
     Subtract,
+    Multiply,
+    Modulo,
     /// The field of that name.
     Field(Text),
 }
@@ -62,6 +65,8 @@ pub fn of_call(term: u32, arguments: &[Rc<Node>]) -> Direct {
         number::GE => Direct::Compare(Comparison::GreaterOrEqual),
         number::ADD => Direct::Add,
         number::SUB => Direct::Subtract,
+        number::MUL => Direct::Multiply,
+        number::MOD => Direct::Modulo,
         number::GET_FIELD | number::BRACKET => match &second.kind {
             NodeKind::Constant(Datum::String(key)) => Direct::Field(key.clone()),
             NodeKind::Call
@@ -130,12 +135,26 @@ fn result(direct: &Direct, left: &Datum, right: &Datum) -> Option<Datum> {
         (Direct::Compare(comparison), left, right) => Some(Datum::Bool(comparison.holds(left.cmp(right)))),
         (Direct::Add, Datum::Number(left), Datum::Number(right)) => finite(left + right),
         (Direct::Subtract, Datum::Number(left), Datum::Number(right)) => finite(left - right),
+        (Direct::Multiply, Datum::Number(left), Datum::Number(right)) => finite(left * right),
+        (Direct::Modulo, Datum::Number(left), Datum::Number(right)) => {
+            let (left, right) = (integer(*left).ok()?, integer(*right).ok()?);
+            left.checked_rem(right).map(|rest| Datum::Number(rest as f64))
+        }
         // A pseudotype's fields are not its own.
         (Direct::Field(key), Datum::Object(object), _) if key.as_str() != pseudo::TYPE_KEY => {
             let value = object.field(key)?;
             (!object.has(pseudo::TYPE_KEY)).then_some(value)
         }
-        (Direct::Add | Direct::Subtract | Direct::Field(_) | Direct::No, _, _) => None,
+        (
+            Direct::Add
+            | Direct::Subtract
+            | Direct::Multiply
+            | Direct::Modulo
+            | Direct::Field(_)
+            | Direct::No,
+            _,
+            _,
+        ) => None,
     }
 }
 

@@ -12,11 +12,13 @@ use photondb_proto::op::{KeyBound, KeyRange, ScanOrder, TableRead, TableReply, S
 
 use crate::call::check_array_size;
 use crate::cursor::{Cursor, Stages};
+use crate::eval::{Now, Stop};
 use crate::failure::{Failure, Outcome, Place};
 use crate::function::Function;
 use crate::push;
 use crate::run::{Run, wrong_reply};
 use crate::stream::{Sequence, Source, Stage, TableScan, sequence_of};
+use crate::terms::Evaluation;
 use crate::value::{Value, wrong_type};
 
 /// What is made of the rows.
@@ -77,6 +79,15 @@ enum Total {
     Rows(Vec<Datum>),
 }
 
+/// What a terminal takes of a row.
+enum Subject {
+    /// The row itself.
+    Row,
+    Datum(Datum),
+    /// The row does not count.
+    Missing,
+}
+
 impl Total {
     fn new(kind: TerminalKind) -> Total {
         match kind {
@@ -128,6 +139,33 @@ impl Aggregation {
 
     /// Takes a row in.
     pub async fn feed(&mut self, run: &Run, row: Datum) -> Outcome<()> {
+        match self.feed_now(run, &row) {
+            Ok(()) => Ok(()),
+            Err(Stop::Failed(failure)) => Err(failure),
+            Err(Stop::Later) => {
+                let later: Evaluation<'_, ()> = Box::pin(self.feed_later(run, row));
+                later.await
+            }
+        }
+    }
+
+    /// Takes a row in, without waiting; one that would have to wait is not taken in at all.
+    pub fn feed_now(&mut self, run: &Run, row: &Datum) -> Now<()> {
+        let Aggregation { terminal, group, single, groups } = self;
+        let Some(group) = group else { return terminal.add_now(run, single, row) };
+        // A row of several groups may wait in the middle: it is taken in the other way from the start.
+        if group.multi || !group.stages.is_empty() {
+            return Err(Stop::Later);
+        }
+        let key = group.key_now(run, row)?;
+        if let Some(total) = groups.get_mut(&key) {
+            return terminal.add_now(run, total, row);
+        }
+        let total = total_of(run, groups, key, terminal)?;
+        terminal.add_now(run, total, row)
+    }
+
+    async fn feed_later(&mut self, run: &Run, row: Datum) -> Outcome<()> {
         let Aggregation { terminal, group, single, groups } = self;
         let Some(group) = group else { return terminal.add(run, single, row).await };
         let keys = group.keys(run, &row).await?;
@@ -214,6 +252,22 @@ fn total_of<'a>(
 }
 
 impl GroupBy {
+    /// The group of a row that belongs to one only.
+    fn key_now(&self, run: &Run, row: &Datum) -> Now<Datum> {
+        let mut parts = Vec::new();
+        for function in &self.functions {
+            let part = match function.datum_now(run, std::slice::from_ref(row)) {
+                Err(Stop::Failed(failure)) if failure.is_missing() => Datum::Null,
+                other => other?,
+            };
+            if self.functions.len() == 1 {
+                return Ok(part);
+            }
+            parts.push(part);
+        }
+        Ok(Datum::array(parts))
+    }
+
     /// The groups of a row.
     async fn keys(&self, run: &Run, row: &Datum) -> Outcome<Vec<Datum>> {
         let mut parts = Vec::with_capacity(self.functions.len());
@@ -248,13 +302,32 @@ impl GroupBy {
 }
 
 impl Terminal {
-    /// What the terminal works on; `None` when the row does not count.
-    async fn subject(&self, run: &Run, row: &Datum) -> Outcome<Option<Datum>> {
-        let Some(function) = &self.function else { return Ok(Some(row.clone())) };
+    /// What the terminal works on, where that is a function's result: without waiting.
+    fn subject_now(&self, run: &Run, total: &Total, row: &Datum) -> Now<Subject> {
+        let result = match (total, &self.function) {
+            (Total::Count(_) | Total::Distinct(_) | Total::Rows(_), _) | (Total::Reduced(None), _) => {
+                return Ok(Subject::Row);
+            }
+            (Total::Reduced(Some(held)), Some(function)) => {
+                return function.datum_now(run, &[held.clone(), row.clone()]).map(Subject::Datum);
+            }
+            (_, None) => return Ok(Subject::Row),
+            (_, Some(function)) => function.datum_now(run, std::slice::from_ref(row)),
+        };
+        match result {
+            Err(Stop::Failed(failure)) if failure.is_missing() => Ok(Subject::Missing),
+            other => other.map(Subject::Datum),
+        }
+    }
+
+    async fn subject_later(&self, run: &Run, total: &Total, row: &Datum) -> Outcome<Subject> {
+        let Some(function) = &self.function else { return Ok(Subject::Row) };
+        if let Total::Reduced(Some(held)) = total {
+            return function.datum(run, &[held.clone(), row.clone()]).await.map(Subject::Datum);
+        }
         match function.datum(run, std::slice::from_ref(row)).await {
-            Ok(datum) => Ok(Some(datum)),
-            Err(failure) if failure.is_missing() => Ok(None),
-            Err(failure) => Err(failure),
+            Err(failure) if failure.is_missing() => Ok(Subject::Missing),
+            other => other.map(Subject::Datum),
         }
     }
 
@@ -266,41 +339,48 @@ impl Terminal {
         }
     }
 
+    fn add_now(&self, run: &Run, total: &mut Total, row: &Datum) -> Now<()> {
+        let subject = self.subject_now(run, total, row)?;
+        Ok(self.apply(run, total, subject, row)?)
+    }
+
     async fn add(&self, run: &Run, total: &mut Total, row: Datum) -> Outcome<()> {
         run.tick().await;
+        let subject = match self.subject_now(run, total, &row) {
+            Ok(subject) => subject,
+            Err(Stop::Failed(failure)) => return Err(failure),
+            Err(Stop::Later) => self.subject_later(run, total, &row).await?,
+        };
+        self.apply(run, total, subject, &row)
+    }
+
+    fn apply(&self, run: &Run, total: &mut Total, subject: Subject, row: &Datum) -> Outcome<()> {
+        let subject = match &subject {
+            Subject::Row => row,
+            Subject::Datum(datum) => datum,
+            Subject::Missing => return Ok(()),
+        };
         match total {
             Total::Count(count) => *count += 1.0,
-            Total::Sum(sum) => {
-                if let Some(subject) = self.subject(run, &row).await?
-                    && let Some(number) = self.number(&subject)?
-                {
-                    *sum += number;
-                }
-            }
+            Total::Sum(sum) => *sum += self.number(subject)?.unwrap_or(0.0),
             Total::Average { sum, count } => {
-                if let Some(subject) = self.subject(run, &row).await?
-                    && let Some(number) = self.number(&subject)?
-                {
+                if let Some(number) = self.number(subject)? {
                     *sum += number;
                     *count += 1.0;
                 }
             }
-            Total::Best(best) => {
-                if let Some(subject) = self.subject(run, &row).await? {
-                    self.keep_best(best, subject, row);
-                }
-            }
-            Total::Reduced(reduced) => self.reduce(run, reduced, row).await?,
+            Total::Best(best) => self.keep_best(best, subject.clone(), row.clone()),
+            Total::Reduced(reduced) => *reduced = Some(subject.clone()),
             Total::Distinct(values) => {
-                let bytes = row.approximate_bytes();
-                if values.insert(row) {
-                    run.charge_for_good(bytes)?;
+                if !values.contains(subject) {
+                    run.charge_for_good(subject.approximate_bytes())?;
+                    values.insert(subject.clone());
                     check_array_size(values.len(), &run.limits)?;
                 }
             }
             Total::Rows(rows) => {
                 run.charge_for_good(row.approximate_bytes())?;
-                rows.push(row);
+                rows.push(row.clone());
                 if rows.len() > run.limits.array_elements_max {
                     return Err(Failure::limit(format!(
                         "Grouped data over size limit `{}`.  Try putting a reduction (like `.reduce` or `.count`) on the \
@@ -324,15 +404,6 @@ impl Terminal {
         }
     }
 
-    async fn reduce(&self, run: &Run, reduced: &mut Option<Datum>, row: Datum) -> Outcome<()> {
-        let Some(function) = &self.function else { return Err(Failure::internal("reduce has a function")) };
-        *reduced = Some(match reduced.take() {
-            None => row,
-            Some(held) => function.datum(run, &[held, row]).await?,
-        });
-        Ok(())
-    }
-
     async fn merge(&self, run: &Run, total: &mut Total, partial: Datum) -> Outcome<()> {
         match (total, partial) {
             (Total::Count(total) | Total::Sum(total), Datum::Number(number)) => *total += number,
@@ -348,12 +419,7 @@ impl Terminal {
                     self.keep_best(best, subject, row);
                 }
             }
-            (Total::Reduced(reduced), Datum::Array(parts)) => {
-                if let Some(value) = parts.item(0) {
-                    self.reduce(run, reduced, value).await?;
-                }
-            }
-            (total @ (Total::Distinct(_) | Total::Rows(_)), Datum::Array(rows)) => {
+            (total @ (Total::Reduced(_) | Total::Distinct(_) | Total::Rows(_)), Datum::Array(rows)) => {
                 for row in rows.iter() {
                     self.add(run, total, row).await?;
                 }

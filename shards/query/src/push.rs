@@ -22,12 +22,14 @@ use photondb_proto::term::{Term, wire};
 
 use crate::call::Limits;
 use crate::cursor::Stages;
+use crate::eval::{Now, Stop};
 use crate::failure::{Failure, Outcome, Place};
 use crate::fields::{Paths, RowTerm, Work};
 use crate::fold::{Aggregation, GroupBy, Terminal, TerminalKind};
 use crate::function::{Function, Meaning};
 use crate::run::{Ops, Run};
 use crate::stream::Stage;
+use crate::terms::Evaluation;
 
 /// Memory a pipeline may gather for the totals of one step.
 const STEP_MEMORY_BYTES: usize = 256 << 20;
@@ -44,6 +46,15 @@ pub struct Pipeline {
     run: Run,
     stages: Stages,
     aggregation: Option<Aggregation>,
+    /// The row under way when it has to wait.
+    fed: Option<Fed>,
+}
+
+enum Fed {
+    /// It has passed no stage yet.
+    Row(Datum),
+    /// It has passed all.
+    Passed(Datum),
 }
 
 impl Pipeline {
@@ -53,7 +64,8 @@ impl Pipeline {
         decode(bytes).map_err(Failure::into_query_error)
     }
 
-    /// Takes a row; what comes of it is added to `out`.
+    /// Takes a row; what comes of it is added to `out`. What needs no waiting, which is nearly all, is done without the weight of
+    /// a waiting future.
     ///
     /// # Errors
     /// The query's.
@@ -63,13 +75,50 @@ impl Pipeline {
         row: Rc<[u8]>,
         out: &mut Vec<ScanRow>,
     ) -> Result<Flow, QueryError> {
-        self.take(key, row, out).await.map_err(Failure::into_query_error)
+        match self.take_now(key, row, out) {
+            Ok(flow) => Ok(flow),
+            Err(Stop::Failed(failure)) => Err(failure.into_query_error()),
+            Err(Stop::Later) => {
+                let later: Evaluation<'_, Flow> = Box::pin(self.take_later(key, out));
+                later.await.map_err(Failure::into_query_error)
+            }
+        }
     }
 
-    async fn take(&mut self, key: &[u8], row: Rc<[u8]>, out: &mut Vec<ScanRow>) -> Outcome<Flow> {
-        let Pipeline { run, stages, aggregation } = self;
+    fn take_now(&mut self, key: &[u8], row: Rc<[u8]>, out: &mut Vec<ScanRow>) -> Now<Flow> {
+        let Pipeline { run, stages, aggregation, fed } = self;
+        let row = document::decode(Slice::new(row));
+        if !run.spend() {
+            *fed = Some(Fed::Row(row));
+            return Err(Stop::Later);
+        }
+        if let Some(row) = stages.pass_now(run, row, 0)? {
+            match aggregation {
+                Some(aggregation) => match aggregation.feed_now(run, &row) {
+                    Err(Stop::Later) => {
+                        *fed = Some(Fed::Passed(row));
+                        return Err(Stop::Later);
+                    }
+                    other => other?,
+                },
+                None => out.push(ScanRow { key: key.to_vec(), value: document::to_bytes(&row) }),
+            }
+        }
+        if stages.has_expansions() {
+            return Err(Stop::Later);
+        }
+        Ok(if stages.is_closed() { Flow::Enough } else { Flow::More })
+    }
+
+    /// Goes on where [`Pipeline::take_now`] stopped.
+    async fn take_later(&mut self, key: &[u8], out: &mut Vec<ScanRow>) -> Outcome<Flow> {
+        let Pipeline { run, stages, aggregation, fed } = self;
         run.tick().await;
-        let mut next = stages.pass(run, document::decode(Slice::new(row)), 0).await?;
+        let mut next = match fed.take() {
+            Some(Fed::Row(row)) => stages.pass(run, row, 0).await?,
+            Some(Fed::Passed(row)) => Some(row),
+            None => stages.resume(run).await?,
+        };
         loop {
             if let Some(row) = next {
                 match aggregation {
@@ -282,7 +331,7 @@ fn decode(bytes: &[u8]) -> Outcome<Pipeline> {
 
 fn pipeline(limits: Limits, stages: &[Stage], aggregation: Option<Aggregation>) -> Pipeline {
     let run = Run::new(limits, STEP_MEMORY_BYTES, "".into(), Ops::Forbidden);
-    Pipeline { run, stages: Stages::new(stages), aggregation }
+    Pipeline { run, stages: Stages::new(stages), aggregation, fed: None }
 }
 
 fn flag(reader: &mut wire::Reader<'_>) -> Outcome<bool> {
