@@ -385,6 +385,72 @@ pub fn write_json(bytes: &[u8], out: &mut Vec<u8>) {
     json_at(bytes, 0, out);
 }
 
+/// [`write_json`] of an array's body, as a view holds it.
+pub(super) fn write_array_json(body: &[u8], out: &mut Vec<u8>) {
+    array_json(body, 0, out);
+}
+
+/// [`write_json`] of an object's body.
+pub(super) fn write_object_json(body: &[u8], out: &mut Vec<u8>) {
+    object_json(body, 0, out);
+}
+
+fn array_json(bytes: &[u8], at: usize, out: &mut Vec<u8>) -> usize {
+    let (count, mut here) = varint_at(bytes, at).expect(BROKEN);
+    out.push(b'[');
+    for index in 0..count {
+        if index > 0 {
+            out.push(b',');
+        }
+        here = json_at(bytes, here, out);
+    }
+    out.push(b']');
+    here
+}
+
+fn object_json(bytes: &[u8], at: usize, out: &mut Vec<u8>) -> usize {
+    let (count, mut here) = varint_at(bytes, at).expect(BROKEN);
+    out.push(b'{');
+    for index in 0..count {
+        if index > 0 {
+            out.push(b',');
+        }
+        let (length, start) = varint_at(bytes, here).expect(BROKEN);
+        let key_end = start + length as usize;
+        super::json::write_string(&bytes[start..key_end], out);
+        out.push(b':');
+        here = json_at(bytes, key_end, out);
+    }
+    out.push(b'}');
+    here
+}
+
+/// Whether minval or maxval is among the items of an array's body (`pairs` false) or the values of an object's.
+pub(super) fn body_has_bound(body: &[u8], pairs: bool) -> bool {
+    has_bound(body, 0, pairs)
+}
+
+fn has_bound(bytes: &[u8], at: usize, pairs: bool) -> bool {
+    let (count, mut here) = varint_at(bytes, at).expect(BROKEN);
+    for _ in 0..count {
+        if pairs {
+            let (length, start) = varint_at(bytes, here).expect(BROKEN);
+            here = start + length as usize;
+        }
+        let found = match bytes[here] {
+            MINVAL | MAXVAL => true,
+            ARRAY => has_bound(bytes, here + 5, false),
+            OBJECT => has_bound(bytes, here + 5, true),
+            _ => false,
+        };
+        if found {
+            return true;
+        }
+        here = skip(bytes, here);
+    }
+    false
+}
+
 fn json_at(bytes: &[u8], at: usize, out: &mut Vec<u8>) -> usize {
     use super::json;
     match bytes[at] {
@@ -397,34 +463,8 @@ fn json_at(bytes: &[u8], at: usize, out: &mut Vec<u8>) -> usize {
             let (length, start) = varint_at(bytes, at + 1).expect(BROKEN);
             json::write_string(&bytes[start..start + length as usize], out);
         }
-        ARRAY => {
-            let (count, mut here) = varint_at(bytes, at + 5).expect(BROKEN);
-            out.push(b'[');
-            for index in 0..count {
-                if index > 0 {
-                    out.push(b',');
-                }
-                here = json_at(bytes, here, out);
-            }
-            out.push(b']');
-            return here;
-        }
-        OBJECT => {
-            let (count, mut here) = varint_at(bytes, at + 5).expect(BROKEN);
-            out.push(b'{');
-            for index in 0..count {
-                if index > 0 {
-                    out.push(b',');
-                }
-                let (length, start) = varint_at(bytes, here).expect(BROKEN);
-                let key_end = start + length as usize;
-                json::write_string(&bytes[start..key_end], out);
-                out.push(b':');
-                here = json_at(bytes, key_end, out);
-            }
-            out.push(b'}');
-            return here;
-        }
+        ARRAY => return array_json(bytes, at + 5, out),
+        OBJECT => return object_json(bytes, at + 5, out),
         BINARY | TIME | MINVAL | MAXVAL => {
             let end = skip(bytes, at);
             json::write(&from_bytes(&bytes[at..end]), out);

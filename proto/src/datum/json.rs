@@ -6,7 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::{Datum, Time};
+use super::{Datum, Time, document};
 
 /// Characters of a value quoted in a message before it is cut.
 const MESSAGE_CHARACTERS: usize = 300;
@@ -211,6 +211,19 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn datum(&mut self, datum: &Datum, depth: usize) {
+        // A view is printed straight from its bytes.
+        if self.style == Style::Compact {
+            if let Datum::Object(object) = datum
+                && let Some(body) = object.encoded()
+            {
+                return document::write_object_json(body, self.out);
+            }
+            if let Datum::Array(array) = datum
+                && let Some(body) = array.encoded()
+            {
+                return document::write_array_json(body, self.out);
+            }
+        }
         match datum {
             Datum::Null => self.out.extend_from_slice(b"null"),
             Datum::Bool(true) => self.out.extend_from_slice(b"true"),

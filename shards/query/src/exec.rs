@@ -260,8 +260,12 @@ fn profile(options: &QueryOptions) -> Option<Vec<u8>> {
     options.profile.then(|| b"[]".to_vec())
 }
 
+fn check_printable(datum: &Datum) -> Outcome<()> {
+    if datum.has_bound() { check_json(datum) } else { Ok(()) }
+}
+
 fn atom(datum: &Datum, options: &QueryOptions) -> Outcome<Answer> {
-    check_json(datum)?;
+    check_printable(datum)?;
     let mut items = Vec::with_capacity(64);
     json::write(datum, &mut items);
     Ok(Answer { kind: AnswerKind::Atom, items, count: 1, notes: Vec::new(), profile: profile(options) })
@@ -280,7 +284,7 @@ async fn batches(run: &Run, sequence: &Sequence, options: &QueryOptions, outbox:
         let (mut items, mut count) = (Vec::new(), 0);
         let mut failed = None;
         while let Some(row) = ahead.take() {
-            check_json(&row)?;
+            check_printable(&row)?;
             if count > 0 {
                 items.push(b',');
             }
