@@ -132,6 +132,8 @@ fn grouped_terms_work_on_each_group() {
     check(&format!(r#"[145,[[144,[T,{even}]],"n"]]"#), &grouped("[[0,15],[1,14]]"));
     check(&format!(r#"[31,[[144,[T,{even}]],"n"]]"#), &grouped("[[0,[3,3,null,9]],[1,[8,5,1]]]"));
     check(&format!(r#"[150,[[148,[[31,[[144,[T,{even}]],"n"]]]]]]"#), r#"[{"group":0,"reduction":9},{"group":1,"reduction":8}]"#);
+    check(&format!(r#"[170,[[148,[[144,[T,{even}]],"n"]],"n"]]"#), &grouped("[[0,9],[1,8]]"));
+    check(&format!(r#"[33,[[148,[[144,[T,{even}]],"n"]],"n"]]"#), &grouped(r#"[[0,{"n":9}],[1,{"n":8}]]"#));
     check(&format!("[24,[[43,[[144,[T,{even}]]]],1]]"), &grouped("[[0,5],[1,5]]"));
     check(&format!("[43,[[39,[[144,[T,{even}]],{N_OVER_3}]]]]"), &grouped("[[0,1],[1,2]]"));
     check(r#"[43,[[144,[T,"n"]]]]"#, &grouped("[[null,2],[1,1],[3,2],[5,1],[8,1],[9,1]]"));

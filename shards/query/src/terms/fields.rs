@@ -11,6 +11,7 @@ use super::{Arity, Groups, Invocation, TermDef};
 use crate::eval::{Now, Stop};
 use crate::failure::{Failure, Outcome};
 use crate::fields::{Paths, RowTerm, Work};
+use crate::group::{self, Grouped};
 use crate::function::Meaning;
 use crate::run::Run;
 use crate::stream::{Stage, sequence_of};
@@ -131,7 +132,10 @@ async fn later(run: &Run, invocation: Invocation, name: &'static str) -> Outcome
             let merged = term.merge_later(run, receiver).await;
             merged.map(Value::Datum).map_err(|failure| blamed(&invocation, failure))
         }
-        Value::Grouped(_) => staged(run, &invocation, Stage::Row(Rc::new(term))).await,
+        Value::Grouped(grouped) => match **grouped {
+            Grouped::Stream { .. } => staged(run, &invocation, Stage::Row(Rc::new(term))).await,
+            Grouped::Data(_) => group::each(run, invocation).await,
+        },
         other => {
             sequence_of(other)?;
             staged(run, &invocation, Stage::Row(Rc::new(term))).await
@@ -151,7 +155,7 @@ async fn bracket(run: &Run, invocation: Invocation) -> Outcome<Value> {
     match invocation.datum(1)? {
         Datum::String(_) => later(run, invocation, "bracket").await,
         Datum::Number(_) => match &invocation.call.arguments[0].value {
-            Value::Grouped(_) => crate::group::each(run, invocation).await,
+            Value::Grouped(_) => group::each(run, invocation).await,
             _ => nth_of(run, &invocation).await,
         },
         other => Err(Failure::logic(format!(
