@@ -12,7 +12,10 @@ fn parse(criterion: &mut Criterion) {
     let table = r#"[15,[[14,["bench"]],"docs"]]"#;
     let queries = [
         ("get", format!(r#"[1,[16,[{table},"user000000000001"]],{{}}]"#)),
-        ("filter", format!(r#"[1,[43,[[39,[{table},[69,[[2,[1]],[21,[[170,[[10,[1]],"n"]],100000]]]]]]]],{{}}]"#)),
+        (
+            "filter",
+            format!(r#"[1,[43,[[39,[{table},[69,[[2,[1]],[21,[[170,[[10,[1]],"n"]],100000]]]]]]]],{{}}]"#),
+        ),
         ("insert", format!("[1,[56,[{table},{}]],{{}}]", document(7))),
     ];
     let mut parser = Parser::default();

@@ -13,7 +13,9 @@ use photondb_proto::wire::frame;
 use photondb_proto::wire::handshake::{MAGIC_JSON, MAGIC_V0_4};
 use serde_json::{Value, json};
 
-use crate::client::{CLIENT_ERROR, COMPILE_ERROR, Client, SUCCESS_ATOM, count, create, get, insert, table, term};
+use crate::client::{
+    CLIENT_ERROR, COMPILE_ERROR, Client, SUCCESS_ATOM, count, create, get, insert, table, term,
+};
 use crate::machine::Machine;
 use crate::server::{Folder, Server};
 
@@ -46,8 +48,11 @@ fn check(name: &str, bad: impl FnOnce(&Server)) {
             }
             slowest
         });
-        bad(&server);
-        over.store(true, Ordering::Relaxed);
+        {
+            // However `bad` ends, the neighbour ends too.
+            let _over = Raised(&over);
+            bad(&server);
+        }
         let slowest = neighbour.join().expect("the neighbour is served");
         assert!(slowest < NEIGHBOUR_MAX, "{name}: a neighbour waited for {slowest:?}");
     });
@@ -55,6 +60,15 @@ fn check(name: &str, bad: impl FnOnce(&Server)) {
     let grown = server.resident_bytes().saturating_sub(before);
     assert!(grown < LEFT_BYTES_MAX, "{name}: the server has grown by {} MiB", grown >> 20);
     assert_eq!(server.client().run(&term(number::ADD, json!([1, 2]))), json!(3), "{name}");
+}
+
+/// Raises its flag when it goes.
+struct Raised<'f>(&'f AtomicBool);
+
+impl Drop for Raised<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A socket without a handshake.
@@ -72,7 +86,9 @@ fn until_closed(stream: &mut TcpStream) -> String {
     match stream.read_to_end(&mut bytes) {
         Ok(_) => {}
         Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
-        Err(error) => panic!("the connection was not closed ({error}) after {:?}", String::from_utf8_lossy(&bytes)),
+        Err(error) => {
+            panic!("the connection was not closed ({error}) after {:?}", String::from_utf8_lossy(&bytes))
+        }
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
@@ -126,7 +142,8 @@ fn the_old_handshake_serves_queries() {
         stream.read_exact(&mut answer).expect("it answers");
         assert_eq!(&answer[..8], b"SUCCESS\0");
         assert_eq!(answer[8], 9);
-        let mut payload = vec![0; u32::from_le_bytes(answer[16..20].try_into().expect("four bytes")) as usize];
+        let mut payload =
+            vec![0; u32::from_le_bytes(answer[16..20].try_into().expect("four bytes")) as usize];
         stream.read_exact(&mut payload).expect("it answers");
         let response: Value = serde_json::from_slice(&payload).expect("JSON");
         assert_eq!((response["t"].as_u64(), &response["r"]), (Some(SUCCESS_ATOM), &json!([3])));
@@ -161,7 +178,8 @@ fn broken_queries_get_their_error_and_the_connection_lives_on() {
             assert!(found.starts_with(message), "{text} gave {found:?}, want {message:?}");
             assert_eq!(response.response_type, *kind, "{text}: {found}");
         }
-        let unknown = client.send_as(77, "[2]").and_then(|()| client.receive()).expect("the connection holds");
+        let unknown =
+            client.send_as(77, "[2]").and_then(|()| client.receive()).expect("the connection holds");
         assert_eq!(unknown.response_type, CLIENT_ERROR, "{unknown:?}");
         assert_eq!(client.run(&term(number::ADD, json!([1, 2]))), json!(3));
     });
@@ -259,7 +277,8 @@ fn clients_that_vanish_leave_nothing_behind() {
             stream.write_all(&MAGIC_V0_4.to_le_bytes()[..2]).expect("it takes bytes");
         }
         let end = Instant::now() + Duration::from_secs(5);
-        let open = || crate::http::metric(server.http, "rethinkdb_client_connections", &[]).expect("a metric");
+        let open =
+            || crate::http::metric(server.http, "rethinkdb_client_connections", &[]).expect("a metric");
         while open() > 1.0 {
             assert!(Instant::now() < end, "{} connections are still open", open());
             std::thread::sleep(Duration::from_millis(200));
@@ -281,7 +300,9 @@ fn a_reader_that_does_not_read_holds_bounded_memory() {
         let mut lazy: Vec<Client> = (0..4).map(|_| server.client()).collect();
         for client in &mut lazy {
             for _ in 0..16 {
-                client.send(&term(number::COERCE_TO, json!([table("big"), "array"])), &json!({})).expect("it takes queries");
+                client
+                    .send(&term(number::COERCE_TO, json!([table("big"), "array"])), &json!({}))
+                    .expect("it takes queries");
             }
         }
         std::thread::sleep(Duration::from_secs(3));
@@ -322,7 +343,9 @@ fn noreply_queries_are_not_answered_and_noreply_wait_waits_for_them() {
             client.send(&insert, &json!({ "noreply": true })).expect("it takes queries");
         }
         // An error is not answered either.
-        client.send(&term(number::ERROR, json!(["unheard"])), &json!({ "noreply": true })).expect("it takes queries");
+        client
+            .send(&term(number::ERROR, json!(["unheard"])), &json!({ "noreply": true }))
+            .expect("it takes queries");
         let response = client.ask_text("[4]").expect("it answers");
         assert_eq!(response.response_type, 4, "{response:?}");
         assert_eq!(client.run(&count("docs")), json!(101));
@@ -336,7 +359,11 @@ fn an_abandoned_cursor_can_be_stopped_and_goes_with_its_connection() {
         let rows: Vec<Value> = (0..2000).map(|id| json!({ "id": id, "text": "z".repeat(500) })).collect();
         client.run(&insert("big", &rows));
         let first = client.ask_text(&json!([1, table("big"), {}]).to_string()).expect("it answers");
-        assert_eq!(first.response_type, crate::client::SUCCESS_PARTIAL, "the table does not fit in one batch");
+        assert_eq!(
+            first.response_type,
+            crate::client::SUCCESS_PARTIAL,
+            "the table does not fit in one batch"
+        );
         client.send_as(first.token, "[3]").expect("it takes queries");
         let stopped = client.receive().expect("it answers");
         assert_eq!((stopped.token, stopped.response_type), (first.token, crate::client::SUCCESS_SEQUENCE));

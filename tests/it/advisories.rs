@@ -11,7 +11,10 @@ use serde_json::Value;
 /// Advisories we live with, and why.
 const ACCEPTED: &[(&str, &str)] = &[
     ("RUSTSEC-2024-0384", "instant is unmaintained, a thin layer over std's clock; glommio brings it"),
-    ("RUSTSEC-2026-0247", "bitmaps is unmaintained; glommio brings it, and its version here has no known fault"),
+    (
+        "RUSTSEC-2026-0247",
+        "bitmaps is unmaintained; glommio brings it, and its version here has no known fault",
+    ),
 ];
 
 #[derive(Debug, PartialEq, Eq)]
@@ -46,7 +49,11 @@ fn holes(lock: &str, advisories: &str) -> Vec<Hole> {
         for (name, version) in locked.iter().filter(|(name, _)| advisory["crate"] == **name) {
             if !matches_any("patched", version) && !matches_any("unaffected", version) {
                 found.push(Hole {
-                    advisory: format!("{} ({})", advisory["id"].as_str().unwrap_or("?"), advisory["kind"].as_str().unwrap_or("?")),
+                    advisory: format!(
+                        "{} ({})",
+                        advisory["id"].as_str().unwrap_or("?"),
+                        advisory["kind"].as_str().unwrap_or("?")
+                    ),
                     crate_name: (*name).to_owned(),
                     version: version.to_string(),
                 });

@@ -45,7 +45,8 @@ fn check_prints(server: &Server, words: &str, parts: &[&str]) {
 fn check_json(server: &Server, words: &str, check: impl FnOnce(&Value) -> bool) {
     let ran = talk(server, &format!("{words} --json"));
     assert_eq!(ran.code, Some(0), "{words}: {}", ran.err);
-    let value = serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{words}: {error} in {:?}", ran.out));
+    let value =
+        serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{words}: {error} in {:?}", ran.out));
     assert!(check(&value), "{words} printed {value}");
 }
 
@@ -68,7 +69,9 @@ fn databases_and_tables_are_made_listed_described_and_dropped() {
     let server = Server::start(&machine, &folder, 2);
     check_prints(&server, "db create shop", &["shop"]);
     check_prints(&server, "db list", &["DATABASE", "shop", "rethinkdb"]);
-    check_json(&server, "db list", |names| names.as_array().is_some_and(|names| names.contains(&json!("shop"))));
+    check_json(&server, "db list", |names| {
+        names.as_array().is_some_and(|names| names.contains(&json!("shop")))
+    });
     check_prints(&server, "table create --db shop --primary-key sku products", &["shop.products"]);
     check_prints(&server, "table create shop.orders", &["shop.orders"]);
     check_prints(&server, "table list --db shop", &["orders", "products", "sku"]);
@@ -78,11 +81,15 @@ fn databases_and_tables_are_made_listed_described_and_dropped() {
         info["primary_key"] == "sku" && info["documents"] == 0 && info["name"] == "products"
     });
     check_prints(&server, "db info shop", &["shop", "orders"]);
-    check_json(&server, "db info shop", |info| info["name"] == "shop" && info["tables"] == json!(["orders", "products"]));
+    check_json(&server, "db info shop", |info| {
+        info["name"] == "shop" && info["tables"] == json!(["orders", "products"])
+    });
     check_prints(&server, "table drop shop.orders --force", &["shop.orders"]);
     check_json(&server, "table list --db shop", |names| *names == json!(["products"]));
     check_prints(&server, "db drop shop --force", &["shop", "1"]);
-    check_json(&server, "db list", |names| names.as_array().is_some_and(|names| !names.contains(&json!("shop"))));
+    check_json(&server, "db list", |names| {
+        names.as_array().is_some_and(|names| !names.contains(&json!("shop")))
+    });
 }
 
 #[test]
@@ -141,7 +148,8 @@ fn a_password_guards_the_commands() {
     check_fails(&talk(&server, "db list"), &["admin", "--password"]);
     let ran = run(program().args(["db", "list", "--driver-port", &port, "--password", "open sesame"]));
     assert_eq!(ran.code, Some(0), "{}", ran.err);
-    let ran = run(program().args(["db", "list", "--driver-port", &port]).env("RETHINKDB_PASSWORD", "open sesame"));
+    let ran =
+        run(program().args(["db", "list", "--driver-port", &port]).env("RETHINKDB_PASSWORD", "open sesame"));
     assert_eq!(ran.code, Some(0), "{}", ran.err);
     let file = folder.0.join("password");
     std::fs::write(&file, "open sesame\n").expect("a file can be made");

@@ -5,7 +5,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use photondb_proto::term::number;
-use photondb_proto::wire::client::{ClientHandshake, ClientProgress, HandshakeError, Response, ResponseDecoder};
+use photondb_proto::wire::client::{
+    ClientHandshake, ClientProgress, HandshakeError, Response, ResponseDecoder,
+};
 use photondb_proto::wire::frame;
 use serde_json::{Value, json};
 

@@ -88,10 +88,14 @@ fn the_recordings_pass_at_least_as_before_and_none_hangs_the_server() {
     };
     let machine = Machine::alone();
     let parts: Vec<Value> = std::thread::scope(|scope| {
-        let replays: Vec<_> = (0..PARTS).map(|part| scope.spawn({
-            let (machine, folder) = (&machine, &folder);
-            move || replay(machine, folder, part)
-        })).collect();
+        let replays: Vec<_> = (0..PARTS)
+            .map(|part| {
+                scope.spawn({
+                    let (machine, folder) = (&machine, &folder);
+                    move || replay(machine, folder, part)
+                })
+            })
+            .collect();
         replays.into_iter().map(|replay| replay.join().expect("the replay ends well")).collect()
     });
     let mut passed = BTreeMap::new();
@@ -103,7 +107,10 @@ fn the_recordings_pass_at_least_as_before_and_none_hangs_the_server() {
         }
         for case in part["cases"].as_array().expect("cases") {
             let why = case["why"].as_str().unwrap_or_default();
-            if ["timeout", "cannot connect", "the server cannot", "the time for the file"].iter().any(|start| why.starts_with(start)) {
+            if ["timeout", "cannot connect", "the server cannot", "the time for the file"]
+                .iter()
+                .any(|start| why.starts_with(start))
+            {
                 hanging.push(format!("{}:{} {} ({why})", case["file"], case["line"], case["src"]));
             }
         }

@@ -23,7 +23,10 @@ fn check_table(client: &mut Client, name: &str, documents: u64) {
     assert_eq!(sum, json!((0..documents).map(|key| key % 10).sum::<u64>()), "{name}");
     let update = term(number::UPDATE, json!([table(name), { "seen": true }]));
     let answer = client.run(&update);
-    assert_eq!(answer["replaced"].as_u64().unwrap_or(0) + answer["unchanged"].as_u64().unwrap_or(0), documents);
+    assert_eq!(
+        answer["replaced"].as_u64().unwrap_or(0) + answer["unchanged"].as_u64().unwrap_or(0),
+        documents
+    );
 }
 
 fn add(client: &mut Client, name: &str, from: u64, to: u64) {

@@ -24,7 +24,15 @@ pub fn python() -> Result<PathBuf, String> {
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder), why)?;
         let why = "the package rethinkdb from the Python package index";
         let mut install = Command::new(folder.join("bin/python"));
-        install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r"]);
+        install.args([
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--require-hashes",
+            "-r",
+        ]);
         run(install.arg(&list), why)
     })?;
     Ok(folder.join("bin/python"))
@@ -34,7 +42,10 @@ pub fn python() -> Result<PathBuf, String> {
 pub fn npm() -> Result<PathBuf, String> {
     let lists = [scripts().join("package.json"), scripts().join("package-lock.json")];
     made_once("npm", &[&lists[0], &lists[1]], |folder| {
-        run(Command::new("node").arg("--version"), "Node.js 20 or newer (on Debian: apt-get install nodejs npm)")?;
+        run(
+            Command::new("node").arg("--version"),
+            "Node.js 20 or newer (on Debian: apt-get install nodejs npm)",
+        )?;
         for list in &lists {
             let name = list.file_name().expect("a file");
             std::fs::copy(list, folder.join(name)).map_err(|error| format!("{}: {error}", list.display()))?;

@@ -15,7 +15,8 @@ use crate::server::{Folder, Server, serve};
 pub fn fetch(address: SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).expect("the HTTP port is open");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time limit");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").expect("it takes requests");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+        .expect("it takes requests");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("it answers");
     let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status line");
@@ -46,9 +47,12 @@ fn health_and_root_answer() {
     let machine = Machine::shared();
     let folder = Folder::new("health");
     let server = Server::start(&machine, &folder, 2);
-    for (path, status) in
-        [("/health", "ok"), ("/health/live", "live"), ("/health/ready", "ready"), ("/health/startup", "started")]
-    {
+    for (path, status) in [
+        ("/health", "ok"),
+        ("/health/live", "live"),
+        ("/health/ready", "ready"),
+        ("/health/startup", "started"),
+    ] {
         let (code, body) = fetch_json(server.http, path);
         assert_eq!((code, body["status"].as_str()), (200, Some(status)), "{path}: {body}");
     }

@@ -25,7 +25,11 @@ fn raise_file_limit() {
     limit.current = limit.maximum;
     setrlimit(Resource::Nofile, limit).expect("the soft limit may rise to the hard one");
     let enough = limit.current.is_none_or(|limit| limit as usize > IDLE_CONNECTIONS + 1000);
-    assert!(enough, "this test needs a hard limit of more than {} descriptors (ulimit -Hn)", IDLE_CONNECTIONS + 1000);
+    assert!(
+        enough,
+        "this test needs a hard limit of more than {} descriptors (ulimit -Hn)",
+        IDLE_CONNECTIONS + 1000
+    );
 }
 
 /// A connection from a loopback address of our choice.

@@ -31,7 +31,8 @@ impl Machine {
     fn lock(operation: FlockOperation) -> Machine {
         std::fs::create_dir_all(scratch()).expect("the scratch directory can be made");
         let path = scratch().join("machine.lock");
-        let file = File::options().create(true).truncate(false).write(true).open(path).expect("a lock file opens");
+        let file =
+            File::options().create(true).truncate(false).write(true).open(path).expect("a lock file opens");
         rustix::fs::flock(&file, operation).expect("a lock is granted");
         Machine { _lock: file }
     }

@@ -90,7 +90,10 @@ fn check_all(client: &mut Client, written: &mut BTreeMap<u64, bool>, round: u64)
         assert!(found.insert(key, ()).is_none(), "round {round}: document {key} is there twice");
     }
     for (key, acknowledged) in written.iter() {
-        assert!(!acknowledged || found.contains_key(key), "round {round}: document {key} was acknowledged and is lost");
+        assert!(
+            !acknowledged || found.contains_key(key),
+            "round {round}: document {key} was acknowledged and is lost"
+        );
     }
     for key in found.keys() {
         assert!(written.contains_key(key), "round {round}: document {key} was never written");

@@ -161,7 +161,8 @@ impl Server {
         // The name of the program stands in parentheses and may hold anything; times are the 12th and 13th after it.
         let after = stat.rsplit_once(')').expect("a name").1;
         let fields: Vec<&str> = after.split_whitespace().collect();
-        let ticks: u64 = [fields[11], fields[12]].iter().map(|text| text.parse::<u64>().expect("a number")).sum();
+        let ticks: u64 =
+            [fields[11], fields[12]].iter().map(|text| text.parse::<u64>().expect("a number")).sum();
         Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
     }
 

@@ -22,7 +22,11 @@ fn check_refused(folder: &Folder, mut command: Command, parts: &[&str]) {
     assert!(status.is_some_and(|status| !status.success()), "{status:?}: {text}");
     assert!(!text.contains("panicked"), "{text}");
     let sentences: Vec<&str> = text.lines().filter(|line| line.starts_with("photondb: ")).collect();
-    assert_eq!((sentences.len(), text.trim_end().lines().count()), (1, 1), "one sentence and nothing else: {text}");
+    assert_eq!(
+        (sentences.len(), text.trim_end().lines().count()),
+        (1, 1),
+        "one sentence and nothing else: {text}"
+    );
     for part in parts {
         assert!(text.contains(part), "{text:?} does not say {part:?}");
     }
@@ -123,7 +127,7 @@ fn a_file_system_without_direct_io_is_refused() {
     let mut command = program();
     command.args(["serve", "--cores", "1", "--driver-port", "0", "--no-http"]);
     command.arg("--data-dir").arg(&data_dir).arg("--log-dir").arg(folder.0.join("log"));
-    check_refused(&folder, command, &["O_DIRECT", "--data-dir"]);
+    check_refused(&folder, command, &["direct I/O", "--data-dir"]);
     let _ = std::fs::remove_dir_all(data_dir);
 }
 

@@ -20,7 +20,8 @@ fn check_stops(name: &str, signal: Signal) {
     let mut client = server.client();
     create(&mut client, &["docs"]);
     client.run(&insert("docs", &[json!({ "id": 1, "kept": "hard" })]));
-    let soft = json!([number::INSERT, [table("docs"), { "id": 2, "kept": "soft" }], { "durability": "soft" }]);
+    let soft =
+        json!([number::INSERT, [table("docs"), { "id": 2, "kept": "soft" }], { "durability": "soft" }]);
     client.run(&soft);
     // Connections that stay open do not hold it up.
     let begun = Instant::now();
@@ -29,7 +30,10 @@ fn check_stops(name: &str, signal: Signal) {
     assert!(status.success(), "{status:?}: {}", server.output());
     println!("{name}: stopped after {:?}", begun.elapsed());
     let log = log_text(&folder.data_dir());
-    assert!(log.contains("stopping on SIG") && log.trim_end().ends_with("stopped"), "the log ends otherwise:\n{log}");
+    assert!(
+        log.contains("stopping on SIG") && log.trim_end().ends_with("stopped"),
+        "the log ends otherwise:\n{log}"
+    );
     let server = Server::start(&machine, &folder, 2);
     let mut client = server.client();
     for id in [1, 2] {
@@ -59,7 +63,10 @@ fn a_second_signal_stops_at_once() {
         number::REDUCE,
         json!([
             [number::RANGE, [2_000_000_000u32]],
-            [number::FUNC, [[number::MAKE_ARRAY, [1, 2]], [number::ADD, [[number::VAR, [1]], [number::VAR, [2]]]]]]
+            [
+                number::FUNC,
+                [[number::MAKE_ARRAY, [1, 2]], [number::ADD, [[number::VAR, [1]], [number::VAR, [2]]]]]
+            ]
         ]),
     );
     client.send(&slow, &json!({})).expect("it takes queries");
@@ -73,7 +80,10 @@ fn a_second_signal_stops_at_once() {
     println!("stopped with {status:?}");
     // What was acknowledged before is safe all the same.
     let server = Server::start(&machine, &folder, 1);
-    assert_eq!(server.client().run(&term(number::TABLE_LIST, json!([[number::DB, ["it"]]]))), json!(["docs"]));
+    assert_eq!(
+        server.client().run(&term(number::TABLE_LIST, json!([[number::DB, ["it"]]]))),
+        json!(["docs"])
+    );
 }
 
 #[test]
@@ -84,7 +94,10 @@ fn a_query_that_runs_for_ever_does_not_hold_up_the_stop() {
     let mut client = server.client();
     let endless = term(
         number::COUNT,
-        json!([[number::RANGE, []], [number::FUNC, [[number::MAKE_ARRAY, [1]], [number::EQ, [[number::VAR, [1]], -1]]]]]),
+        json!([
+            [number::RANGE, []],
+            [number::FUNC, [[number::MAKE_ARRAY, [1]], [number::EQ, [[number::VAR, [1]], -1]]]]
+        ]),
     );
     client.send(&endless, &json!({})).expect("it takes queries");
     // Others are served beside it.
