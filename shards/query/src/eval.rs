@@ -4,9 +4,12 @@
 //! nothing it does can be seen from outside, [`eval`] then begins anew in the waiting way. The terms themselves are
 //! written once: strict ones get evaluated arguments from either door.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context as TaskContext, Poll};
 
-use photondb_proto::datum::{Datum, ObjectBuilder, document, pseudo};
+use photondb_proto::datum::{Datum, ObjectBuilder, Text, document, pseudo};
 use photondb_proto::error::ErrorKind;
 use photondb_proto::op::{TableRead, TableReply};
 use photondb_proto::term::number;
@@ -18,7 +21,7 @@ use crate::failure::{Failure, Outcome, Place};
 use crate::function::Function;
 use crate::run::{Run, wrong_reply};
 use crate::stream;
-use crate::terms::{Eval, Evaluation, Groups, Invocation};
+use crate::terms::{Eval, Evaluation, Groups, Invocation, SequenceLater, SequenceNow};
 use crate::value::Value;
 use crate::group;
 
@@ -34,7 +37,6 @@ pub struct Binding {
 }
 
 impl Binding {
-    #[expect(clippy::new_ret_no_self, reason = "a binding is only ever used as the head of an environment")]
     pub fn new(id: i64, value: Value, parent: Env) -> Env {
         Some(Rc::new(Binding { id, value, parent }))
     }
@@ -190,72 +192,140 @@ fn finish_object(builder: ObjectBuilder, node: &Node) -> Outcome<Value> {
 }
 
 /// Evaluates, at once if possible.
-pub async fn eval(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Value> {
-    if node.now {
-        match now(run, node, env) {
-            Ok(value) => return Ok(value),
-            Err(Stop::Failed(failure)) => return Err(failure),
-            Err(Stop::Later) => {}
+pub fn eval<'a>(run: &'a Run, node: &'a Rc<Node>, env: &'a Env) -> Evaluating<'a> {
+    match at_once(run, node, env) {
+        Some(outcome) => Evaluating::Done(Some(outcome)),
+        None => Evaluating::Waiting(later(run, node, env)),
+    }
+}
+
+/// The future of [`eval`]. Written by hand, like the split of [`later`] into small functions, for the stack's sake: a query may
+/// nest terms 500 deep, and each level polls the next.
+pub enum Evaluating<'a> {
+    Done(Option<Outcome<Value>>),
+    Waiting(Evaluation<'a, Value>),
+}
+
+impl Future for Evaluating<'_> {
+    type Output = Outcome<Value>;
+    fn poll(mut self: Pin<&mut Self>, task: &mut TaskContext<'_>) -> Poll<Outcome<Value>> {
+        match &mut *self {
+            Evaluating::Done(outcome) => Poll::Ready(match outcome.take() {
+                Some(outcome) => outcome,
+                None => Err(Failure::internal("an evaluation was polled after its end")),
+            }),
+            Evaluating::Waiting(future) => future.as_mut().poll(task),
         }
     }
-    later(run, node, env).await
+}
+
+#[inline(never)]
+fn at_once(run: &Run, node: &Rc<Node>, env: &Env) -> Option<Outcome<Value>> {
+    if !node.now {
+        return None;
+    }
+    match now(run, node, env) {
+        Ok(value) => Some(Ok(value)),
+        Err(Stop::Failed(failure)) => Some(Err(failure)),
+        Err(Stop::Later) => None,
+    }
 }
 
 /// Evaluates in the waiting way.
 pub fn later<'a>(run: &'a Run, node: &'a Rc<Node>, env: &'a Env) -> Evaluation<'a, Value> {
-    Box::pin(async move {
-        run.tick().await;
-        let outcome = match &node.kind {
-            NodeKind::Constant(datum) => Ok(Value::Datum(datum.clone())),
-            NodeKind::Variable(id) => variable(node, env, *id),
-            NodeKind::Function(_) => Ok(Value::Function(Function::lambda(node.clone(), env.clone()))),
-            NodeKind::StrayLiteral => Err(stray_literal(node)),
-            NodeKind::Object(pairs) => {
-                let mut builder = ObjectBuilder::default();
-                for (key, child) in pairs {
-                    builder.set(key.clone(), datum(run, child, env).await?);
-                }
-                finish_object(builder, node)
-            }
-            NodeKind::Call => match &node.def.eval {
-                Eval::Control { later, .. } => later(run, node, env).await,
-                Eval::Pure(_) | Eval::Sequence { .. } | Eval::Strict(_) => {
-                    let call = arguments(run, node, env).await?;
-                    apply(run, Invocation { call, node: node.clone() }).await
-                }
-            },
+    match &node.kind {
+        NodeKind::Constant(_) | NodeKind::Variable(_) | NodeKind::Function(_) | NodeKind::StrayLiteral => {
+            let outcome = match now(run, node, env) {
+                Ok(value) => Ok(value),
+                Err(Stop::Failed(failure)) => Err(failure),
+                Err(Stop::Later) => Err(Failure::internal("a leaf of the term tree never waits")),
+            };
+            Box::pin(std::future::ready(outcome))
+        }
+        NodeKind::Object(pairs) => Box::pin(object_later(run, node, pairs, env)),
+        NodeKind::Call => match &node.def.eval {
+            Eval::Control { .. } => Box::pin(control_later(run, node, env)),
+            Eval::Pure(_) | Eval::Sequence { .. } | Eval::Strict(_) => Box::pin(strict_later(run, node, env)),
+        },
+    }
+}
+
+async fn object_later(run: &Run, node: &Node, pairs: &[(Text, Rc<Node>)], env: &Env) -> Outcome<Value> {
+    let mut builder = ObjectBuilder::default();
+    for (key, child) in pairs {
+        let value = eval(run, child, env).await?;
+        let datum = match value {
+            Value::Datum(datum) => datum,
+            value => boxed(datum_of(run, value, child)).await?,
         };
-        outcome.map_err(|failure| failure.at(&node.place))
-    })
+        builder.set(key.clone(), datum);
+    }
+    finish_object(builder, node)
+}
+
+async fn control_later(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Value> {
+    run.tick().await;
+    let Eval::Control { later, .. } = &node.def.eval else {
+        return Err(Failure::internal("only control terms evaluate their own arguments"));
+    };
+    later(run, node, env).await.map_err(|failure| failure.at(&node.place))
+}
+
+async fn strict_later(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Value> {
+    run.tick().await;
+    let call = arguments(run, node, env).await;
+    apply_call(run, node, call).await.map_err(|failure| failure.at(&node.place))
+}
+
+#[inline(never)]
+fn apply_call<'a>(run: &'a Run, node: &'a Rc<Node>, call: Outcome<Call>) -> Evaluation<'a, Value> {
+    match call {
+        Ok(call) => apply(run, Invocation { call, node: node.clone() }),
+        Err(failure) => Box::pin(std::future::ready(Err(failure))),
+    }
+}
+
+fn boxed<'a, T: 'a>(future: impl Future<Output = Outcome<T>> + 'a) -> Evaluation<'a, T> {
+    Box::pin(future)
+}
+
+async fn datum_of(run: &Run, value: Value, node: &Node) -> Outcome<Datum> {
+    loaded(run, value).await?.into_datum().map_err(|failure| failure.at(&node.place))
 }
 
 /// A datum, or the failure blamed on the node. Rows of `get` are read.
 pub async fn datum(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Datum> {
-    let value = loaded(run, eval(run, node, env).await?).await?;
-    value.into_datum().map_err(|failure| failure.at(&node.place))
+    match eval(run, node, env).await? {
+        Value::Datum(datum) => Ok(datum),
+        value => boxed(datum_of(run, value, node)).await,
+    }
 }
 
 /// The arguments and options of a call, with `args()` spliced in.
 async fn arguments(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Call> {
-    let mut arguments = Vec::with_capacity(node.arguments.len());
+    let mut call = Call { arguments: Vec::with_capacity(node.arguments.len()), options: Vec::new(), limits: run.limits };
     for child in &node.arguments {
         if child.def.number == number::ARGS {
-            for item in spliced(run, child, env).await? {
-                arguments.push(Argument { value: Value::Datum(item), place: child.place.clone() });
-            }
+            let items = boxed(spliced(run, child, env)).await?;
+            call.arguments.extend(items.into_iter().map(|item| argument(Value::Datum(item), child)));
         } else {
-            arguments.push(Argument { value: eval(run, child, env).await?, place: child.place.clone() });
+            let value = eval(run, child, env).await?;
+            call.arguments.push(argument(value, child));
         }
     }
-    if let Some(message) = arity_message(node.def.arity, arguments.len()) {
+    if let Some(message) = arity_message(node.def.arity, call.arguments.len()) {
         return Err(Failure::logic(message));
     }
-    let mut options = Vec::with_capacity(node.options.len());
     for (name, child) in &node.options {
-        options.push((*name, Argument { value: eval(run, child, env).await?, place: child.place.clone() }));
+        let value = eval(run, child, env).await?;
+        call.options.push((name, argument(value, child)));
     }
-    add_globals(run, node, &mut options);
-    Ok(Call { arguments, options, limits: run.limits })
+    add_globals(run, node, &mut call.options);
+    Ok(call)
+}
+
+fn argument(value: Value, node: &Node) -> Argument {
+    Argument { value, place: node.place.clone() }
 }
 
 /// The items an ARGS node stands for.
@@ -273,36 +343,63 @@ pub async fn spliced(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Vec<Datum
 }
 
 /// Gives evaluated arguments to a strict term, once for each group when they are grouped.
-pub fn apply(run: &Run, mut invocation: Invocation) -> Evaluation<'_, Value> {
-    Box::pin(async move {
-        let node = invocation.node.clone();
-        let outcome = match &node.def.eval {
-            Eval::Pure(evaluate) => {
-                if is_grouped(&invocation) {
-                    return group::each(run, invocation).await;
-                }
-                load_arguments(run, &mut invocation).await?;
-                if node.def.number == number::COERCE_TO {
-                    gather_receiver(run, &mut invocation).await?;
-                }
-                evaluate(&invocation.call).map(Value::Datum)
-            }
-            Eval::Sequence { now, later, groups } => {
-                if is_grouped(&invocation) && *groups == Groups::Each {
-                    return group::each(run, invocation).await;
-                }
-                load_arguments(run, &mut invocation).await?;
-                match now(run, &invocation) {
-                    Ok(value) => Ok(value),
-                    Err(Stop::Failed(failure)) => Err(failure),
-                    Err(Stop::Later) => later(run, invocation).await,
-                }
-            }
-            Eval::Strict(evaluate) => evaluate(run, invocation).await,
-            Eval::Control { .. } => Err(Failure::internal("control terms evaluate their own arguments")),
-        };
-        outcome.map_err(|failure| failure.at(&node.place))
-    })
+pub fn apply(run: &Run, invocation: Invocation) -> Evaluation<'_, Value> {
+    let def = invocation.node.def;
+    let each = match &def.eval {
+        Eval::Pure(_) => true,
+        Eval::Sequence { groups, .. } => *groups == Groups::Each,
+        Eval::Strict(_) | Eval::Control { .. } => false,
+    };
+    if each && is_grouped(&invocation) {
+        return Box::pin(group::each(run, invocation));
+    }
+    match &def.eval {
+        Eval::Pure(evaluate) => Box::pin(apply_pure(run, invocation, *evaluate)),
+        Eval::Sequence { now, later, .. } => Box::pin(apply_sequence(run, invocation, *now, *later)),
+        Eval::Strict(evaluate) => {
+            let place = invocation.node.place.clone();
+            let future = evaluate(run, invocation);
+            Box::pin(async move { future.await.map_err(|failure| failure.at(&place)) })
+        }
+        Eval::Control { .. } => {
+            let failure = Failure::internal("control terms evaluate their own arguments");
+            Box::pin(std::future::ready(Err(failure)))
+        }
+    }
+}
+
+async fn apply_pure(
+    run: &Run,
+    mut invocation: Invocation,
+    evaluate: fn(&Call) -> Outcome<Datum>,
+) -> Outcome<Value> {
+    let node = invocation.node.clone();
+    let outcome = async {
+        load_arguments(run, &mut invocation).await?;
+        if node.def.number == number::COERCE_TO {
+            gather_receiver(run, &mut invocation).await?;
+        }
+        evaluate(&invocation.call).map(Value::Datum)
+    };
+    outcome.await.map_err(|failure: Failure| failure.at(&node.place))
+}
+
+async fn apply_sequence(
+    run: &Run,
+    mut invocation: Invocation,
+    now: SequenceNow,
+    later: SequenceLater,
+) -> Outcome<Value> {
+    let node = invocation.node.clone();
+    let outcome = async {
+        load_arguments(run, &mut invocation).await?;
+        match now(run, &invocation) {
+            Ok(value) => Ok(value),
+            Err(Stop::Failed(failure)) => Err(failure),
+            Err(Stop::Later) => later(run, invocation).await,
+        }
+    };
+    outcome.await.map_err(|failure: Failure| failure.at(&node.place))
 }
 
 fn is_grouped(invocation: &Invocation) -> bool {
