@@ -79,6 +79,13 @@ enum Total {
     Rows(Vec<Datum>),
 }
 
+/// Whether a row counts to a terminal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Counted {
+    Yes,
+    No,
+}
+
 /// What a terminal takes of a row.
 enum Subject {
     /// The row itself.
@@ -152,35 +159,43 @@ impl Aggregation {
     /// Takes a row in, without waiting; one that would have to wait is not taken in at all.
     pub fn feed_now(&mut self, run: &Run, row: &Datum) -> Now<()> {
         let Aggregation { terminal, group, single, groups } = self;
-        let Some(group) = group else { return terminal.add_now(run, single, row) };
+        let Some(group) = group else {
+            terminal.add_now(run, single, row)?;
+            return Ok(());
+        };
         // A row of several groups may wait in the middle: it is taken in the other way from the start.
         if group.multi || !group.stages.is_empty() {
             return Err(Stop::Later);
         }
         let key = group.key_now(run, row)?;
         if let Some(total) = groups.get_mut(&key) {
-            return terminal.add_now(run, total, row);
+            terminal.add_now(run, total, row)?;
+            return Ok(());
         }
-        let total = total_of(run, groups, key, terminal)?;
-        terminal.add_now(run, total, row)
+        let mut total = Total::new(terminal.kind);
+        if terminal.add_now(run, &mut total, row)? == Counted::Yes {
+            insert(run, groups, key, total)?;
+        }
+        Ok(())
     }
 
     async fn feed_later(&mut self, run: &Run, row: Datum) -> Outcome<()> {
         let Aggregation { terminal, group, single, groups } = self;
-        let Some(group) = group else { return terminal.add(run, single, row).await };
+        let Some(group) = group else {
+            terminal.add(run, single, row).await?;
+            return Ok(());
+        };
         let keys = group.keys(run, &row).await?;
         for key in keys {
             if group.stages.is_empty() {
-                let total = total_of(run, groups, key, terminal)?;
-                terminal.add(run, total, row.clone()).await?;
+                add_to(run, groups, key, terminal, row.clone()).await?;
                 continue;
             }
             let mut stages = Stages::new(&group.stages);
             let mut next = stages.pass(run, row.clone(), 0).await?;
             loop {
                 if let Some(row) = next {
-                    let total = total_of(run, groups, key.clone(), terminal)?;
-                    terminal.add(run, total, row).await?;
+                    add_to(run, groups, key.clone(), terminal, row).await?;
                 }
                 next = stages.next_expanded(run).await?;
                 if next.is_none() {
@@ -212,8 +227,12 @@ impl Aggregation {
             let (Some(key), Some(partial)) = (pair.item(0), pair.item(1)) else {
                 return Err(broken_partial());
             };
-            let total = total_of(run, groups, key, terminal)?;
-            terminal.merge(run, total, partial).await?;
+            if !groups.contains_key(&key) {
+                insert(run, groups, key.clone(), Total::new(terminal.kind))?;
+            }
+            if let Some(total) = groups.get_mut(&key) {
+                terminal.merge(run, total, partial).await?;
+            }
         }
         Ok(())
     }
@@ -236,19 +255,32 @@ fn broken_partial() -> Failure {
     Failure::internal("a partial result is not what its terminal makes")
 }
 
-fn total_of<'a>(
+/// Adds a row to a group. A group none of whose rows counts is no group.
+async fn add_to(
     run: &Run,
-    groups: &'a mut BTreeMap<Datum, Total>,
+    groups: &mut BTreeMap<Datum, Total>,
     key: Datum,
     terminal: &Terminal,
-) -> Outcome<&'a mut Total> {
-    if !groups.contains_key(&key) {
-        if groups.len() >= run.limits.array_elements_max {
-            return Err(Failure::limit(format!("Too many groups (> {}).", run.limits.array_elements_max)));
-        }
-        run.charge_for_good(key.approximate_bytes())?;
+    row: Datum,
+) -> Outcome<()> {
+    if let Some(total) = groups.get_mut(&key) {
+        terminal.add(run, total, row).await?;
+        return Ok(());
     }
-    Ok(groups.entry(key).or_insert_with(|| Total::new(terminal.kind)))
+    let mut total = Total::new(terminal.kind);
+    if terminal.add(run, &mut total, row).await? == Counted::Yes {
+        insert(run, groups, key, total)?;
+    }
+    Ok(())
+}
+
+fn insert(run: &Run, groups: &mut BTreeMap<Datum, Total>, key: Datum, total: Total) -> Outcome<()> {
+    if groups.len() >= run.limits.array_elements_max {
+        return Err(Failure::limit(format!("Too many groups (> {}).", run.limits.array_elements_max)));
+    }
+    run.charge_for_good(key.approximate_bytes())?;
+    groups.insert(key, total);
+    Ok(())
 }
 
 impl GroupBy {
@@ -339,12 +371,12 @@ impl Terminal {
         }
     }
 
-    fn add_now(&self, run: &Run, total: &mut Total, row: &Datum) -> Now<()> {
+    fn add_now(&self, run: &Run, total: &mut Total, row: &Datum) -> Now<Counted> {
         let subject = self.subject_now(run, total, row)?;
         Ok(self.apply(run, total, subject, row)?)
     }
 
-    async fn add(&self, run: &Run, total: &mut Total, row: Datum) -> Outcome<()> {
+    async fn add(&self, run: &Run, total: &mut Total, row: Datum) -> Outcome<Counted> {
         run.tick().await;
         let subject = match self.subject_now(run, total, &row) {
             Ok(subject) => subject,
@@ -354,21 +386,25 @@ impl Terminal {
         self.apply(run, total, subject, &row)
     }
 
-    fn apply(&self, run: &Run, total: &mut Total, subject: Subject, row: &Datum) -> Outcome<()> {
+    fn apply(&self, run: &Run, total: &mut Total, subject: Subject, row: &Datum) -> Outcome<Counted> {
         let subject = match &subject {
             Subject::Row => row,
             Subject::Datum(datum) => datum,
-            Subject::Missing => return Ok(()),
+            Subject::Missing => return Ok(Counted::No),
         };
         match total {
             Total::Count(count) => *count += 1.0,
-            Total::Sum(sum) => *sum += self.number(subject)?.unwrap_or(0.0),
-            Total::Average { sum, count } => {
-                if let Some(number) = self.number(subject)? {
+            Total::Sum(sum) => match self.number(subject)? {
+                Some(number) => *sum += number,
+                None => return Ok(Counted::No),
+            },
+            Total::Average { sum, count } => match self.number(subject)? {
+                Some(number) => {
                     *sum += number;
                     *count += 1.0;
                 }
-            }
+                None => return Ok(Counted::No),
+            },
             Total::Best(best) => self.keep_best(best, subject.clone(), row.clone()),
             Total::Reduced(reduced) => *reduced = Some(subject.clone()),
             Total::Distinct(values) => {
@@ -390,7 +426,7 @@ impl Terminal {
                 }
             }
         }
-        Ok(())
+        Ok(Counted::Yes)
     }
 
     fn keep_best(&self, best: &mut Option<(Datum, Datum)>, subject: Datum, row: Datum) {

@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use photondb_proto::datum::{Datum, Object, Text, pseudo};
+use photondb_proto::datum::{Datum, Object, pseudo};
 use photondb_proto::error::Frame;
 use photondb_proto::term::{Term, number, wire};
 
@@ -15,7 +15,7 @@ use crate::eval::{self, Binding, Env, Now, Stop};
 use crate::failure::{Failure, Outcome, Place};
 use crate::run::Run;
 use crate::terms::Determinism;
-use crate::terms::object::get_field;
+use crate::terms::object::{fields_of, get_field};
 use crate::value::{Value, wrong_type};
 
 /// A function value.
@@ -329,14 +329,7 @@ pub fn wrong_arity(wanted: usize, found: usize) -> Failure {
 
 fn field_of(name: &Datum, row: &Datum) -> Outcome<Datum> {
     let Datum::String(name) = name else { return Err(wrong_type("STRING", name)) };
-    match row {
-        Datum::Object(object) => get_field(object, name),
-        other => Err(not_an_object(other, name)),
-    }
-}
-
-fn not_an_object(row: &Datum, _: &Text) -> Failure {
-    wrong_type("OBJECT", row)
+    get_field(&fields_of(row, "get_field")?, name)
 }
 
 /// Whether `row` has all that `pattern` shows; patterns go into objects, other values must be equal.

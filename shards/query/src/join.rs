@@ -42,7 +42,7 @@ pub enum JoinCursor {
         function: Function,
         outer: bool,
         /// The left row, the cursor over the right ones, and whether any matched.
-        current: Option<(Datum, Cursor, bool)>,
+        current: Option<Box<(Datum, Cursor, bool)>>,
     },
     Lookup { left: Cursor, table: TableHandle, function: Function, pairs: VecDeque<Datum>, ended: bool },
 }
@@ -70,9 +70,9 @@ impl JoinCursor {
     pub async fn next(&mut self, run: &Run) -> Outcome<Option<Datum>> {
         match self {
             JoinCursor::Loops { left, right, function, outer, current } => loop {
-                let Some((row, cursor, matched)) = current else {
+                let Some((row, cursor, matched)) = current.as_deref_mut() else {
                     let Some(row) = left.next_boxed(run).await? else { return Ok(None) };
-                    *current = Some((row, Cursor::open(run, right, None)?, false));
+                    *current = Some(Box::new((row, Cursor::open(run, right, None)?, false)));
                     continue;
                 };
                 let Some(partner) = cursor.next_boxed(run).await? else {

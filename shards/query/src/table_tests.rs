@@ -93,10 +93,11 @@ fn terminals_travel_and_merge() {
     check(r#"[31,[[147,[T],{"index":"id"}],"id"]]"#, "1");
     check(r#"[42,[[31,[T,"n"]]]]"#, "[null,1,3,5,8,9]");
     check(r#"[42,[T],{"index":"id"}]"#, "<1,2,3,4,5,6,7,8>");
-    check(&format!("[37,[[38,[T,[69,[[2,[1]],[170,[[10,[1]],\"id\"]]]]]],[69,[[2,[1,2]],[24,[[10,[1]],[10,[2]]]]]]]]"), "36");
+    check(r#"[37,[[38,[T,[69,[[2,[1]],[170,[[10,[1]],"id"]]]]]],[69,[[2,[1,2]],[24,[[10,[1]],[10,[2]]]]]]]]"#, "36");
     check(r#"[37,[E,[69,[[2,[1,2]],[10,[1]]]]]]"#, "! NonExistence Cannot reduce over an empty stream. [1,1]");
     check(r#"[145,[E,"n"]]"#, "0");
     check(r#"[92,[[146,[E,"n"]],7]]"#, "7");
+    check(r#"[145,[[2,[1]],"n"]]"#, "! QueryLogic Cannot perform get_field on a non-object non-sequence `1`. [1]");
     check(r#"[145,[T,"tags"]]"#, "! QueryLogic Expected type NUMBER but found ARRAY. [1]");
 }
 
@@ -144,6 +145,8 @@ fn grouped_terms_work_on_each_group() {
     check("[144,[T]]", "! QueryLogic Cannot group by nothing. []");
     check(r#"[52,[[144,[T,"n"]]]]"#, r#""GROUPED_STREAM""#);
     check(r#"[43,[[144,[E,"n"]]]]"#, &grouped("[]"));
+    // A group without a row that counts is no group.
+    check(r#"[146,[[144,[T,"id"]],"n"]]"#, &grouped("[[1,5],[2,3],[3,8],[4,3],[7,1],[8,9]]"));
 }
 
 #[test]

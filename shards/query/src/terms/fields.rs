@@ -15,7 +15,7 @@ use crate::group::{self, Grouped};
 use crate::function::Meaning;
 use crate::run::Run;
 use crate::stream::{Stage, sequence_of};
-use crate::value::{Value, wrong_type};
+use crate::value::Value;
 
 pub static TERMS: &[TermDef] = &[
     sequence(
@@ -31,7 +31,7 @@ pub static TERMS: &[TermDef] = &[
         number::BRACKET,
         Arity::exactly(2),
         Groups::Whole,
-        |run, invocation| bracket_now(run, invocation),
+        bracket_now,
         |run, invocation| Box::pin(bracket(run, invocation)),
     ),
     sequence(
@@ -162,13 +162,5 @@ async fn bracket(run: &Run, invocation: Invocation) -> Outcome<Value> {
             "Expected NUMBER or STRING as second argument to `bracket` but found {}.",
             other.type_name()
         ))),
-    }
-}
-
-/// The text a datum is.
-pub fn text_of(datum: &Datum) -> Outcome<Text> {
-    match datum {
-        Datum::String(text) => Ok(text.clone()),
-        other => Err(wrong_type("STRING", other)),
     }
 }

@@ -104,7 +104,16 @@ pub fn sort_keys(value: &Value, place: &Place) -> Outcome<SortKeys> {
     Ok(SortKeys(vec![sort_key(value, place)?]))
 }
 
+/// Refuses `args()` where RethinkDB does.
+pub fn check_no_args(invocation: &Invocation) -> Outcome<()> {
+    if invocation.node.arguments.iter().any(|argument| argument.def.number == number::ARGS) {
+        return Err(Failure::logic("r.args is not supported in an order_by or union command yet."));
+    }
+    Ok(())
+}
+
 async fn order_by(run: &Run, mut invocation: Invocation) -> Outcome<Value> {
+    check_no_args(&invocation)?;
     if let Value::Grouped(_) = invocation.call.arguments[0].value {
         return group::each(run, invocation).await;
     }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use photondb_proto::datum::{Array, Datum};
 use photondb_proto::term::number;
 
-use super::order::sort_keys;
+use super::order::{check_no_args, sort_keys};
 use super::{Arity, Determinism, Eval, Groups, Invocation, SequenceLater, SequenceNow, TermDef};
 use crate::call::{check_array_size, integer};
 use crate::cursor::Cursor;
@@ -19,7 +19,7 @@ use crate::group::Grouped;
 use crate::merge::OrderedUnion;
 use crate::run::Run;
 use crate::stream::{self, Sequence, Source, Stage, sequence_of};
-use crate::value::{Value, wrong_type};
+use crate::value::Value;
 
 /// A deterministic term over sequences.
 pub const fn sequence(
@@ -237,6 +237,9 @@ async fn concat_map(run: &Run, invocation: Invocation) -> Outcome<Value> {
 // ---------------------------------------------------------------- union, range
 
 async fn union(run: &Run, invocation: Invocation) -> Outcome<Value> {
+    if invocation.call.option("interleave").is_some() {
+        check_no_args(&invocation)?;
+    }
     let sequences: Vec<Rc<Sequence>> =
         (0..invocation.count()).map(|index| invocation.sequence(index)).collect::<Outcome<_>>()?;
     let eager = sequences.iter().all(|sequence| sequence.is_eager());
@@ -411,13 +414,5 @@ async fn fold_term(run: &Run, invocation: Invocation) -> Outcome<Value> {
             }
             Ok(Value::Sequence(Rc::new(folded)))
         }
-    }
-}
-
-/// The number an argument is, as a count that cannot be negative.
-pub fn as_number(datum: &Datum) -> Outcome<f64> {
-    match datum {
-        Datum::Number(number) => Ok(*number),
-        other => Err(wrong_type("NUMBER", other)),
     }
 }
