@@ -10,7 +10,7 @@ use photondb_proto::op::{Scan, ScanOrder, ScanRow, TableRead, TableReply};
 
 use crate::eval::{self, Now, Stop};
 use crate::failure::{Failure, Outcome};
-use crate::fold::FoldCursor;
+use crate::fold::{FoldCursor, is_empty_range};
 use crate::join::JoinCursor;
 use crate::merge::UnionCursor;
 use crate::push;
@@ -306,7 +306,8 @@ impl ScanCursor {
         ScanCursor {
             scan: scan.clone(),
             pipeline,
-            parts: None,
+            // Nobody need be asked for what cannot be there.
+            parts: is_empty_range(&scan.range).then(Vec::new),
             rows_max: wanted.unwrap_or(FIRST_STEP_ROWS).clamp(1, STEP_ROWS_MAX),
             turn: 0,
         }

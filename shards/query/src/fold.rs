@@ -520,6 +520,9 @@ pub async fn aggregate(
 }
 
 async fn count_rows(run: &Run, scan: &TableScan) -> Outcome<Aggregated> {
+    if is_empty_range(&scan.range) {
+        return Ok(Aggregated::Single(Datum::Number(0.0)));
+    }
     let read = TableRead::Count { range: scan.range.clone() };
     match run.read(scan.table.info.id, read, scan.table.mode).await? {
         TableReply::Count(count) => Ok(Aggregated::Single(Datum::Number(count as f64))),
@@ -540,6 +543,9 @@ async fn aggregate_there(
 ) -> Outcome<Aggregated> {
     let pipeline = push::encode(run, stages, Some((&terminal, group.as_ref())))?;
     let mut aggregation = Aggregation::new(terminal, group);
+    if is_empty_range(&scan.range) {
+        return aggregation.finish();
+    }
     let mut resume = None;
     loop {
         let read = TableRead::Scan(Scan {

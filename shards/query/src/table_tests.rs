@@ -44,6 +44,9 @@ fn rows_are_got_by_key() {
     check(r#"[31,[[78,[T,3,1,3,99]],"id"]]"#, "<1,3,3>");
     check("[78,[T,null]]", "! NonExistence Keys cannot be NULL. [1]");
     check(r#"[43,[[182,[T,2,5]]]]"#, "3");
+    check(r#"[43,[[182,[T,5,2]]]]"#, "0");
+    check(r#"[182,[T,5,2]]"#, "<>");
+    check(r#"[145,[[182,[T,5,5]],"n"]]"#, "0");
     check(r#"[43,[[182,[T,2,5],{"right_bound":"closed","left_bound":"open"}]]]"#, "3");
     check(r#"[31,[[41,[[182,[T,[180,[]],4]]],{"index":[74,["id"]]}],"id"]]"#, "<3,2,1>");
 }
