@@ -230,16 +230,10 @@ fn check_term(term: &Term, scope: Scope<'_>, place: &Place) -> Result<Checked, Q
 /// Whether this term may stand here at all.
 fn check_position(def: &TermDef, scope: Scope<'_>, place: &Place) -> Result<(), QueryError> {
     if matches!(def.number, number::ASC | number::DESC) && scope.orderings == Orderings::Forbidden {
-        return fail(
-            place,
-            format!("{} may only be used as an argument to ORDER_BY or UNION.", def.name),
-        );
+        return fail(place, format!("{} may only be used as an argument to ORDER_BY or UNION.", def.name));
     }
     if scope.writes == Writes::Forbidden && is_write_or_meta(def.number) {
-        return fail(
-            place,
-            "Cannot nest writes or meta ops in stream operations.  Use FOR_EACH instead.",
-        );
+        return fail(place, "Cannot nest writes or meta ops in stream operations.  Use FOR_EACH instead.");
     }
     Ok(())
 }
@@ -377,9 +371,7 @@ fn implicit_variable(
     match scope.implicit {
         Implicit::Undefined => fail(place, "r.row is not defined in this context."),
         Implicit::Variable(id) => Ok(variable_node(id, def, place)),
-        Implicit::Ambiguous => {
-            fail(place, "Cannot use r.row in nested queries.  Use functions instead.")
-        }
+        Implicit::Ambiguous => fail(place, "Cannot use r.row in nested queries.  Use functions instead."),
     }
 }
 
@@ -431,9 +423,7 @@ fn parameter_ids(term: &Term, place: &Place) -> Result<Vec<i64>, QueryError> {
     };
     match term {
         Term::Datum(Datum::Array(ids)) => ids.iter().map(|datum| id(&datum)).collect(),
-        Term::Datum(_) => {
-            fail(place, "CLIENT ERROR: FUNC variables must be a literal *array* of numbers.")
-        }
+        Term::Datum(_) => fail(place, "CLIENT ERROR: FUNC variables must be a literal *array* of numbers."),
         Term::Call(call) if call.number == number::MAKE_ARRAY => call
             .arguments
             .iter()
@@ -444,9 +434,7 @@ fn parameter_ids(term: &Term, place: &Place) -> Result<Vec<i64>, QueryError> {
                 }
             })
             .collect(),
-        Term::Call(_) => {
-            fail(place, "CLIENT ERROR: FUNC variables must be a *literal* array of numbers.")
-        }
+        Term::Call(_) => fail(place, "CLIENT ERROR: FUNC variables must be a *literal* array of numbers."),
     }
 }
 
@@ -511,7 +499,10 @@ impl Children {
         let Children { def, free, now, determinism } = self;
         let place = place.clone();
         let direct = if now { direct::of_call(def.number, &arguments) } else { Direct::No };
-        Checked { node: Rc::new(Node { def, kind, arguments, options, place, now, determinism, direct }), free }
+        Checked {
+            node: Rc::new(Node { def, kind, arguments, options, place, now, determinism, direct }),
+            free,
+        }
     }
 }
 

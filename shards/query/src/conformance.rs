@@ -47,7 +47,8 @@ fn close(left: &Datum, right: &Datum) -> bool {
             (left - right).abs() <= 1e-9 * left.abs().max(right.abs()).max(1e-300)
         }
         (Datum::Array(left), Datum::Array(right)) => {
-            left.len() == right.len() && left.iter().zip(right.iter()).all(|(left, right)| close(&left, &right))
+            left.len() == right.len()
+                && left.iter().zip(right.iter()).all(|(left, right)| close(&left, &right))
         }
         (Datum::Object(left), Datum::Object(right)) => {
             left.len() == right.len()
@@ -133,7 +134,9 @@ fn recordings_are_answered_alike() {
         return;
     };
     let mut files: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.strip_suffix(".jsonl").map(str::to_owned))
+        .filter_map(|entry| {
+            entry.ok()?.file_name().into_string().ok()?.strip_suffix(".jsonl").map(str::to_owned)
+        })
         .filter(|file| !NOT_YET.iter().any(|prefix| file.starts_with(prefix)))
         .collect();
     files.sort();

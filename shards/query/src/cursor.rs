@@ -34,12 +34,32 @@ pub struct Cursor {
 }
 
 enum SourceCursor {
-    Rows { array: Array, index: usize, built: bool, items: VecDeque<Datum> },
-    Range { next: i64, end: Option<i64> },
+    Rows {
+        array: Array,
+        index: usize,
+        built: bool,
+        items: VecDeque<Datum>,
+    },
+    Range {
+        next: i64,
+        end: Option<i64>,
+    },
     Scan(ScanCursor),
-    Keys { table: TableHandle, keys: std::rc::Rc<Vec<Vec<u8>>>, index: usize, rows: VecDeque<Datum> },
-    Concatenation { sequences: std::rc::Rc<Vec<std::rc::Rc<Sequence>>>, index: usize, current: Option<Box<Cursor>> },
-    Parallel { cursors: Vec<Cursor>, function: crate::function::Function },
+    Keys {
+        table: TableHandle,
+        keys: std::rc::Rc<Vec<Vec<u8>>>,
+        index: usize,
+        rows: VecDeque<Datum>,
+    },
+    Concatenation {
+        sequences: std::rc::Rc<Vec<std::rc::Rc<Sequence>>>,
+        index: usize,
+        current: Option<Box<Cursor>>,
+    },
+    Parallel {
+        cursors: Vec<Cursor>,
+        function: crate::function::Function,
+    },
     OrderedUnion(Box<UnionCursor>),
     Join(Box<JoinCursor>),
     Fold(Box<FoldCursor>),
@@ -50,12 +70,9 @@ impl Cursor {
     pub fn open(run: &Run, sequence: &Sequence, wanted: Option<u64>) -> Outcome<Cursor> {
         let mut travelling = 0;
         let source = match &sequence.source {
-            Source::Rows(array) => SourceCursor::Rows {
-                array: array.clone(),
-                index: 0,
-                built: false,
-                items: VecDeque::new(),
-            },
+            Source::Rows(array) => {
+                SourceCursor::Rows { array: array.clone(), index: 0, built: false, items: VecDeque::new() }
+            }
             Source::Range { start, end } => SourceCursor::Range { next: *start, end: *end },
             Source::Scan(scan) => {
                 travelling = sequence.stages.iter().take_while(|stage| stage.travels()).count();
@@ -175,7 +192,9 @@ fn fewest(wanted: Option<u64>, stages: &[Stage]) -> Option<u64> {
                 rows = rows.map(|rows| rows.saturating_add(*count));
             }
             Stage::Map(_) => {}
-            Stage::Filter(..) | Stage::Equal(_) | Stage::ConcatMap(_) | Stage::Row(_) | Stage::Zip(_) => return None,
+            Stage::Filter(..) | Stage::Equal(_) | Stage::ConcatMap(_) | Stage::Row(_) | Stage::Zip(_) => {
+                return None;
+            }
         }
     }
     rows
@@ -222,7 +241,9 @@ impl SourceCursor {
                 *next += 1;
                 Ok(Some(Datum::Number((*next - 1) as f64)))
             }
-            SourceCursor::Scan(scan) => Ok(scan.next(run).await?.map(|row| document::decode(row.value.into()))),
+            SourceCursor::Scan(scan) => {
+                Ok(scan.next(run).await?.map(|row| document::decode(row.value.into())))
+            }
             SourceCursor::Keys { table, keys, index, rows } => loop {
                 if let Some(row) = rows.pop_front() {
                     return Ok(Some(row));
@@ -592,7 +613,9 @@ impl StageState {
             },
             Stage::Equal(wanted) => Ok(kept(wanted == row)),
             Stage::Row(term) => Ok(term.on_row(run, row)?.map_or(Flow::Drop, Flow::Become)),
-            Stage::Zip(place) => Ok(Flow::Become(crate::join::zip(row).map_err(|failure| failure.at(place))?)),
+            Stage::Zip(place) => {
+                Ok(Flow::Become(crate::join::zip(row).map_err(|failure| failure.at(place))?))
+            }
             Stage::Skip(count) => {
                 self.seen += 1;
                 Ok(if self.seen <= *count { Flow::Drop } else { Flow::Keep })

@@ -19,11 +19,11 @@ use crate::check::{Node, NodeKind, arity_message};
 use crate::direct::{self, Direct};
 use crate::failure::{Failure, Outcome, Place};
 use crate::function::Function;
+use crate::group;
 use crate::run::{Run, wrong_reply};
 use crate::stream;
 use crate::terms::{Eval, Evaluation, Groups, Invocation, SequenceLater, SequenceNow};
 use crate::value::Value;
-use crate::group;
 
 /// The variables around a node, innermost first.
 pub type Env = Option<Rc<Binding>>;
@@ -173,9 +173,7 @@ fn add_globals(run: &Run, node: &Node, options: &mut Vec<(&'static str, Argument
 }
 
 fn variable(node: &Node, env: &Env, id: i64) -> Outcome<Value> {
-    lookup(env, id)
-        .cloned()
-        .ok_or_else(|| Failure::internal("a checked variable is bound").at(&node.place))
+    lookup(env, id).cloned().ok_or_else(|| Failure::internal("a checked variable is bound").at(&node.place))
 }
 
 fn stray_literal(node: &Node) -> Failure {
@@ -303,7 +301,8 @@ pub async fn datum(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Datum> {
 
 /// The arguments and options of a call, with `args()` spliced in.
 async fn arguments(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Call> {
-    let mut call = Call { arguments: Vec::with_capacity(node.arguments.len()), options: Vec::new(), limits: run.limits };
+    let mut call =
+        Call { arguments: Vec::with_capacity(node.arguments.len()), options: Vec::new(), limits: run.limits };
     for child in &node.arguments {
         if child.def.number == number::ARGS {
             let items = boxed(spliced(run, child, env)).await?;
@@ -403,10 +402,7 @@ async fn apply_sequence(
 }
 
 fn is_grouped(invocation: &Invocation) -> bool {
-    matches!(
-        invocation.call.arguments.first(),
-        Some(Argument { value: Value::Grouped(_), .. })
-    )
+    matches!(invocation.call.arguments.first(), Some(Argument { value: Value::Grouped(_), .. }))
 }
 
 /// Reads rows of `get` among the arguments.

@@ -133,7 +133,9 @@ impl Execution {
                 self.state = State::Finished(None);
                 match self.outbox.answer.borrow_mut().take() {
                     Some(answer) => Step::Ready(answer),
-                    None => Step::Failed(Failure::internal("a query ended without an answer").into_query_error()),
+                    None => {
+                        Step::Failed(Failure::internal("a query ended without an answer").into_query_error())
+                    }
                 }
             }
             Poll::Ready(Err(failure)) => {

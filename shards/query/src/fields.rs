@@ -48,7 +48,9 @@ impl RowTerm {
     pub fn travels(&self) -> bool {
         match &self.work {
             Work::Merge(functions) => functions.iter().all(Function::travels),
-            Work::Field(_) | Work::Pluck(_) | Work::Without(_) | Work::HasFields(_) | Work::WithFields(_) => true,
+            Work::Field(_) | Work::Pluck(_) | Work::Without(_) | Work::HasFields(_) | Work::WithFields(_) => {
+                true
+            }
         }
     }
 
@@ -57,7 +59,9 @@ impl RowTerm {
         // WITH_FIELDS on what is no object fails in its first half.
         let name = match &self.work {
             Work::WithFields(_) => "has_fields",
-            Work::Field(_) | Work::Pluck(_) | Work::Without(_) | Work::HasFields(_) | Work::Merge(_) => &self.name,
+            Work::Field(_) | Work::Pluck(_) | Work::Without(_) | Work::HasFields(_) | Work::Merge(_) => {
+                &self.name
+            }
         };
         let fields = object::fields_of(receiver, name)?;
         match &self.work {
@@ -135,6 +139,7 @@ fn merge(left: &Datum, right: &Datum, function: &Function) -> Outcome<Datum> {
 
 /// `Cannot perform T on a non-object non-sequence` and the value.
 pub fn neither_object_nor_sequence(term: &str, datum: &Datum) -> Failure {
-    let text = format!("Cannot perform {term} on a non-object non-sequence `{}`.", json::to_message_string(datum));
+    let text =
+        format!("Cannot perform {term} on a non-object non-sequence `{}`.", json::to_message_string(datum));
     if datum.is_null() { Failure::missing(text) } else { Failure::logic(text) }
 }

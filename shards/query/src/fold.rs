@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use photondb_proto::datum::{Datum, document};
-use photondb_proto::op::{KeyBound, KeyRange, ScanOrder, TableRead, TableReply, Scan};
+use photondb_proto::op::{KeyBound, KeyRange, Scan, ScanOrder, TableRead, TableReply};
 
 use crate::call::check_array_size;
 use crate::cursor::{Cursor, Stages};
@@ -71,7 +71,10 @@ impl GroupBy {
 enum Total {
     Count(f64),
     Sum(f64),
-    Average { sum: f64, count: f64 },
+    Average {
+        sum: f64,
+        count: f64,
+    },
     /// What is compared, and its row.
     Best(Option<(Datum, Datum)>),
     Reduced(Option<Datum>),
@@ -310,7 +313,8 @@ impl GroupBy {
                 Err(failure) => return Err(failure),
             }
         }
-        let join = |mut parts: Vec<Datum>| if parts.len() == 1 { parts.remove(0) } else { Datum::array(parts) };
+        let join =
+            |mut parts: Vec<Datum>| if parts.len() == 1 { parts.remove(0) } else { Datum::array(parts) };
         if !self.multi {
             return Ok(vec![join(parts)]);
         }
@@ -367,7 +371,8 @@ impl Terminal {
         match subject {
             Datum::Number(number) => Ok(Some(*number)),
             Datum::Null => Ok(None),
-            other => Err(wrong_type("NUMBER", other).at(self.function.as_ref().map_or(&self.place, Function::body_place))),
+            other => Err(wrong_type("NUMBER", other)
+                .at(self.function.as_ref().map_or(&self.place, Function::body_place))),
         }
     }
 

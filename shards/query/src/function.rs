@@ -24,9 +24,16 @@ pub struct Function(Rc<Form>);
 
 #[derive(Debug)]
 enum Form {
-    Lambda { node: Rc<Node>, env: Env },
+    Lambda {
+        node: Rc<Node>,
+        env: Env,
+    },
     /// Data in a function's stead.
-    Datum { datum: Datum, meaning: Meaning, place: Place },
+    Datum {
+        datum: Datum,
+        meaning: Meaning,
+        place: Place,
+    },
 }
 
 /// What a datum stands for where a function is wanted.
@@ -133,10 +140,9 @@ impl Function {
             Form::Datum { .. } => true,
             Form::Lambda { node, .. } => match &node.body().kind {
                 NodeKind::Object(_) | NodeKind::Constant(_) => true,
-                NodeKind::Call
-                | NodeKind::Variable(_)
-                | NodeKind::Function(_)
-                | NodeKind::StrayLiteral => false,
+                NodeKind::Call | NodeKind::Variable(_) | NodeKind::Function(_) | NodeKind::StrayLiteral => {
+                    false
+                }
             },
         }
     }
@@ -211,9 +217,8 @@ impl Function {
         };
         match meaning {
             Meaning::Constant | Meaning::Nothing => Ok(datum.clone()),
-            Meaning::Field => {
-                field_of(datum, arguments.first().unwrap_or(&Datum::Null)).map_err(|failure| failure.at(place))
-            }
+            Meaning::Field => field_of(datum, arguments.first().unwrap_or(&Datum::Null))
+                .map_err(|failure| failure.at(place)),
         }
     }
 
@@ -238,9 +243,10 @@ impl Function {
             Form::Lambda { node, env } => {
                 node.determinism <= Determinism::PerServer
                     && self.parameters().is_some_and(|parameters| {
-                        parameters.captured.iter().all(|id| {
-                            matches!(eval::lookup(env, *id), Some(Value::Datum(_)))
-                        })
+                        parameters
+                            .captured
+                            .iter()
+                            .all(|id| matches!(eval::lookup(env, *id), Some(Value::Datum(_))))
                     })
             }
         }
@@ -265,9 +271,12 @@ impl Function {
     fn to_wire(&self) -> Outcome<wire::Function> {
         let place = self.place().frames();
         match &*self.0 {
-            Form::Datum { datum, .. } => {
-                Ok(wire::Function { term: Term::Datum(datum.clone()), captured: Vec::new(), row: None, place })
-            }
+            Form::Datum { datum, .. } => Ok(wire::Function {
+                term: Term::Datum(datum.clone()),
+                captured: Vec::new(),
+                row: None,
+                place,
+            }),
             Form::Lambda { node, env } => {
                 let ids = self.parameters().map_or(&[][..], |parameters| &parameters.captured);
                 let captured = ids
@@ -288,10 +297,7 @@ impl Function {
     /// Bytes that are none.
     pub fn decode(reader: &mut wire::Reader<'_>, meaning: Meaning) -> Outcome<Function> {
         let function = reader.function().map_err(|error| Failure::internal(error.to_string()))?;
-        let place = function
-            .place
-            .into_iter()
-            .fold(Place::root(), |place, frame: Frame| place.child(frame));
+        let place = function.place.into_iter().fold(Place::root(), |place, frame: Frame| place.child(frame));
         let is_lambda = matches!(&function.term, Term::Call(call) if call.number == number::FUNC);
         if let Term::Datum(datum) = function.term {
             return Ok(Function::of_datum(datum, meaning, place));

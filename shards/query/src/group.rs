@@ -7,10 +7,10 @@ use std::rc::Rc;
 
 use photondb_proto::datum::{Datum, Text};
 
-use crate::failure::Outcome;
-use crate::fold::{self, Aggregated, GroupBy, Terminal, TerminalKind};
 use crate::call::Argument;
 use crate::eval;
+use crate::failure::Outcome;
+use crate::fold::{self, Aggregated, GroupBy, Terminal, TerminalKind};
 use crate::run::Run;
 use crate::stream::{self, Sequence};
 use crate::terms::Invocation;
@@ -20,7 +20,10 @@ use crate::value::Value;
 #[derive(Debug)]
 pub enum Grouped {
     /// Rows to be grouped.
-    Stream { sequence: Rc<Sequence>, group: GroupBy },
+    Stream {
+        sequence: Rc<Sequence>,
+        group: GroupBy,
+    },
     Data(Vec<(Datum, Datum)>),
 }
 

@@ -41,9 +41,11 @@ impl Server {
     /// A table of the database `test` with rows.
     pub fn with_table(mut self, name: &str, rows: &[&str]) -> Server {
         let rows = rows.join(",");
-        for query in [format!("[1,[60,[\"{name}\"]]]"), format!("[1,[56,[[15,[\"{name}\"]],[2,[{rows}]]]]]")] {
+        for query in [format!("[1,[60,[\"{name}\"]]]"), format!("[1,[56,[[15,[\"{name}\"]],[2,[{rows}]]]]]")]
+        {
             // A document's arrays are spelled as terms.
-            let query = query.replace("[\"a\",\"b\"]", "[2,[\"a\",\"b\"]]").replace("[\"b\"]}", "[2,[\"b\"]]}");
+            let query =
+                query.replace("[\"a\",\"b\"]", "[2,[\"a\",\"b\"]]").replace("[\"b\"]}", "[2,[\"b\"]]}");
             let query = query.replace(":[]", ":[2,[]]").replace("[\"c\",\"a\"]", "[2,[\"c\",\"a\"]]");
             let answer = self.world.answer(&query);
             assert!(!answer.starts_with('!') && !answer.contains("first_error"), "{answer}");
@@ -81,7 +83,9 @@ impl Server {
                     let items = format!("[{}]", String::from_utf8(answer.items).expect("JSON is UTF-8"));
                     let Datum::Array(items) = raw(&items) else { panic!("an array") };
                     assert_eq!(items.len(), answer.count);
-                    reply.items.extend(items.iter().map(|item| photondb_proto::datum::json::to_string(&item)));
+                    reply
+                        .items
+                        .extend(items.iter().map(|item| photondb_proto::datum::json::to_string(&item)));
                     if answer.kind != AnswerKind::Partial {
                         return reply;
                     }
@@ -89,7 +93,12 @@ impl Server {
                 }
                 Step::Failed(error) => {
                     let failed = Reply::of_error(error);
-                    return Reply { kind: reply.kind, items: reply.items, error: failed.error, batches: reply.batches };
+                    return Reply {
+                        kind: reply.kind,
+                        items: reply.items,
+                        error: failed.error,
+                        batches: reply.batches,
+                    };
                 }
             }
         }

@@ -44,7 +44,13 @@ pub enum JoinCursor {
         /// The left row, the cursor over the right ones, and whether any matched.
         current: Option<Box<(Datum, Cursor, bool)>>,
     },
-    Lookup { left: Cursor, table: TableHandle, function: Function, pairs: VecDeque<Datum>, ended: bool },
+    Lookup {
+        left: Cursor,
+        table: TableHandle,
+        function: Function,
+        pairs: VecDeque<Datum>,
+        ended: bool,
+    },
 }
 
 impl JoinCursor {
@@ -121,7 +127,9 @@ fn pair(left: Datum, right: Datum) -> Datum {
 async fn lookup_key(run: &Run, function: &Function, row: &Datum) -> Outcome<Option<Vec<u8>>> {
     match function.datum(run, std::slice::from_ref(row)).await {
         Ok(Datum::Null) => Ok(None),
-        Ok(datum) => Ok(Some(key::primary(&datum).map_err(|error| Failure::from(error).at(function.body_place()))?)),
+        Ok(datum) => {
+            Ok(Some(key::primary(&datum).map_err(|error| Failure::from(error).at(function.body_place()))?))
+        }
         Err(failure) if failure.is_missing() => Ok(None),
         Err(failure) => Err(failure),
     }
@@ -137,7 +145,8 @@ async fn look_up(
     if keys.is_empty() {
         return Ok(());
     }
-    let TableReply::Rows(found) = run.read(table.info.id, TableRead::GetMany { keys }, table.mode).await? else {
+    let TableReply::Rows(found) = run.read(table.info.id, TableRead::GetMany { keys }, table.mode).await?
+    else {
         return Err(wrong_reply());
     };
     for (row, partner) in rows.into_iter().zip(found) {

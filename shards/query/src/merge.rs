@@ -109,9 +109,7 @@ impl UnionCursor {
         if let (Some((before, _)), Some((after, _))) = (&taken, &filled[least])
             && keys.compare(before, after) == Ordering::Greater
         {
-            return Err(Failure::logic(
-                "The streams given as arguments are not ordered by given ordering.",
-            ));
+            return Err(Failure::logic("The streams given as arguments are not ordered by given ordering."));
         }
         *heads = Some(filled);
         Ok(taken.map(|(_, row)| row))

@@ -11,7 +11,8 @@ use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll};
 
 use photondb_proto::op::{
-    CatalogOp, CatalogReply, Op, OpError, OpReply, ReadMode, RowOutcome, TableId, TableRead, TableReply, TableWrite,
+    CatalogOp, CatalogReply, Op, OpError, OpReply, ReadMode, RowOutcome, TableId, TableRead, TableReply,
+    TableWrite,
 };
 
 use crate::call::{Argument, Limits};

@@ -18,8 +18,13 @@ pub fn point_get<'a>(term: &'a Term, options: &'a [(Text, Term)]) -> Option<Poin
     for (key, value) in options {
         match key.as_str() {
             "db" => default = Some(database(value)?),
-            "time_format" | "binary_format" | "group_format" | "max_batch_rows" | "max_batch_bytes"
-            | "min_batch_rows" | "first_batch_scaledown_factor" => {}
+            "time_format"
+            | "binary_format"
+            | "group_format"
+            | "max_batch_rows"
+            | "max_batch_bytes"
+            | "min_batch_rows"
+            | "first_batch_scaledown_factor" => {}
             _ => return None,
         }
     }

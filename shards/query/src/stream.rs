@@ -12,11 +12,11 @@ use photondb_proto::op::{Key, KeyRange, ScanOrder};
 use crate::call::check_array_size;
 use crate::cursor::Cursor;
 use crate::failure::{Failure, Outcome, Place};
+use crate::fields::RowTerm;
 use crate::fold::FoldSource;
 use crate::function::Function;
 use crate::join::Join;
 use crate::merge::OrderedUnion;
-use crate::fields::RowTerm;
 use crate::run::Run;
 use crate::value::{TableHandle, Value};
 
@@ -45,14 +45,23 @@ pub enum Source {
     /// Rows at hand.
     Rows(Array),
     /// Integers from `start` until before `end`.
-    Range { start: i64, end: Option<i64> },
+    Range {
+        start: i64,
+        end: Option<i64>,
+    },
     Scan(TableScan),
     /// Rows by primary key, in that order.
-    Keys { table: TableHandle, keys: Rc<Vec<Key>> },
+    Keys {
+        table: TableHandle,
+        keys: Rc<Vec<Key>>,
+    },
     /// One after another.
     Concatenation(Rc<Vec<Rc<Sequence>>>),
     /// The function of one row of each, until the shortest ends.
-    Parallel { sequences: Rc<Vec<Rc<Sequence>>>, function: Function },
+    Parallel {
+        sequences: Rc<Vec<Rc<Sequence>>>,
+        function: Function,
+    },
     OrderedUnion(Rc<OrderedUnion>),
     Join(Rc<Join>),
     Fold(Rc<FoldSource>),
@@ -116,12 +125,8 @@ impl Sequence {
     }
 
     pub fn of_table(table: TableHandle) -> Sequence {
-        let scan = TableScan {
-            table: table.clone(),
-            range: KeyRange::all(),
-            order: ScanOrder::Any,
-            bounds: None,
-        };
+        let scan =
+            TableScan { table: table.clone(), range: KeyRange::all(), order: ScanOrder::Any, bounds: None };
         Sequence {
             source: Source::Scan(scan),
             stages: Vec::new(),

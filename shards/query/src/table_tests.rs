@@ -40,7 +40,10 @@ fn rows_are_got_by_key() {
     check("[16,[T,3]]", r#"{"id":3,"n":8,"tags":["b"]}"#);
     check("[16,[T,99]]", "null");
     check(r#"[170,[[16,[T,3]],"n"]]"#, "8");
-    check(r#"[16,[T,null]]"#, "! NonExistence Primary keys must be either a number, string, bool, pseudotype or array (got type NULL):\nnull []");
+    check(
+        r#"[16,[T,null]]"#,
+        "! NonExistence Primary keys must be either a number, string, bool, pseudotype or array (got type NULL):\nnull []",
+    );
     check(r#"[31,[[78,[T,3,1,3,99]],"id"]]"#, "<1,3,3>");
     check("[78,[T,null]]", "! NonExistence Keys cannot be NULL. [1]");
     check(r#"[43,[[182,[T,2,5]]]]"#, "3");
@@ -57,7 +60,10 @@ fn ordered_scans_merge_the_parts() {
     check(r#"[31,[[41,[T],{"index":[74,["id"]]}],"id"]]"#, "<8,7,6,5,4,3,2,1>");
     check(r#"[31,[[71,[[41,[T],{"index":"id"}],3]],"id"]]"#, "<1,2,3>");
     check(r#"[31,[[70,[[41,[T],{"index":"id"}],6]],"id"]]"#, "<7,8>");
-    check(r#"[31,[[41,[T],{"index":"x"}],"id"]]"#, "! OpFailed Index `x` was not found on table `test.t`. [0]");
+    check(
+        r#"[31,[[41,[T],{"index":"x"}],"id"]]"#,
+        "! OpFailed Index `x` was not found on table `test.t`. [0]",
+    );
     check(&format!(r#"[31,[[39,[[41,[T],{{"index":"id"}}],{N_OVER_3}]],"id"]]"#), "<1,3,8>");
     check(r#"[38,[[41,[T,[73,["n"]]]],[69,[[2,[1]],[170,[[10,[1]],"id"]]]]]]"#, "[5,6,7,2,4,1,3,8]");
     check(r#"[31,[[41,[T,[74,["n"]],"id"]],"id"]]"#, "[8,3,1,2,4,7,6,5]");
@@ -96,18 +102,33 @@ fn terminals_travel_and_merge() {
     check(r#"[31,[[147,[T],{"index":"id"}],"id"]]"#, "1");
     check(r#"[42,[[31,[T,"n"]]]]"#, "[null,1,3,5,8,9]");
     check(r#"[42,[T],{"index":"id"}]"#, "<1,2,3,4,5,6,7,8>");
-    check(r#"[37,[[38,[T,[69,[[2,[1]],[170,[[10,[1]],"id"]]]]]],[69,[[2,[1,2]],[24,[[10,[1]],[10,[2]]]]]]]]"#, "36");
-    check(r#"[37,[E,[69,[[2,[1,2]],[10,[1]]]]]]"#, "! NonExistence Cannot reduce over an empty stream. [1,1]");
+    check(
+        r#"[37,[[38,[T,[69,[[2,[1]],[170,[[10,[1]],"id"]]]]]],[69,[[2,[1,2]],[24,[[10,[1]],[10,[2]]]]]]]]"#,
+        "36",
+    );
+    check(
+        r#"[37,[E,[69,[[2,[1,2]],[10,[1]]]]]]"#,
+        "! NonExistence Cannot reduce over an empty stream. [1,1]",
+    );
     check(r#"[145,[E,"n"]]"#, "0");
     check(r#"[92,[[146,[E,"n"]],7]]"#, "7");
-    check(r#"[145,[[2,[1]],"n"]]"#, "! QueryLogic Cannot perform get_field on a non-object non-sequence `1`. [1]");
+    check(
+        r#"[145,[[2,[1]],"n"]]"#,
+        "! QueryLogic Cannot perform get_field on a non-object non-sequence `1`. [1]",
+    );
     check(r#"[145,[T,"tags"]]"#, "! QueryLogic Expected type NUMBER but found ARRAY. [1]");
 }
 
 #[test]
 fn a_lambda_over_rows_is_blamed_where_it_stands() {
-    check(&format!("[38,[T,{N}]]"), "! NonExistence No attribute `n` in object:\n{\n\t\"id\":\t5,\n\t\"tags\":\t[\n\t\t\"c\",\n\t\t\"a\"\n\t]\n} [1,1]");
-    check(r#"[39,[T,[69,[[2,[1]],[24,[[170,[[10,[1]],"n"]],"x"]]]]],{"default":true}]"#, "! QueryLogic Expected type NUMBER but found STRING. [1,1]");
+    check(
+        &format!("[38,[T,{N}]]"),
+        "! NonExistence No attribute `n` in object:\n{\n\t\"id\":\t5,\n\t\"tags\":\t[\n\t\t\"c\",\n\t\t\"a\"\n\t]\n} [1,1]",
+    );
+    check(
+        r#"[39,[T,[69,[[2,[1]],[24,[[170,[[10,[1]],"n"]],"x"]]]]],{"default":true}]"#,
+        "! QueryLogic Expected type NUMBER but found STRING. [1,1]",
+    );
 }
 
 #[test]
@@ -115,15 +136,24 @@ fn filters_take_patterns_and_defaults() {
     check(r#"[31,[[39,[T,{"o":{"x":2}}]],"id"]]"#, "<2>");
     check(r#"[43,[[39,[T,{"n":3}]]]]"#, "2");
     check(r#"[43,[[39,[T,{"n":3}],{"default":true}]]]"#, "3");
-    check(r#"[31,[[39,[T,{"n":3}],{"default":[12,[]]}],"id"]]"#, "! NonExistence No attribute `n` in object. [0,1]");
+    check(
+        r#"[31,[[39,[T,{"n":3}],{"default":[12,[]]}],"id"]]"#,
+        "! NonExistence No attribute `n` in object. [0,1]",
+    );
     check(r#"[43,[[39,[T,true]]]]"#, "8");
     check(r#"[43,[[39,[T,[69,[[2,[1]],[93,[[170,[[10,[1]],"tags"]],"a"]]]]]]]]"#, "2");
 }
 
 #[test]
 fn functions_capture_what_is_around_them() {
-    check(r#"[64,[[69,[[2,[7]],[43,[[39,[T,[69,[[2,[1]],[17,[[170,[[10,[1]],"n"]],[10,[7]]]]]]]]]]]],3]]"#, "2");
-    check(r#"[64,[[69,[[2,[7]],[43,[[10,[7]]]]]],T]]"#, "! QueryLogic Expected type DATUM but found TABLE:\ntable(\"t\") [1]");
+    check(
+        r#"[64,[[69,[[2,[7]],[43,[[39,[T,[69,[[2,[1]],[17,[[170,[[10,[1]],"n"]],[10,[7]]]]]]]]]]]],3]]"#,
+        "2",
+    );
+    check(
+        r#"[64,[[69,[[2,[7]],[43,[[10,[7]]]]]],T]]"#,
+        "! QueryLogic Expected type DATUM but found TABLE:\ntable(\"t\") [1]",
+    );
     // The lambda reads another table: it stays with the coordinator.
     check(r#"[38,[P,[69,[[2,[1]],[170,[[16,[T,[170,[[10,[1]],"id"]]]],"id"]]]]]]"#, "<3,5,8>");
 }
@@ -135,7 +165,10 @@ fn grouped_terms_work_on_each_group() {
     check(&format!("[43,[[144,[T,{even}]]]]"), &grouped("[[0,4],[1,4]]"));
     check(&format!(r#"[145,[[144,[T,{even}]],"n"]]"#), &grouped("[[0,15],[1,14]]"));
     check(&format!(r#"[31,[[144,[T,{even}]],"n"]]"#), &grouped("[[0,[3,3,null,9]],[1,[8,5,1]]]"));
-    check(&format!(r#"[150,[[148,[[31,[[144,[T,{even}]],"n"]]]]]]"#), r#"[{"group":0,"reduction":9},{"group":1,"reduction":8}]"#);
+    check(
+        &format!(r#"[150,[[148,[[31,[[144,[T,{even}]],"n"]]]]]]"#),
+        r#"[{"group":0,"reduction":9},{"group":1,"reduction":8}]"#,
+    );
     check(&format!(r#"[170,[[148,[[144,[T,{even}]],"n"]],"n"]]"#), &grouped("[[0,9],[1,8]]"));
     check(&format!(r#"[33,[[148,[[144,[T,{even}]],"n"]],"n"]]"#), &grouped(r#"[[0,{"n":9}],[1,{"n":8}]]"#));
     check(&format!("[24,[[43,[[144,[T,{even}]]]],1]]"), &grouped("[[0,5],[1,5]]"));
@@ -143,8 +176,16 @@ fn grouped_terms_work_on_each_group() {
     check(r#"[43,[[144,[T,"n"]]]]"#, &grouped("[[null,2],[1,1],[3,2],[5,1],[8,1],[9,1]]"));
     check(r#"[43,[[144,[T,"tags"],{"multi":true}]]]"#, &grouped(r#"[[null,5],["a",2],["b",2],["c",1]]"#));
     check(r#"[43,[[144,[[39,[T,{"n":3}]],"n","id"]]]]"#, &grouped("[[[3,2],1],[[3,4],1]]"));
-    check(r#"[170,[[144,[[182,[T,1,4]],"n"]],0]]"#, &grouped(r#"[[3,{"id":2,"n":3,"o":{"x":2},"tags":[]}],[5,{"id":1,"n":5,"o":{"x":1},"tags":["a","b"]}],[8,{"id":3,"n":8,"tags":["b"]}]]"#));
-    check(r#"[144,[[144,[T,"n"]],"n"]]"#, "! QueryLogic Cannot call `group` on the output of `group` (did you mean to `ungroup`?). []");
+    check(
+        r#"[170,[[144,[[182,[T,1,4]],"n"]],0]]"#,
+        &grouped(
+            r#"[[3,{"id":2,"n":3,"o":{"x":2},"tags":[]}],[5,{"id":1,"n":5,"o":{"x":1},"tags":["a","b"]}],[8,{"id":3,"n":8,"tags":["b"]}]]"#,
+        ),
+    );
+    check(
+        r#"[144,[[144,[T,"n"]],"n"]]"#,
+        "! QueryLogic Cannot call `group` on the output of `group` (did you mean to `ungroup`?). []",
+    );
     check("[144,[T]]", "! QueryLogic Cannot group by nothing. []");
     check(r#"[52,[[144,[T,"n"]]]]"#, r#""GROUPED_STREAM""#);
     check(r#"[43,[[144,[E,"n"]]]]"#, &grouped("[]"));
@@ -155,9 +196,18 @@ fn grouped_terms_work_on_each_group() {
 #[test]
 fn joins_pair_rows() {
     check(r#"[31,[[31,[[50,[T,"id",P]],"right"]],"name"]]"#, r#"<"three","five","eight">"#);
-    check(r#"[33,[[72,[[50,[T,"id",P]]]],"name","id"]]"#, r#"<{"id":3,"name":"three"},{"id":5,"name":"five"},{"id":8,"name":"eight"}>"#);
-    check(r#"[48,[[2,[1,2]],[2,[2,3]],[69,[[2,[1,2]],[17,[[10,[1]],[10,[2]]]]]]]]"#, r#"[{"left":2,"right":2}]"#);
-    check(r#"[49,[[2,[1,2]],[2,[2,3]],[69,[[2,[1,2]],[17,[[10,[1]],[10,[2]]]]]]]]"#, r#"[{"left":1},{"left":2,"right":2}]"#);
+    check(
+        r#"[33,[[72,[[50,[T,"id",P]]]],"name","id"]]"#,
+        r#"<{"id":3,"name":"three"},{"id":5,"name":"five"},{"id":8,"name":"eight"}>"#,
+    );
+    check(
+        r#"[48,[[2,[1,2]],[2,[2,3]],[69,[[2,[1,2]],[17,[[10,[1]],[10,[2]]]]]]]]"#,
+        r#"[{"left":2,"right":2}]"#,
+    );
+    check(
+        r#"[49,[[2,[1,2]],[2,[2,3]],[69,[[2,[1,2]],[17,[[10,[1]],[10,[2]]]]]]]]"#,
+        r#"[{"left":1},{"left":2,"right":2}]"#,
+    );
     check(r#"[72,[[2,[1]]]]"#, "! QueryLogic Expected type OBJECT but found NUMBER. []");
 }
 
@@ -232,7 +282,10 @@ fn deep_queries() {
 fn misplaced_terms_are_compile_errors() {
     check("[10,[1]]", "! Compile Variable name not found. []");
     check("[13,[]]", "! Compile r.row is not defined in this context. []");
-    check(r#"[38,[[2,[1]],[69,[[2,[1]],[38,[[2,[1]],[69,[[2,[2]],[13,[]]]]]]]]]]"#, "! Compile Cannot use r.row in nested queries.  Use functions instead. [1,1,1,1]");
+    check(
+        r#"[38,[[2,[1]],[69,[[2,[1]],[38,[[2,[1]],[69,[[2,[2]],[13,[]]]]]]]]]]"#,
+        "! Compile Cannot use r.row in nested queries.  Use functions instead. [1,1,1,1]",
+    );
     check(r#"[74,["a"]]"#, "! Compile DESC may only be used as an argument to ORDER_BY or UNION. []");
     check("[69,[[2,[1]]]]", "! Compile FUNC takes exactly two arguments (got 1) []");
     check(r#"[43,[T],{"x":1}]"#, r#"! Compile Unrecognized optional argument `x`. ["x"]"#);

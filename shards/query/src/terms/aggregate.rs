@@ -47,9 +47,14 @@ pub static TERMS: &[TermDef] = &[
         Box::pin(reduce(run, invocation))
     }),
     with_options(
-        sequence("DISTINCT", number::DISTINCT, Arity::exactly(1), Groups::Whole, distinct_now, |run, invocation| {
-            Box::pin(distinct(run, invocation))
-        }),
+        sequence(
+            "DISTINCT",
+            number::DISTINCT,
+            Arity::exactly(1),
+            Groups::Whole,
+            distinct_now,
+            |run, invocation| Box::pin(distinct(run, invocation)),
+        ),
         &["index"],
     ),
 ];

@@ -11,8 +11,8 @@ use super::{Arity, Groups, Invocation, TermDef};
 use crate::eval::{Now, Stop};
 use crate::failure::{Failure, Outcome};
 use crate::fields::{Paths, RowTerm, Work};
-use crate::group::{self, Grouped};
 use crate::function::Meaning;
+use crate::group::{self, Grouped};
 use crate::run::Run;
 use crate::stream::{Stage, sequence_of};
 use crate::value::Value;
@@ -26,14 +26,9 @@ pub static TERMS: &[TermDef] = &[
         |run, invocation| on_object(run, invocation, "get_field"),
         |run, invocation| Box::pin(later(run, invocation, "get_field")),
     ),
-    sequence(
-        "BRACKET",
-        number::BRACKET,
-        Arity::exactly(2),
-        Groups::Whole,
-        bracket_now,
-        |run, invocation| Box::pin(bracket(run, invocation)),
-    ),
+    sequence("BRACKET", number::BRACKET, Arity::exactly(2), Groups::Whole, bracket_now, |run, invocation| {
+        Box::pin(bracket(run, invocation))
+    }),
     sequence(
         "HAS_FIELDS",
         number::HAS_FIELDS,
@@ -99,7 +94,8 @@ fn row_term(invocation: &Invocation, name: &'static str) -> Outcome<RowTerm> {
 
 /// A receiver that is neither object nor sequence is blamed itself.
 fn blamed(invocation: &Invocation, failure: Failure) -> Failure {
-    let of_receiver = failure.message.starts_with("Cannot perform ") || failure.message.starts_with("Cannot call `");
+    let of_receiver =
+        failure.message.starts_with("Cannot perform ") || failure.message.starts_with("Cannot call `");
     if of_receiver { failure.at(&invocation.call.arguments[0].place) } else { failure }
 }
 

@@ -16,16 +16,31 @@ use crate::value::Value;
 use photondb_proto::datum::Datum;
 
 pub static TERMS: &[TermDef] = &[
-    sequence("INNER_JOIN", number::INNER_JOIN, Arity::exactly(3), Groups::Each, never_now, |run, invocation| {
-        Box::pin(loops(run, invocation, false))
-    }),
-    sequence("OUTER_JOIN", number::OUTER_JOIN, Arity::exactly(3), Groups::Each, never_now, |run, invocation| {
-        Box::pin(loops(run, invocation, true))
-    }),
+    sequence(
+        "INNER_JOIN",
+        number::INNER_JOIN,
+        Arity::exactly(3),
+        Groups::Each,
+        never_now,
+        |run, invocation| Box::pin(loops(run, invocation, false)),
+    ),
+    sequence(
+        "OUTER_JOIN",
+        number::OUTER_JOIN,
+        Arity::exactly(3),
+        Groups::Each,
+        never_now,
+        |run, invocation| Box::pin(loops(run, invocation, true)),
+    ),
     with_options(
-        sequence("EQ_JOIN", number::EQ_JOIN, Arity::exactly(3), Groups::Each, never_now, |run, invocation| {
-            Box::pin(eq_join(run, invocation))
-        }),
+        sequence(
+            "EQ_JOIN",
+            number::EQ_JOIN,
+            Arity::exactly(3),
+            Groups::Each,
+            never_now,
+            |run, invocation| Box::pin(eq_join(run, invocation)),
+        ),
         &["index", "ordered"],
     ),
     sequence("ZIP", number::ZIP, Arity::exactly(1), Groups::Whole, never_now, |run, invocation| {

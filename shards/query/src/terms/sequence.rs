@@ -60,9 +60,14 @@ pub static TERMS: &[TermDef] = &[
         Box::pin(map(run, invocation))
     }),
     with_options(
-        sequence("FILTER", number::FILTER, Arity::exactly(2), Groups::Whole, filter_now, |run, invocation| {
-            Box::pin(filter(run, invocation))
-        }),
+        sequence(
+            "FILTER",
+            number::FILTER,
+            Arity::exactly(2),
+            Groups::Whole,
+            filter_now,
+            |run, invocation| Box::pin(filter(run, invocation)),
+        ),
         &["default"],
     ),
     sequence(
@@ -82,19 +87,36 @@ pub static TERMS: &[TermDef] = &[
     sequence("RANGE", number::RANGE, Arity::between(0, 2), Groups::Each, range, |_, _| {
         Box::pin(async { Err(Failure::internal("a range never waits")) })
     }),
-    sequence("CONTAINS", number::CONTAINS, Arity::at_least(1), Groups::Each, contains_now, |run, invocation| {
-        Box::pin(contains(run, invocation))
-    }),
-    sequence("IS_EMPTY", number::IS_EMPTY, Arity::exactly(1), Groups::Each, is_empty_now, |run, invocation| {
-        Box::pin(async move {
-            let sequence = invocation.sequence(0)?;
-            let mut cursor = Cursor::open(run, &sequence, Some(1))?;
-            Ok(Value::Datum(Datum::Bool(cursor.next(run).await?.is_none())))
-        })
-    }),
-    sequence("OFFSETS_OF", number::OFFSETS_OF, Arity::exactly(2), Groups::Each, never_now, |run, invocation| {
-        Box::pin(offsets_of(run, invocation))
-    }),
+    sequence(
+        "CONTAINS",
+        number::CONTAINS,
+        Arity::at_least(1),
+        Groups::Each,
+        contains_now,
+        |run, invocation| Box::pin(contains(run, invocation)),
+    ),
+    sequence(
+        "IS_EMPTY",
+        number::IS_EMPTY,
+        Arity::exactly(1),
+        Groups::Each,
+        is_empty_now,
+        |run, invocation| {
+            Box::pin(async move {
+                let sequence = invocation.sequence(0)?;
+                let mut cursor = Cursor::open(run, &sequence, Some(1))?;
+                Ok(Value::Datum(Datum::Bool(cursor.next(run).await?.is_none())))
+            })
+        },
+    ),
+    sequence(
+        "OFFSETS_OF",
+        number::OFFSETS_OF,
+        Arity::exactly(2),
+        Groups::Each,
+        never_now,
+        |run, invocation| Box::pin(offsets_of(run, invocation)),
+    ),
     with_options(
         sequence("FOLD", number::FOLD, Arity::exactly(3), Groups::Each, never_now, |run, invocation| {
             Box::pin(fold_term(run, invocation))
@@ -184,7 +206,8 @@ async fn map(run: &Run, invocation: Invocation) -> Outcome<Value> {
             "The function passed to `map` expects {arity} {plural}, but {sequences} sequences were found."
         )));
     }
-    let list: Vec<Rc<Sequence>> = (0..sequences).map(|index| invocation.sequence(index)).collect::<Outcome<_>>()?;
+    let list: Vec<Rc<Sequence>> =
+        (0..sequences).map(|index| invocation.sequence(index)).collect::<Outcome<_>>()?;
     let eager = list.iter().all(|sequence| sequence.is_eager());
     let zipped = Sequence::new(Source::Parallel { sequences: Rc::new(list), function });
     if eager {
@@ -388,9 +411,7 @@ async fn fold_term(run: &Run, invocation: Invocation) -> Outcome<Value> {
     let base = invocation.datum(1)?;
     let function = invocation.function(2, Meaning::Nothing)?;
     if function.arity().is_some_and(|arity| arity != 2) {
-        return Err(Failure::logic(
-            "The accumulator function passed to `fold` should expect 2 arguments",
-        ));
+        return Err(Failure::logic("The accumulator function passed to `fold` should expect 2 arguments"));
     }
     let option = |name: &str| -> Outcome<Option<Function>> {
         let Some(argument) = invocation.call.option(name) else { return Ok(None) };

@@ -49,13 +49,17 @@ fn limit_count(invocation: &Invocation) -> Outcome<u64> {
 }
 
 fn limit_now(_: &Run, invocation: &Invocation) -> Now<Value> {
-    let Value::Datum(Datum::Array(array)) = &invocation.call.arguments[0].value else { return Err(Stop::Later) };
+    let Value::Datum(Datum::Array(array)) = &invocation.call.arguments[0].value else {
+        return Err(Stop::Later);
+    };
     let count = usize::try_from(limit_count(invocation)?).unwrap_or(usize::MAX);
     Ok(Value::Datum(Datum::array(array.iter().take(count).collect())))
 }
 
 fn skip_now(_: &Run, invocation: &Invocation) -> Now<Value> {
-    let Value::Datum(Datum::Array(array)) = &invocation.call.arguments[0].value else { return Err(Stop::Later) };
+    let Value::Datum(Datum::Array(array)) = &invocation.call.arguments[0].value else {
+        return Err(Stop::Later);
+    };
     let range = positions(array.len(), invocation.integer(1)?, None, Openness { left: false, right: false });
     Ok(Value::Datum(Datum::array(array.iter().skip(range.0).take(range.1 - range.0).collect())))
 }
@@ -170,7 +174,9 @@ fn out_of_bounds(index: i64) -> Failure {
 }
 
 pub fn nth_now(_: &Run, invocation: &Invocation) -> Now<Value> {
-    let Value::Datum(Datum::Array(array)) = &invocation.call.arguments[0].value else { return Err(Stop::Later) };
+    let Value::Datum(Datum::Array(array)) = &invocation.call.arguments[0].value else {
+        return Err(Stop::Later);
+    };
     let index = invocation.integer(1)?;
     let real = if index < 0 { index + array.len() as i64 } else { index };
     let item = usize::try_from(real).ok().and_then(|real| array.item(real));

@@ -74,7 +74,9 @@ async fn table(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Value> {
     for child in &node.arguments {
         match child.def.number {
             number::ARGS => {
-                names.extend(eval::spliced(run, child, env).await?.into_iter().map(|name| (name, child.place.clone())));
+                names.extend(
+                    eval::spliced(run, child, env).await?.into_iter().map(|name| (name, child.place.clone())),
+                );
             }
             // The table is asked for with its database's name; the database need not be asked for by itself.
             number::DB if child.arguments[0].def.number != number::ARGS => {
@@ -91,7 +93,10 @@ async fn table(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Value> {
                 }
                 value => {
                     let value = eval::loaded(run, value).await?;
-                    names.push((value.into_datum().map_err(|failure| failure.at(&child.place))?, child.place.clone()));
+                    names.push((
+                        value.into_datum().map_err(|failure| failure.at(&child.place))?,
+                        child.place.clone(),
+                    ));
                 }
             },
         }
@@ -133,7 +138,8 @@ async fn table(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Value> {
 async fn read_mode(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<ReadMode> {
     let mut options: Vec<(&'static str, Argument)> = Vec::new();
     for (name, child) in &node.options {
-        options.push((name, Argument { value: eval::eval(run, child, env).await?, place: child.place.clone() }));
+        options
+            .push((name, Argument { value: eval::eval(run, child, env).await?, place: child.place.clone() }));
     }
     for (name, argument) in run.globals.borrow().iter() {
         if node.def.options.contains(name) && !options.iter().any(|(own, _)| own == name) {
@@ -258,9 +264,9 @@ pub fn is_open(invocation: &Invocation, name: &str, otherwise: bool) -> Outcome<
     match text.map_err(|failure| failure.at(&argument.place))?.as_str() {
         "open" => Ok(true),
         "closed" => Ok(false),
-        other => Err(Failure::logic(format!(
-            "Expected `open` or `closed` for optarg `{name}` (got `{other}`)."
-        ))),
+        other => {
+            Err(Failure::logic(format!("Expected `open` or `closed` for optarg `{name}` (got `{other}`).")))
+        }
     }
 }
 
