@@ -293,3 +293,61 @@ fn misplaced_terms_are_compile_errors() {
     check(r#"[69,[1,1]]"#, "! Compile CLIENT ERROR: FUNC variables must be a literal *array* of numbers. []");
     check_with("1", r#"{"nonsense":1}"#, "! Compile Unrecognized global optional argument `nonsense`. []");
 }
+
+#[test]
+fn merge_pluck_and_the_like_work_row_by_row() {
+    check(r#"[33,[[39,[T,{"id":1}]],{"o":"x"}]]"#, r#"<{"o":{"x":1}}>"#);
+    check(
+        r#"[34,[[35,[[39,[T,{"id":7}]],{"m":1},[69,[[2,[1]],{"k":[170,[[10,[1]],"m"]]}]]]],"n"]]"#,
+        r#"<{"id":7,"k":1,"m":1}>"#,
+    );
+    check(r#"[43,[[32,[T,"n"]]]]"#, "6");
+    check(r#"[96,[[39,[T,{"id":7}]],"n"]]"#, r#"<{"n":1}>"#);
+    check(r#"[35,[{"a":{"b":1}},{"a":[137,[{"c":2}]]}]]"#, r#"{"a":{"c":2}}"#);
+    check(r#"[31,[[40,[[39,[T,{"id":1}]],[69,[[2,[1]],[2,[[10,[1]],[10,[1]]]]]]]],"id"]]"#, "<1,1>");
+    check(r#"[43,[[40,[T,[69,[[2,[1]],[92,[[170,[[10,[1]],"tags"]],[2,[]]]]]]]]]]"#, "5");
+    // A merge whose function reads a table waits, and stays with the coordinator.
+    let reads = r#"[35,[[39,[P,{"id":3}]],[69,[[2,[1]],{"n":[170,[[16,[T,[170,[[10,[1]],"id"]]]],"n"]]}]]]]"#;
+    check(reads, r#"<{"id":3,"n":8,"name":"three"}>"#);
+}
+
+#[test]
+fn several_sequences_are_mapped_together() {
+    let add = "[69,[[2,[1,2]],[24,[[10,[1]],[10,[2]]]]]]";
+    check(&format!("[38,[[2,[1,2,3]],[2,[10,20]],{add}]]"), "[11,22]");
+    check(&format!("[38,[[173,[]],[2,[10,20]],{add}]]"), "<10,21>");
+    check(
+        "[38,[[2,[1]],[2,[2]],[69,[[2,[1]],1]]]]",
+        "! QueryLogic The function passed to `map` expects 1 argument, but 2 sequences were found. []",
+    );
+    check("[44,[[2,[1]],[71,[[173,[]],2]]]]", "<1,0,1>");
+    check(
+        "[43,[[173,[]]]]",
+        "! QueryLogic Cannot use an infinite stream with an aggregation function (`reduce`, `count`, etc.) or coerce it to an array. [0]",
+    );
+}
+
+#[test]
+fn options_of_run_stand_in_for_those_of_terms() {
+    check_with("[43,[T]]", r#"{"read_mode":"majority"}"#, "8");
+    check_with(
+        "[43,[T]]",
+        r#"{"read_mode":"x"}"#,
+        "! QueryLogic Read mode `x` unrecognized (options are \"majority\", \"single\", and \"outdated\"). [\"read_mode\"]",
+    );
+    check_with("T", r#"{"db":[14,["nope"]]}"#, "! OpFailed Database `nope` does not exist. []");
+    check(r#"[15,[[14,["nope"]],"t"]]"#, "! OpFailed Database `nope` does not exist. [0]");
+    check(
+        r#"[15,["no t"]]"#,
+        "! QueryLogic Table name `no t` invalid (Use A-Z, a-z, 0-9, _ and - only). [0]",
+    );
+}
+
+#[test]
+fn samples_and_random_numbers_stay_within_bounds() {
+    check("[43,[[81,[T,3]]]]", "3");
+    check("[43,[[81,[T,30]]]]", "8");
+    check("[81,[[2,[1]],-1]]", "! QueryLogic Number of items to sample must be non-negative, got `-1`. []");
+    check("[67,[[20,[0,[151,[10]]]],[19,[[151,[10]],10]]]]", "true");
+    check(r#"[169,["magic"]]"#, r#""97dd10a5-4fc4-554f-86c5-0d2c2e3d5330""#);
+}
