@@ -16,7 +16,11 @@ fn main() {
         Err(error) => return eprintln!("{error}"),
     };
     println!("{:?}", plane.summary());
-    // Ends when its standard input does.
-    let _ = std::io::stdin().read_line(&mut String::new());
+    // A line shows the cores' figures; the end of the standard input ends the server.
+    while std::io::stdin().read_line(&mut String::new()).is_ok_and(|bytes| bytes > 0) {
+        for core in plane.cores() {
+            println!("{:#?}", futures_lite::future::block_on(core.report()));
+        }
+    }
     println!("{:?}", plane.stop(Duration::from_secs(5)));
 }

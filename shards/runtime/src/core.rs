@@ -227,7 +227,9 @@ impl<E: Env> Core<E> {
                 match self.flush(store, applied).await {
                     Ok(()) => *flushed = applied,
                     // Whoever writes next hears of it; the store itself has logged why.
-                    Err(error) => tracing::debug!(store = store.number, %error, "soft writes are not durable"),
+                    Err(error) => {
+                        tracing::debug!(store = store.number, %error, "soft writes are not durable")
+                    }
                 }
             }
         }

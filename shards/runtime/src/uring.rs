@@ -34,11 +34,11 @@ use crate::{Cures, StartError};
 /// How often an executor with work wakes by itself: a lost wake costs at most this.
 const BEAT: Duration = Duration::from_millis(5);
 /// The same for an executor that had nothing to do since its last beat: each costs some 50 us of CPU.
-const IDLE_BEAT: Duration = Duration::from_millis(40);
+const IDLE_BEAT: Duration = Duration::from_millis(50);
 /// Timers of a beat, each twice as far as the one before: as many lost wakes in a row as are survived.
 const BEAT_TIMERS: usize = 8;
-/// Tasks that run in a beat of an idle executor: the beat itself.
-const IDLE_TASKS: u64 = 1;
+/// Tasks that run in a beat of an idle executor: the beat itself, the soft flush, a report.
+const IDLE_TASKS: u64 = 3;
 /// A beat later than this by so much is worth a line in the log.
 const STALL: Duration = Duration::from_millis(250);
 /// Zeros written at a time when a file is preallocated.
