@@ -9,9 +9,9 @@ pub mod document;
 pub mod json;
 pub mod json_parse;
 pub mod key;
-pub mod pseudo;
 #[cfg(test)]
 mod properties;
+pub mod pseudo;
 
 use std::cmp::Ordering;
 use std::fmt;

@@ -117,6 +117,11 @@ impl Execution {
         Ok(Execution { run, outbox, state, kind, noreply })
     }
 
+    /// Bytes the query has gathered and holds.
+    pub fn memory_bytes(&self) -> usize {
+        self.run.memory_bytes()
+    }
+
     /// Goes on for about `fuel` ticks. After the last answer or a failure there is nothing to go on with.
     pub fn step(&mut self, fuel: u32) -> Step {
         let future = match &mut self.state {

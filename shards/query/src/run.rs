@@ -145,6 +145,10 @@ impl Run {
         Charge { run: self, bytes: 0 }
     }
 
+    pub fn memory_bytes(&self) -> usize {
+        self.memory_bytes.get()
+    }
+
     /// Accounts for something that stays until the query ends.
     pub fn charge_for_good(&self, bytes: usize) -> Outcome<()> {
         let total = self.memory_bytes.get().saturating_add(bytes);

@@ -55,7 +55,7 @@ pub struct KeyCheck {
     pub answer: flume::Sender<bool>,
 }
 
-/// Rest between two flushes of soft writes.
+/// How long a soft write waits for its flush.
 const SOFT_FLUSH_REST: Duration = Duration::from_millis(100);
 
 /// A core's figures.
@@ -109,6 +109,8 @@ pub struct Core<E: Env> {
     /// Stores of all cores.
     pub stores: u16,
     pub figures: Figures,
+    /// A flush of soft writes is on its way.
+    flush_planned: Cell<bool>,
     pub budget: Rc<Budget>,
     pub slow_work: flume::Sender<KeyCheck>,
     /// Keys that were checked, by user: PBKDF2 is not run again while the credential stays.
@@ -154,6 +156,7 @@ impl<E: Env> Core<E> {
             tables: Tables::new(parts.own_stores),
             stores: parts.stores,
             figures: Figures::default(),
+            flush_planned: Cell::new(false),
             budget: Budget::new(parts.query_memory_bytes),
             slow_work: parts.slow_work,
             checked_keys: RefCell::default(),
@@ -214,25 +217,23 @@ impl<E: Env> Core<E> {
         flushed
     }
 
-    /// Makes soft writes durable that nobody waits for, so that a crash loses no more than about [`SOFT_FLUSH_REST`] of them.
-    pub async fn flush_soft_writes(self: Rc<Self>) {
-        let mut flushed: Vec<Lsn> = vec![Lsn::default(); self.tables.stores.len()];
-        loop {
-            self.env.sleep(SOFT_FLUSH_REST).await;
-            for (store, flushed) in self.tables.stores.values().zip(&mut flushed) {
-                let applied = store.engine.applied();
-                if applied == *flushed {
-                    continue;
-                }
-                match self.flush(store, applied).await {
-                    Ok(()) => *flushed = applied,
-                    // Whoever writes next hears of it; the store itself has logged why.
-                    Err(error) => {
-                        tracing::debug!(store = store.number, %error, "soft writes are not durable")
-                    }
+    /// Makes the soft writes so far, and those of the next [`SOFT_FLUSH_REST`], durable though nobody waits for them: a crash
+    /// loses no more than those.
+    pub fn flush_soon(self: &Rc<Self>) {
+        if self.flush_planned.replace(true) {
+            return;
+        }
+        let core = self.clone();
+        self.env.spawn(async move {
+            core.env.sleep(SOFT_FLUSH_REST).await;
+            core.flush_planned.set(false);
+            for store in core.tables.stores.values() {
+                // Whoever writes next hears of a failure; the store itself has logged it.
+                if let Err(error) = core.flush(store, store.engine.applied()).await {
+                    tracing::debug!(store = store.number, %error, "soft writes are not durable");
                 }
             }
-        }
+        });
     }
 
     /// The core's figures for the control plane.

@@ -229,6 +229,13 @@ async fn batches<E: Env>(
         if cursor.is_first.replace(false) {
             count(session, cursor);
         }
+        let halt = match halt {
+            Halt::Answer(answer) if !cursor.noreply => match session.hold(answer.items.len()) {
+                Ok(()) => Halt::Answer(answer),
+                Err(error) => Halt::Failed(error),
+            },
+            other => other,
+        };
         let more = match halt {
             Halt::Answer(answer) => {
                 if !cursor.noreply {
@@ -270,7 +277,11 @@ async fn batch<E: Env>(
     mut op: Option<Op>,
 ) -> Option<Halt> {
     let mut gathering = None;
+    let mut held = session.core.budget.lease();
     loop {
+        if let Err(error) = held.set(execution.memory_bytes() as u64) {
+            return Some(Halt::Failed(error));
+        }
         if gathering.is_none() && op.as_ref().is_some_and(gathers) {
             gathering = Some(session.gather().await);
         }

@@ -456,6 +456,8 @@ async fn write_here<E: Env>(
         for (store, lsn) in written {
             core.flush(&store, lsn).await.map_err(storage_failed)?;
         }
+    } else if !written.is_empty() {
+        core.flush_soon();
     }
     Ok(outcomes)
 }

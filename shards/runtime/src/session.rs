@@ -50,6 +50,8 @@ pub struct Session<E: Env> {
     send: RefCell<Vec<u8>>,
     /// Bytes of `send` that were written.
     sent: Cell<usize>,
+    /// What waits in `send` beyond [`SEND_BYTES_MAX`] counts against the core's budget.
+    send_lease: RefCell<Lease>,
     /// The task that owns the socket.
     waker: RefCell<Option<Waker>>,
     /// Started queries by token, until their last reply.
@@ -90,6 +92,7 @@ pub async fn serve<E: Env>(core: Rc<Core<E>>, socket: impl Stream, peer: Option<
             protocol,
             send: RefCell::default(),
             sent: Cell::new(0),
+            send_lease: RefCell::new(core.budget.lease()),
             waker: RefCell::default(),
             cursors: RefCell::default(),
             in_flight: Cell::new(0),
@@ -379,7 +382,10 @@ impl<E: Env> Session<E> {
             send.drain(..self.sent.get());
             self.sent.set(0);
         }
+        let waiting = send.len() - self.sent.get();
         drop(send);
+        // Replies that need no permission may have come on top; then the lease stays as it was until they are sent.
+        let _ = self.lease_send(waiting);
         if self.has_room() {
             self.room_watchers.wake_all();
         }
@@ -442,6 +448,18 @@ impl<E: Env> Session<E> {
     }
 
     // ------------------------------------------------------------ for the queries' tasks
+
+    /// Makes sure that `bytes` more may wait to be sent.
+    ///
+    /// # Errors
+    /// RESOURCE_LIMIT when the core's budget does not allow it.
+    pub fn hold(&self, bytes: usize) -> Result<(), QueryError> {
+        self.lease_send(self.send.borrow().len() - self.sent.get() + bytes)
+    }
+
+    fn lease_send(&self, bytes: usize) -> Result<(), QueryError> {
+        self.send_lease.borrow_mut().set(bytes.saturating_sub(SEND_BYTES_MAX) as u64)
+    }
 
     /// Leaves a reply to be sent.
     pub fn reply(&self, write: impl FnOnce(&mut Vec<u8>)) {

@@ -280,7 +280,6 @@ async fn run_core(env: UringEnv, plan: CorePlan) -> Result<(), String> {
     for socket in sockets {
         env.spawn(accept(core.clone(), socket.into_listener()));
     }
-    env.spawn(core.clone().flush_soft_writes());
     obey(&core, &commands).await;
     close(&core).await
 }

@@ -49,6 +49,9 @@ const BACKLOG: i32 = 4096;
 const RANDOM_POOL_BYTES: usize = 1024;
 /// Memory registered with each executor's rings for its disk buffers; more comes from the allocator.
 const IO_MEMORY_BYTES: usize = 4 << 20;
+/// Entries of each ring. The kernel sizes the table in which it finds a poll to cancel by them: with glommio's 128, ten
+/// thousand idle connections make every wait of another one half again as long.
+const RING_ENTRIES: usize = 4096;
 /// A file for the probe for polled I/O: not empty, on the data directory's device.
 const PROBE_FILE: &str = "PROBE";
 
@@ -65,6 +68,7 @@ pub fn run<T, F: Future<Output = T>>(
     let placement = cpu.map_or(Placement::Unbound, Placement::Fixed);
     let executor = LocalExecutorBuilder::new(placement)
         .io_memory(IO_MEMORY_BYTES)
+        .ring_depth(RING_ENTRIES)
         .preempt_timer(cures.preempt_timer)
         .make()
         .map_err(|error| executor_error(&error))?;

@@ -134,9 +134,19 @@ pub trait StorageEngine {
     /// The number of entries in a range, from the nodes' counts.
     async fn count(&self, tree: TreeId, range: &Range) -> Result<u64, StorageError>;
     /// The n-th entry (from 0) of a range.
-    async fn nth(&self, tree: TreeId, range: &Range, direction: Direction, n: u64) -> Result<Option<(Vec<u8>, Value)>, StorageError>;
+    async fn nth(
+        &self,
+        tree: TreeId,
+        range: &Range,
+        direction: Direction,
+        n: u64,
+    ) -> Result<Option<(Vec<u8>, Value)>, StorageError>;
     /// Fills an empty tree from entries sorted by key.
-    async fn bulk_build(&self, tree: TreeId, entries: &mut dyn Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<(), StorageError>;
+    async fn bulk_build(
+        &self,
+        tree: TreeId,
+        entries: &mut dyn Iterator<Item = (Vec<u8>, Vec<u8>)>,
+    ) -> Result<(), StorageError>;
 
     /// Applies a batch to memory and queues its log record. `Miss` when a page it needs is on disk: call
     /// [`StorageEngine::prepare`] and try again; nothing was changed.

@@ -71,7 +71,14 @@ impl TermDef {
         arity: Arity,
         eval: fn(&Call) -> Outcome<Datum>,
     ) -> TermDef {
-        TermDef { name, number, arity, options: &[], determinism: Determinism::Always, eval: Eval::Pure(eval) }
+        TermDef {
+            name,
+            number,
+            arity,
+            options: &[],
+            determinism: Determinism::Always,
+            eval: Eval::Pure(eval),
+        }
     }
 }
 
