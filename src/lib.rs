@@ -9,7 +9,8 @@ pub mod control;
 pub mod logging;
 pub mod reference;
 
-/// The allocator of the whole process: many small, short-lived objects on every core are what it is good at.
+/// The allocator of the whole process: many small, short-lived objects on every core are what it is good at. Its background
+/// threads give back what a core freed, also when that core has gone quiet since.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
