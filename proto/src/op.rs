@@ -47,6 +47,39 @@ impl fmt::Debug for DatabaseId {
     }
 }
 
+/// The database whose tables show the server itself. Nothing is stored under its id.
+pub const SYSTEM_DATABASE: &str = "rethinkdb";
+pub const SYSTEM_DATABASE_ID: DatabaseId = DatabaseId([0; 16]);
+
+/// What ids of system tables begin with; no UUID does.
+const SYSTEM_TABLE_HEAD: [u8; 14] = [0; 14];
+
+impl TableId {
+    /// The id of the system table with this number (not 0), whose rows name things in the given way.
+    pub const fn of_system_table(number: u8, identifiers: Identifiers) -> TableId {
+        TableId([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, identifiers as u8, number])
+    }
+
+    /// The number of the system table this is the id of, and how its rows name things.
+    pub fn as_system_table(self) -> Option<(u8, Identifiers)> {
+        let [head @ .., identifiers, number] = self.0;
+        let identifiers = match identifiers {
+            0 => Identifiers::Names,
+            1 => Identifiers::Uuids,
+            _ => return None,
+        };
+        (head == SYSTEM_TABLE_HEAD && number > 0).then_some((number, identifiers))
+    }
+}
+
+/// How rows of system tables refer to databases, tables and servers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Identifiers {
+    #[default]
+    Names = 0,
+    Uuids = 1,
+}
+
 /// One thing a query needs before it can go on.
 #[derive(Clone, Debug)]
 pub enum Op {
@@ -269,6 +302,8 @@ pub enum CatalogOp {
     Table {
         database: String,
         table: String,
+        /// Of system tables only.
+        identifiers: Identifiers,
     },
     /// → [`CatalogReply::Database`]
     Database {

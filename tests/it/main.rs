@@ -18,4 +18,5 @@ mod restart;
 mod server;
 mod startup;
 mod stopping;
+mod system;
 mod tidy;

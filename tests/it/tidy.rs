@@ -30,7 +30,7 @@ const HOUSES: &[House] = &[
             &["session", "cursor"],
             &["hot"],
             &["route", "write"],
-            &["scan"],
+            &["scan", "system"],
             &["rows"],
             &["core"],
             &["table", "mesh"],

@@ -231,7 +231,7 @@ impl World {
             Datum::object([("id", Datum::string(&id.to_string())), ("name", Datum::string(name))])
         };
         Ok(match op {
-            CatalogOp::Table { database, table } => {
+            CatalogOp::Table { database, table, .. } => {
                 let index = self.named(&database, &table)?;
                 CatalogReply::Table(self.tables[index].info.clone())
             }

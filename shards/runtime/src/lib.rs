@@ -16,6 +16,7 @@ mod rows;
 mod scan;
 mod session;
 mod start;
+mod system;
 pub mod table;
 pub mod uring;
 mod write;

@@ -18,6 +18,7 @@ use crate::catalog::{self, Table, change};
 use crate::core::{Answer, Core, Request};
 use crate::env::Env;
 use crate::scan;
+use crate::system;
 use crate::table::{OpenStore, storage_failed, storage_range};
 use crate::write;
 
@@ -57,7 +58,7 @@ pub enum AtOnce<A, Q> {
 pub fn answer_at_once<E: Env>(core: &Rc<Core<E>>, op: Op) -> AtOnce<Result<OpReply, OpError>, Op> {
     match op {
         Op::Catalog(op) if !change::is_change(&op) => {
-            AtOnce::Answered(change::read(&core.catalog(), &op).map(OpReply::Catalog))
+            AtOnce::Answered(read_catalog(core, &op).map(OpReply::Catalog))
         }
         Op::Random { bytes } if bytes <= RANDOM_BYTES_AT_ONCE => {
             let mut random = vec![0; bytes as usize];
@@ -172,6 +173,9 @@ async fn read_table<E: Env>(
     read: TableRead,
     mode: ReadMode,
 ) -> Result<TableReply, QueryError> {
+    if id.as_system_table().is_some() {
+        return system::read(core, id, read).await;
+    }
     let table = table_of(core, id)?;
     match read {
         TableRead::Get { key } => {
@@ -364,6 +368,9 @@ async fn write_table<E: Env>(
     id: TableId,
     write: TableWrite,
 ) -> Result<Vec<RowOutcome>, QueryError> {
+    if id.as_system_table().is_some() {
+        return Err(catalog::failed("System tables cannot be written to yet.".to_owned()));
+    }
     let table = table_of(core, id)?;
     let (total, groups) = split_write(core, &table, write);
     let parts = groups.into_iter().map(|(peer, places, write)| async move {
@@ -473,7 +480,7 @@ pub type Written<S> = Vec<(Rc<OpenStore<S>>, Lsn)>;
 
 async fn catalog<E: Env>(core: &Rc<Core<E>>, op: CatalogOp) -> Result<CatalogReply, QueryError> {
     if !change::is_change(&op) {
-        return change::read(&core.catalog(), &op);
+        return read_catalog(core, &op);
     }
     let owner = core.core_of(0);
     if owner == core.number {
@@ -489,6 +496,11 @@ async fn catalog<E: Env>(core: &Rc<Core<E>>, op: CatalogOp) -> Result<CatalogRep
         Answer::Catalog(reply) => reply,
         Answer::Read(_) | Answer::Write(_) | Answer::Followed | Answer::Stale { .. } => Err(wrong_answer()),
     }
+}
+
+/// Answers from this core's copy.
+fn read_catalog<E: Env>(core: &Core<E>, op: &CatalogOp) -> Result<CatalogReply, QueryError> {
+    system::catalog(op).unwrap_or_else(|| change::read(&core.catalog(), op))
 }
 
 /// Carries out a change as the catalog's owner: one batch, durable, then every core follows before the client hears.

@@ -41,7 +41,7 @@ pub async fn part<E: Env>(
         Some(_) | None => None,
     };
     let mut rows = Rows::new(&scan)?;
-    let mut pace = Pace { core, began: core.env.elapsed() };
+    let mut pace = Pace::new(core);
     let next = match scan.order {
         ScanOrder::Any => any_order(local, &scan, from, &mut rows, &mut pace).await?,
         ScanOrder::Ascending => {
@@ -56,13 +56,17 @@ pub async fn part<E: Env>(
 }
 
 /// Lets other tasks have their turn now and then.
-struct Pace<'a, E: Env> {
+pub struct Pace<'a, E: Env> {
     core: &'a Rc<Core<E>>,
     began: Duration,
 }
 
-impl<E: Env> Pace<'_, E> {
-    async fn keep(&mut self) {
+impl<'a, E: Env> Pace<'a, E> {
+    pub fn new(core: &'a Rc<Core<E>>) -> Pace<'a, E> {
+        Pace { core, began: core.env.elapsed() }
+    }
+
+    pub async fn keep(&mut self) {
         if self.core.env.elapsed() - self.began > TURN {
             self.core.env.next_turn().await;
             self.began = self.core.env.elapsed();

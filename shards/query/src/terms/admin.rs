@@ -11,8 +11,8 @@ use photondb_proto::datum::{Datum, Object, ObjectBuilder, document, key};
 use photondb_proto::error::ErrorKind;
 use photondb_proto::limits;
 use photondb_proto::op::{
-    CatalogOp, CatalogReply, DatabaseId, DatabaseInfo, Durability, KeyRange, ReadMode, TableId, TableInfo,
-    TableOptions, TableRead, TableReply, uuid_text,
+    CatalogOp, CatalogReply, DatabaseId, DatabaseInfo, Durability, Identifiers, KeyRange, ReadMode,
+    SYSTEM_DATABASE, TableId, TableInfo, TableOptions, TableRead, TableReply, uuid_text,
 };
 use photondb_proto::term::number;
 use uuid::Uuid;
@@ -88,8 +88,6 @@ const RECONFIGURE_OPTIONS: &[&str] =
 
 /// The tag that every server bears.
 const SERVER_TAG: &str = "default";
-/// The database whose tables show the catalog.
-pub const SYSTEM_DATABASE: &str = "rethinkdb";
 
 const fn strict(
     name: &'static str,
@@ -122,7 +120,7 @@ async fn names(run: &Run, op: CatalogOp) -> Outcome<Vec<String>> {
 }
 
 async fn table_info(run: &Run, database: String, table: String) -> Outcome<TableInfo> {
-    match run.catalog(CatalogOp::Table { database, table }).await? {
+    match run.catalog(CatalogOp::Table { database, table, identifiers: Identifiers::Names }).await? {
         CatalogReply::Table(info) => Ok(info),
         CatalogReply::Database(_) | CatalogReply::Names(_) | CatalogReply::Value(_) => Err(wrong_reply()),
     }
@@ -556,13 +554,13 @@ async fn rebalance(run: &Run, invocation: Invocation) -> Outcome<Value> {
 
 /// `doc_count_estimates` of INFO: the number of documents, spread over the virtual shards.
 pub async fn document_count_estimates(run: &Run, info: &TableInfo) -> Outcome<Datum> {
-    if info.database == SYSTEM_DATABASE {
-        return Ok(Datum::array(Vec::new()));
-    }
     let read = TableRead::Count { range: KeyRange::all() };
     let TableReply::Count(count) = run.read(info.id, read, ReadMode::Single).await? else {
         return Err(wrong_reply());
     };
+    if info.id.as_system_table().is_some() {
+        return Ok(Datum::array(vec![Datum::Number(count as f64)]));
+    }
     let shards = match value(run, CatalogOp::TableConfig { table: info.id }).await? {
         Datum::Object(row) => virtual_shards(&row),
         _ => 1,

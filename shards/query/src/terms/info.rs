@@ -50,10 +50,14 @@ pub async fn info(run: &Run, invocation: Invocation) -> Outcome<Value> {
 
 async fn table_info(run: &Run, table: &TableHandle) -> Outcome<Datum> {
     let info = &table.info;
+    let id = match info.id.as_system_table() {
+        Some(_) => Datum::Null,
+        None => Datum::String(info.id.to_string().into()),
+    };
     Ok(Datum::object([
         ("type", Datum::string("TABLE")),
         ("name", Datum::string(&info.name)),
-        ("id", Datum::String(info.id.to_string().into())),
+        ("id", id),
         ("primary_key", Datum::string(&info.primary_key)),
         ("doc_count_estimates", document_count_estimates(run, info).await?),
         ("indexes", Datum::array(Vec::new())),

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use photondb_proto::datum::{Datum, Text, key};
 use photondb_proto::error::ErrorKind;
-use photondb_proto::op::{CatalogOp, CatalogReply, KeyBound, KeyRange, ReadMode};
+use photondb_proto::op::{CatalogOp, CatalogReply, Identifiers, KeyBound, KeyRange, ReadMode};
 use photondb_proto::term::number;
 
 use super::options::{Named, check_name};
@@ -101,7 +101,7 @@ async fn table(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Value> {
             },
         }
     }
-    let mode = read_mode(run, node, env).await?;
+    let (mode, identifiers) = options(run, node, env).await?;
     let (database, name) = match names.as_slice() {
         // `db(x).table()`: the database stands where the name should.
         [(_, place)] if node.arguments[0].def.number == number::DB => {
@@ -124,7 +124,7 @@ async fn table(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Value> {
         Some((other, place)) => return Err(wrong_type("STRING", other).at(place)),
         None => run.default_database.borrow().to_string(),
     };
-    let op = CatalogOp::Table { database: database_name, table: text.as_str().into() };
+    let op = CatalogOp::Table { database: database_name, table: text.as_str().into(), identifiers };
     match run.catalog(op).await {
         Ok(CatalogReply::Table(info)) => Ok(Value::Table(TableHandle { info: Rc::new(info), mode })),
         Ok(CatalogReply::Database(_) | CatalogReply::Names(_) | CatalogReply::Value(_)) => Err(wrong_reply()),
@@ -135,7 +135,7 @@ async fn table(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Value> {
     }
 }
 
-async fn read_mode(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<ReadMode> {
+async fn options(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<(ReadMode, Identifiers)> {
     let mut options: Vec<(&'static str, Argument)> = Vec::new();
     for (name, child) in &node.options {
         options
@@ -146,7 +146,7 @@ async fn read_mode(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<ReadMode> {
             options.push((name, argument.clone()));
         }
     }
-    let mut mode = ReadMode::default();
+    let (mut mode, mut identifiers) = (ReadMode::default(), Identifiers::default());
     for (name, argument) in options {
         let datum = argument.value.into_datum().map_err(|failure| failure.at(&argument.place))?;
         match name {
@@ -156,10 +156,10 @@ async fn read_mode(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<ReadMode> {
                 ));
             }
             "read_mode" => mode = mode_of(&datum).map_err(|failure| failure.at(&argument.place))?,
-            _ => check_identifier_format(&datum).map_err(|failure| failure.at(&argument.place))?,
+            _ => identifiers = identifiers_of(&datum).map_err(|failure| failure.at(&argument.place))?,
         }
     }
-    Ok(mode)
+    Ok((mode, identifiers))
 }
 
 fn text_of(datum: &Datum) -> Outcome<Text> {
@@ -180,9 +180,10 @@ fn mode_of(datum: &Datum) -> Outcome<ReadMode> {
     }
 }
 
-fn check_identifier_format(datum: &Datum) -> Outcome<()> {
+fn identifiers_of(datum: &Datum) -> Outcome<Identifiers> {
     match text_of(datum)?.as_str() {
-        "name" | "uuid" => Ok(()),
+        "name" => Ok(Identifiers::Names),
+        "uuid" => Ok(Identifiers::Uuids),
         other => Err(Failure::logic(format!(
             "Identifier format `{other}` unrecognized (options are \"name\" and \"uuid\")."
         ))),

@@ -7,11 +7,14 @@
 use photondb_proto::datum::{Datum, Object, document};
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::limits;
-use photondb_proto::op::{CatalogOp, CatalogReply, DatabaseId, Durability, TableId, TableOptions};
+use photondb_proto::op::{
+    CatalogOp, CatalogReply, DatabaseId, Durability, Identifiers, SYSTEM_DATABASE, SYSTEM_DATABASE_ID,
+    TableId, TableOptions,
+};
 
 use super::{
-    Catalog, Database, Record, SYSTEM_DATABASE, SYSTEM_TABLES, Server, Table, database_gone, database_record,
-    failed, row, server_record, table_gone, table_record,
+    Catalog, Database, Record, Server, Table, database_gone, database_record, failed, row, server_record,
+    table_gone, table_record,
 };
 
 /// What a plan needs from outside the catalog.
@@ -52,30 +55,21 @@ pub fn is_change(op: &CatalogOp) -> bool {
     }
 }
 
-/// The id of the system database: made of nothing, since nothing is stored of it.
-const SYSTEM_ID: DatabaseId = DatabaseId([0; 16]);
-
 /// Answers an operation that changes nothing.
 ///
 /// # Errors
 /// The client's: something does not exist, or is special.
 pub fn read(catalog: &Catalog, op: &CatalogOp) -> Result<CatalogReply, QueryError> {
     match op {
-        CatalogOp::Table { database, table } if database == SYSTEM_DATABASE => {
-            if SYSTEM_TABLES.contains(&table.as_str()) {
-                let text = format!(
-                    "Table `{database}.{table}` cannot be read yet: system tables come in a later version."
-                );
-                return Err(failed(text));
-            }
-            Err(failed(format!("Table `{database}.{table}` does not exist.")))
-        }
-        CatalogOp::Table { database, table } => {
+        CatalogOp::Table { database, table, .. } => {
             let table = catalog.table_named(database, table)?;
             Ok(CatalogReply::Table(catalog.table_info(table)))
         }
         CatalogOp::Database { name } if name == SYSTEM_DATABASE => {
-            Ok(CatalogReply::Database(photondb_proto::op::DatabaseInfo { id: SYSTEM_ID, name: name.clone() }))
+            Ok(CatalogReply::Database(photondb_proto::op::DatabaseInfo {
+                id: SYSTEM_DATABASE_ID,
+                name: name.clone(),
+            }))
         }
         CatalogOp::Database { name } => {
             Ok(CatalogReply::Database(catalog.database_info(catalog.database_named(name)?)))
@@ -86,18 +80,15 @@ pub fn read(catalog: &Catalog, op: &CatalogOp) -> Result<CatalogReply, QueryErro
             names.sort();
             Ok(CatalogReply::Names(names))
         }
-        CatalogOp::TableList { database } if database == SYSTEM_DATABASE => {
-            Ok(CatalogReply::Names(SYSTEM_TABLES.iter().map(|name| (*name).to_owned()).collect()))
-        }
         CatalogOp::TableList { database } => {
             let database = catalog.database_named(database)?.id;
             Ok(CatalogReply::Names(catalog.tables_of(database).map(|table| table.name.clone()).collect()))
         }
         CatalogOp::TableConfig { table } => {
-            Ok(value(&row::table_config(catalog, table_by_id(catalog, *table)?)))
+            Ok(value(&row::table_config(catalog, table_by_id(catalog, *table)?, Identifiers::Names)))
         }
         CatalogOp::TableStatus { table } => {
-            Ok(value(&row::table_status(catalog, table_by_id(catalog, *table)?)))
+            Ok(value(&row::table_status(catalog, table_by_id(catalog, *table)?, Identifiers::Names)))
         }
         CatalogOp::DatabaseConfig { database } => {
             Ok(value(&row::database_config(database_by_id(catalog, *database)?)))
@@ -124,7 +115,7 @@ fn table_by_id(catalog: &Catalog, id: TableId) -> Result<&Table, QueryError> {
 }
 
 fn database_by_id(catalog: &Catalog, id: DatabaseId) -> Result<&Database, QueryError> {
-    if id == SYSTEM_ID {
+    if id == SYSTEM_DATABASE_ID {
         return Err(special("you can't configure it."));
     }
     catalog.database(id).ok_or_else(|| failed(format!("Database `{id}` does not exist.")))
@@ -241,7 +232,10 @@ fn table_create(
         placement: (0..shards).map(|shard| shard % means.stores).collect(),
     };
     let answer = Datum::object([
-        ("config_changes", config_change(Datum::Null, row::table_config(catalog, &table))),
+        (
+            "config_changes",
+            config_change(Datum::Null, row::table_config(catalog, &table, Identifiers::Names)),
+        ),
         ("tables_created", Datum::Number(1.0)),
     ]);
     Ok(Plan { records: counted(catalog, vec![table_record(&table)], shards), answer })
@@ -264,7 +258,7 @@ fn table_drop(catalog: &Catalog, database: &str, name: &str) -> Result<Plan, Que
     }
     let table = catalog.table_named(database, name)?;
     let answer = Datum::object([
-        ("config_changes", config_change(row::table_config(catalog, table), Datum::Null)),
+        ("config_changes", config_change(row::table_config(catalog, table, Identifiers::Names), Datum::Null)),
         ("tables_dropped", Datum::Number(1.0)),
     ]);
     Ok(Plan { records: counted(catalog, vec![table_gone(table.id)], 0), answer })
@@ -298,7 +292,7 @@ fn table_configure(catalog: &Catalog, id: TableId, row: &[u8]) -> Result<Plan, Q
     let Some(row) = Row::new("table_config", row)? else {
         return table_drop(catalog, &database, &old.name);
     };
-    let shown = row::table_config(catalog, old);
+    let shown = row::table_config(catalog, old, Identifiers::Names);
     let Datum::Object(shown) = &shown else { unreachable!("rows are objects") };
     row.only(&[
         "db",
@@ -342,7 +336,7 @@ fn table_configure(catalog: &Catalog, id: TableId, row: &[u8]) -> Result<Plan, Q
         let text = format!("Cannot rename table `{from}` to `{to}` because table `{to}` already exists.");
         return Err(failed(text));
     }
-    let answer = row::table_config(catalog, &table);
+    let answer = row::table_config(catalog, &table, Identifiers::Names);
     Ok(Plan { records: counted(catalog, vec![table_record(&table)], 0), answer })
 }
 
@@ -509,7 +503,9 @@ mod tests {
         #[track_caller]
         fn check(catalog: &Catalog, id: TableId, field: &str, value: Datum, want: &str) {
             let table = catalog.table(id).expect("made");
-            let Datum::Object(row) = row::table_config(catalog, table) else { panic!("rows are objects") };
+            let Datum::Object(row) = row::table_config(catalog, table, Identifiers::Names) else {
+                panic!("rows are objects")
+            };
             let mut changed = row.to_builder();
             changed.set(field, value);
             let row = document::to_bytes(&Datum::Object(changed.build()));

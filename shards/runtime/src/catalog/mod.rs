@@ -15,23 +15,6 @@ use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::op::{DatabaseId, DatabaseInfo, Durability, TableId, TableInfo, uuid_text};
 use photondb_proto::wire::scram::{Credential, SALT_BYTES};
 
-/// The database whose tables show the server itself.
-pub const SYSTEM_DATABASE: &str = "rethinkdb";
-/// Its tables, as `table_list` shows them.
-pub const SYSTEM_TABLES: [&str; 11] = [
-    "cluster_config",
-    "current_issues",
-    "db_config",
-    "jobs",
-    "logs",
-    "permissions",
-    "server_config",
-    "server_status",
-    "stats",
-    "table_config",
-    "table_status",
-];
-
 /// A changed record: its key and its new value, or `None` when it goes.
 pub type Record = (Vec<u8>, Option<Vec<u8>>);
 
@@ -183,6 +166,11 @@ impl Catalog {
 
     pub fn credential(&self, user: &str) -> Option<&Credential> {
         self.users.get(user)
+    }
+
+    /// By name.
+    pub fn users(&self) -> impl Iterator<Item = (&str, &Credential)> {
+        self.users.iter().map(|(name, credential)| (name.as_str(), credential))
     }
 
     pub fn table(&self, id: TableId) -> Option<&Rc<Table>> {

@@ -1,7 +1,7 @@
 //! How the catalog shows itself: rows of `table_config`, `table_status` and `db_config`.
 
 use photondb_proto::datum::Datum;
-use photondb_proto::op::{Durability, uuid_text};
+use photondb_proto::op::{Durability, Identifiers, uuid_text};
 
 use super::{Catalog, Database, Table};
 
@@ -14,8 +14,8 @@ pub fn database_config(database: &Database) -> Datum {
 }
 
 /// The row of `table_config`.
-pub fn table_config(catalog: &Catalog, table: &Table) -> Datum {
-    let server = Datum::string(&catalog.server.name);
+pub fn table_config(catalog: &Catalog, table: &Table, identifiers: Identifiers) -> Datum {
+    let server = server(catalog, identifiers);
     let shard = Datum::object([
         ("nonvoting_replicas", Datum::array(Vec::new())),
         ("primary_replica", server.clone()),
@@ -26,7 +26,7 @@ pub fn table_config(catalog: &Catalog, table: &Table) -> Datum {
         Durability::Soft => "soft",
     };
     Datum::object([
-        ("db", Datum::string(&database_name(catalog, table))),
+        ("db", database(catalog, table, identifiers)),
         ("durability", Datum::string(durability)),
         ("id", Datum::string(&uuid_text(&table.id.0))),
         ("indexes", Datum::array(Vec::new())),
@@ -39,8 +39,8 @@ pub fn table_config(catalog: &Catalog, table: &Table) -> Datum {
 }
 
 /// The row of `table_status`: one node is ready once it runs.
-pub fn table_status(catalog: &Catalog, table: &Table) -> Datum {
-    let server = Datum::string(&catalog.server.name);
+pub fn table_status(catalog: &Catalog, table: &Table, identifiers: Identifiers) -> Datum {
+    let server = server(catalog, identifiers);
     let replica = Datum::object([("server", server.clone()), ("state", Datum::string("ready"))]);
     let shard = Datum::object([
         ("primary_replicas", Datum::array(vec![server.clone()])),
@@ -53,7 +53,7 @@ pub fn table_status(catalog: &Catalog, table: &Table) -> Datum {
         ("ready_for_writes", Datum::Bool(true)),
     ]);
     Datum::object([
-        ("db", Datum::string(&database_name(catalog, table))),
+        ("db", database(catalog, table, identifiers)),
         ("id", Datum::string(&uuid_text(&table.id.0))),
         ("name", Datum::string(&table.name)),
         ("raft_leader", server),
@@ -62,6 +62,16 @@ pub fn table_status(catalog: &Catalog, table: &Table) -> Datum {
     ])
 }
 
-fn database_name(catalog: &Catalog, table: &Table) -> String {
-    catalog.database(table.database).map_or_else(String::new, |database| database.name.clone())
+fn database(catalog: &Catalog, table: &Table, identifiers: Identifiers) -> Datum {
+    match (catalog.database(table.database), identifiers) {
+        (Some(database), Identifiers::Names) => Datum::string(&database.name),
+        (Some(_), Identifiers::Uuids) | (None, _) => Datum::string(&uuid_text(&table.database.0)),
+    }
+}
+
+fn server(catalog: &Catalog, identifiers: Identifiers) -> Datum {
+    match identifiers {
+        Identifiers::Names => Datum::string(&catalog.server.name),
+        Identifiers::Uuids => Datum::string(&catalog.server_id()),
+    }
 }

@@ -1,0 +1,110 @@
+//! The database `rethinkdb`: tables whose rows are made when they are asked for.
+//!
+//! Always: a system table is one row of [`TABLES`]; what it shows comes from the catalog and from what the cores tell
+//! ([`Facts`]), by pure functions. Its rows are documents like any other, so that the very code that scans stored rows scans
+//! them ([`read`]), and its writes are changes of the catalog. So no term knows that a table is of this kind.
+
+mod config;
+mod read;
+mod server;
+mod users;
+
+use std::rc::Rc;
+
+use photondb_proto::datum::Datum;
+use photondb_proto::error::QueryError;
+use photondb_proto::op::{
+    CatalogOp, CatalogReply, Durability, Identifiers, SYSTEM_DATABASE, SYSTEM_DATABASE_ID, TableId, TableInfo,
+};
+
+use crate::catalog::{Catalog, failed};
+pub use read::read;
+
+/// Everything there is to know of a system table.
+pub struct SystemTable {
+    pub name: &'static str,
+    /// Made part of its id, so never given to another table.
+    number: u8,
+    rows: Rows,
+}
+
+/// The rows of a table. With a key, the rows may be those under that key alone.
+type Rows = for<'a> fn(&'a View, Option<&Datum>) -> RowIter<'a>;
+type RowIter<'a> = Box<dyn Iterator<Item = Datum> + 'a>;
+
+/// What rows are made of.
+pub struct View {
+    pub catalog: Rc<Catalog>,
+    pub identifiers: Identifiers,
+}
+
+/// Sorted by name. A name that begins with `_` is not listed.
+static TABLES: &[SystemTable] = &[
+    SystemTable { name: "cluster_config", number: 1, rows: server::cluster_config },
+    SystemTable { name: "db_config", number: 3, rows: config::databases },
+    SystemTable { name: "server_config", number: 7, rows: server::server_config },
+    SystemTable { name: "table_config", number: 10, rows: config::tables },
+    SystemTable { name: "table_status", number: 11, rows: config::statuses },
+    SystemTable { name: "users", number: 12, rows: users::users },
+];
+
+impl SystemTable {
+    fn of(id: TableId) -> Option<(&'static SystemTable, Identifiers)> {
+        let (number, identifiers) = id.as_system_table()?;
+        let table = TABLES.iter().find(|table| table.number == number)?;
+        Some((table, identifiers))
+    }
+
+    fn is_listed(&self) -> bool {
+        !self.name.starts_with('_')
+    }
+
+    fn info(&self, identifiers: Identifiers) -> TableInfo {
+        TableInfo {
+            id: TableId::of_system_table(self.number, identifiers),
+            database_id: SYSTEM_DATABASE_ID,
+            database: SYSTEM_DATABASE.to_owned(),
+            name: self.name.to_owned(),
+            primary_key: "id".to_owned(),
+            durability: Durability::Soft,
+        }
+    }
+}
+
+/// Answers what is asked of the system database's names; `None` when the operation is about something else.
+pub fn catalog(op: &CatalogOp) -> Option<Result<CatalogReply, QueryError>> {
+    if let CatalogOp::Table { database, table, identifiers } = op
+        && database == SYSTEM_DATABASE
+    {
+        let found = TABLES.iter().find(|row| row.name == table);
+        let gone = || failed(format!("Table `{SYSTEM_DATABASE}.{table}` does not exist."));
+        return Some(found.map(|found| CatalogReply::Table(found.info(*identifiers))).ok_or_else(gone));
+    }
+    if let CatalogOp::TableList { database } = op
+        && database == SYSTEM_DATABASE
+    {
+        let listed = TABLES.iter().filter(|table| table.is_listed());
+        return Some(Ok(CatalogReply::Names(listed.map(|table| table.name.to_owned()).collect())));
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_names_of_system_tables_are_their_own() {
+        assert!(TABLES.is_sorted_by(|one, next| one.name < next.name), "sorted by name");
+        for table in TABLES {
+            let same = TABLES.iter().filter(|other| other.number == table.number).count();
+            assert_eq!(same, 1, "{}", table.name);
+            for identifiers in [Identifiers::Names, Identifiers::Uuids] {
+                let info = table.info(identifiers);
+                let (found, how) = SystemTable::of(info.id).expect("its own id");
+                assert_eq!((found.name, how), (table.name, identifiers));
+            }
+        }
+        assert!(SystemTable::of(TableId([7; 16])).is_none());
+    }
+}

@@ -1,0 +1,128 @@
+//! Reading system tables: rows are made, sorted by key, and go through the code that scans stored rows.
+//!
+//! Always: a step holds nothing when it has answered, like a step over stored rows: the next one makes the rows anew and
+//! goes on behind the last key. Making many rows lets other tasks have their turn.
+
+use std::rc::Rc;
+
+use photondb_proto::datum::{Datum, Object, document, key};
+use photondb_proto::error::{ErrorKind, QueryError};
+use photondb_proto::op::{
+    Document, Key, KeyBound, KeyRange, PartBatch, Scan, ScanOrder, TableId, TableRead, TableReply,
+};
+
+use super::{SystemTable, View};
+use crate::catalog::failed;
+use crate::core::Core;
+use crate::env::Env;
+use crate::rows::{Rows, Taken};
+use crate::scan::Pace;
+
+/// Answers a read of a system table.
+///
+/// # Errors
+/// The query's, from work that travels to the rows; or that there is no such table.
+pub async fn read<E: Env>(
+    core: &Rc<Core<E>>,
+    id: TableId,
+    read: TableRead,
+) -> Result<TableReply, QueryError> {
+    let Some((table, identifiers)) = SystemTable::of(id) else {
+        return Err(failed(format!("Table `{id}` does not exist.")));
+    };
+    let view = View { catalog: core.catalog(), identifiers };
+    Ok(match read {
+        TableRead::Get { key } => TableReply::Row(row(table, &view, &key)),
+        TableRead::GetMany { keys } => {
+            TableReply::Rows(keys.iter().map(|key| row(table, &view, key)).collect())
+        }
+        TableRead::Count { range } => TableReply::Count(rows(core, table, &view, &range).await?.len() as u64),
+        TableRead::Scan(scan) => TableReply::Parts(vec![part(core, table, &view, scan).await?]),
+    })
+}
+
+/// The row under a key.
+fn row(table: &SystemTable, view: &View, key: &Key) -> Option<Document> {
+    let wanted = key::decode(key)?;
+    let row = (table.rows)(view, Some(&wanted)).find(|row| key_of(row).is_ok_and(|own| own == *key))?;
+    Some(document::to_bytes(&row))
+}
+
+fn key_of(row: &Datum) -> Result<Key, QueryError> {
+    let id = match row {
+        Datum::Object(row) => Object::field(row, "id"),
+        _ => None,
+    };
+    key::primary(&id.ok_or_else(|| QueryError::new(ErrorKind::Internal, "a system row lacks its key"))?)
+}
+
+/// The rows within a range, sorted by key.
+async fn rows<E: Env>(
+    core: &Rc<Core<E>>,
+    table: &SystemTable,
+    view: &View,
+    range: &KeyRange,
+) -> Result<Vec<(Key, Document)>, QueryError> {
+    let mut pace = Pace::new(core);
+    let mut rows = Vec::new();
+    for row in (table.rows)(view, None) {
+        let key = key_of(&row)?;
+        if is_within(range, &key) {
+            rows.push((key, document::to_bytes(&row)));
+        }
+        pace.keep().await;
+    }
+    rows.sort();
+    Ok(rows)
+}
+
+fn is_within(range: &KeyRange, key: &Key) -> bool {
+    let after_start = match &range.start {
+        KeyBound::Unbounded => true,
+        KeyBound::Included(start) => key >= start,
+        KeyBound::Excluded(start) => key > start,
+    };
+    after_start
+        && match &range.end {
+            KeyBound::Unbounded => true,
+            KeyBound::Included(end) => key <= end,
+            KeyBound::Excluded(end) => key < end,
+        }
+}
+
+/// One step of a scan.
+async fn part<E: Env>(
+    core: &Rc<Core<E>>,
+    table: &SystemTable,
+    view: &View,
+    mut scan: Scan,
+) -> Result<PartBatch, QueryError> {
+    let descending = scan.order == ScanOrder::Descending;
+    if let Some([(_, last)]) = scan.resume.take().as_deref() {
+        let behind = KeyBound::Excluded(last.clone());
+        match descending {
+            false => scan.range.start = behind,
+            true => scan.range.end = behind,
+        }
+    }
+    let mut found = rows(core, table, view, &scan.range).await?;
+    if descending {
+        found.reverse();
+    }
+    let (mut taken, mut pace) = (Rows::new(&scan)?, Pace::new(core));
+    let (mut next, mut left) = (None, found.len());
+    for (key, row) in found {
+        left -= 1;
+        match taken.take(&key, row.into()).await? {
+            Taken::GoOn => {}
+            Taken::Full => {
+                next = Some(key).filter(|_| left > 0);
+                break;
+            }
+            Taken::End => break,
+        }
+        pace.keep().await;
+    }
+    let (rows, partial) = taken.end();
+    Ok(PartBatch { part: core.number, rows, partial, next })
+}

@@ -1,0 +1,21 @@
+//! `server_config` and `cluster_config`: what is set for this server.
+
+use photondb_proto::datum::Datum;
+
+use super::{RowIter, View};
+
+pub fn server_config<'a>(view: &'a View, _: Option<&Datum>) -> RowIter<'a> {
+    let server = &view.catalog.server;
+    let row = Datum::object([
+        ("cache_size_mb", Datum::string("auto")),
+        ("id", Datum::string(&view.catalog.server_id())),
+        ("name", Datum::string(&server.name)),
+        ("tags", Datum::array(vec![Datum::string("default")])),
+    ]);
+    Box::new(std::iter::once(row))
+}
+
+pub fn cluster_config<'a>(_: &'a View, _: Option<&Datum>) -> RowIter<'a> {
+    let row = [("heartbeat_timeout_secs", Datum::Number(10.0)), ("id", Datum::string("heartbeat"))];
+    Box::new(std::iter::once(Datum::object(row)))
+}
