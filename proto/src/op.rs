@@ -265,6 +265,16 @@ pub struct WriteOptions {
     /// `None`: the table's own.
     pub durability: Option<Durability>,
     pub return_changes: ReturnChanges,
+    pub write_hook: WriteHook,
+}
+
+/// Whether the table's write hook is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriteHook {
+    #[default]
+    Asked,
+    /// `ignore_write_hook`: for those who may configure the table.
+    Ignored,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -348,6 +358,15 @@ pub enum CatalogOp {
     DatabaseConfigure {
         database: DatabaseId,
         row: Document,
+    },
+    /// The table's write hook → [`CatalogReply::Value`] `{function, query}`, or null when there is none
+    WriteHook {
+        table: TableId,
+    },
+    /// Its new write hook, as the query crate stores functions, or none → [`CatalogReply::Value`] `{created: 1}` and the like
+    SetWriteHook {
+        table: TableId,
+        hook: Option<Vec<u8>>,
     },
     /// Tables of a database, or one, are ready → [`CatalogReply::Value`] `{ready: n}`
     Wait {

@@ -10,15 +10,34 @@ use crate::limits;
 /// Text longer than this is quoted only in part.
 const QUOTED_BYTES: usize = 40;
 
+/// What becomes of objects with a `$reql_type$` key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pseudotypes {
+    /// They become what they stand for; a literal is refused.
+    Converted,
+    /// The same, and literals stay: the text stands where literals may.
+    WithLiterals,
+    /// They stay objects, unchecked: the text is no data of a client.
+    Plain,
+}
+
 /// Parses JSON text; pseudotypes are converted.
 ///
 /// # Errors
 /// `Failed to parse "…" as JSON: …`, duplicate keys, a null byte, broken pseudotypes.
 pub fn parse(text: &Text) -> Result<Datum, QueryError> {
+    parse_with(text, Pseudotypes::Converted)
+}
+
+/// [`parse`], with a choice about pseudotypes.
+///
+/// # Errors
+/// Those of [`parse`].
+pub fn parse_with(text: &Text, pseudotypes: Pseudotypes) -> Result<Datum, QueryError> {
     if text.as_bytes().contains(&0) {
         return Err(logic("Encountered unescaped null byte in JSON string."));
     }
-    let mut reader = Reader { bytes: text.as_bytes(), at: 0 };
+    let mut reader = Reader { bytes: text.as_bytes(), at: 0, pseudotypes };
     let outcome = reader.document();
     outcome.map_err(|problem| match problem {
         Problem::Syntax(reason) => logic(format!("Failed to parse \"{}\" as JSON: {reason}", quoted(text))),
@@ -52,6 +71,7 @@ const INVALID: Problem = Problem::Syntax("Invalid value.");
 struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    pseudotypes: Pseudotypes,
 }
 
 impl Reader<'_> {
@@ -161,9 +181,10 @@ impl Reader<'_> {
             }
             self.space();
         }
-        if builder.field(pseudo::TYPE_KEY).is_some() {
+        if builder.field(pseudo::TYPE_KEY).is_some() && self.pseudotypes != Pseudotypes::Plain {
             let datum = pseudo::from_object(builder.build()).map_err(Problem::Query)?;
-            if datum.pseudotype().is_some_and(|name| name.as_str() == "LITERAL") {
+            let is_literal = datum.pseudotype().is_some_and(|name| name.as_str() == "LITERAL");
+            if is_literal && self.pseudotypes == Pseudotypes::Converted {
                 return Err(Problem::Query(logic(pseudo::STRAY_LITERAL)));
             }
             return Ok(datum);

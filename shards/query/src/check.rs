@@ -16,6 +16,7 @@ use photondb_proto::term::{Call, Term, number};
 use crate::direct::{self, Direct};
 use crate::failure::Place;
 use crate::terms::order::ORDERINGS;
+use crate::terms::string::JSON_WITH_LITERALS;
 use crate::terms::{self, Arity, Determinism, Eval, TermDef};
 
 /// One term of a checked query.
@@ -209,10 +210,10 @@ fn check_term(term: &Term, scope: Scope<'_>, place: &Place) -> Result<Checked, Q
         return fail(place, format!("Unrecognized TermType: {}.", call.number));
     };
     check_position(def, scope, place)?;
-    let def = if call.number == number::MAKE_ARRAY && scope.orderings == Orderings::AllowedInArrays {
-        &ORDERINGS
-    } else {
-        def
+    let def = match call.number {
+        number::MAKE_ARRAY if scope.orderings == Orderings::AllowedInArrays => &ORDERINGS,
+        number::JSON if scope.literals == Literals::Allowed => &JSON_WITH_LITERALS,
+        _ => def,
     };
     match call.number {
         number::DATUM => match call.arguments.as_slice() {

@@ -134,6 +134,16 @@ impl Function {
         }
     }
 
+    /// Parameters, body and surroundings of a lambda.
+    pub fn anatomy(&self) -> Option<(&[i64], &Rc<Node>, &Env)> {
+        match &*self.0 {
+            Form::Lambda { node, env } => {
+                self.parameters().map(|parameters| (parameters.variables.as_slice(), node.body(), env))
+            }
+            Form::Datum { .. } => None,
+        }
+    }
+
     /// Whether the body spells out an object: what it gives then is a pattern for FILTER.
     fn spells_object(&self) -> bool {
         match &*self.0 {

@@ -14,6 +14,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod blob;
 pub mod call;
 pub mod check;
 pub mod cursor;
@@ -32,6 +33,7 @@ pub mod push;
 pub mod row;
 pub mod run;
 pub mod shape;
+pub mod source;
 pub mod stream;
 pub mod terms;
 pub mod value;

@@ -26,6 +26,7 @@ struct Table {
     info: TableInfo,
     config: Datum,
     parts: Vec<BTreeMap<Key, Rc<[u8]>>>,
+    write_hook: Option<Vec<u8>>,
 }
 
 /// The server.
@@ -186,6 +187,7 @@ impl World {
         match write {
             TableWrite::Insert { rows, conflict, options } => {
                 let writer = RowWriter::for_insert(&primary_key, &conflict, options)?;
+                let writer = table.hooked(writer, options)?;
                 for row in rows {
                     let decision = finish(writer.insert(table.row(&row.key), &row.document));
                     outcomes.push(table.apply(row.key, decision));
@@ -193,6 +195,7 @@ impl World {
             }
             TableWrite::Change { keys, change, options } => {
                 let writer = RowWriter::for_change(&primary_key, change, options)?;
+                let writer = table.hooked(writer, options)?;
                 for (index, key) in keys.into_iter().enumerate() {
                     let decision = finish(writer.change(index, &key, table.row(&key)));
                     outcomes.push(table.apply(key, decision));
@@ -285,6 +288,20 @@ impl World {
                 encoded(&table.config)
             }
             CatalogOp::DatabaseConfigure { row, .. } => encoded(&document::from_bytes(&row)),
+            CatalogOp::WriteHook { table } => {
+                let hook = self.table(table)?.write_hook.as_deref();
+                encoded(&hook.map_or(Datum::Null, crate::blob::describe_write_hook))
+            }
+            CatalogOp::SetWriteHook { table, hook } => {
+                let table = self.table(table)?;
+                let word = match (&table.write_hook, &hook) {
+                    (_, None) => "deleted",
+                    (Some(_), Some(_)) => "replaced",
+                    (None, Some(_)) => "created",
+                };
+                table.write_hook = hook;
+                value([(word, number(1))])
+            }
             CatalogOp::Wait { database, table } => {
                 let count = match table {
                     Some(table) => self.named(&database, &table).map(|_| 1)?,
@@ -321,12 +338,19 @@ impl World {
             ("shards", Datum::array(shards)),
         ]);
         let parts = (0..PARTS).map(|_| BTreeMap::new()).collect();
-        self.tables.push(Table { info, config: config.clone(), parts });
+        self.tables.push(Table { info, config: config.clone(), parts, write_hook: None });
         Ok(config)
     }
 }
 
 impl Table {
+    fn hooked(&self, writer: RowWriter, options: WriteOptions) -> Result<RowWriter, QueryError> {
+        match (&self.write_hook, options.write_hook) {
+            (Some(hook), WriteHook::Asked) => writer.with_hook(hook, 1_000),
+            (Some(_), WriteHook::Ignored) | (None, _) => Ok(writer),
+        }
+    }
+
     fn row(&self, key: &Key) -> Option<Rc<[u8]>> {
         self.parts.iter().find_map(|part| part.get(key)).cloned()
     }

@@ -10,10 +10,12 @@
 
 use std::rc::Rc;
 
-use photondb_proto::datum::{Datum, Slice, document, key};
-use photondb_proto::error::QueryError;
+use photondb_proto::datum::{Datum, Slice, Time, document, key};
+use photondb_proto::error::{ErrorKind, QueryError};
+use photondb_proto::limits;
 use photondb_proto::op::{Change, Conflict, Document, ReturnChanges, RowChange, RowOutcome, WriteOptions};
 
+use crate::blob;
 use crate::call::Limits;
 use crate::failure::{Failure, Outcome};
 use crate::function::{Function, Meaning};
@@ -29,6 +31,13 @@ const HEAD_BYTES: usize = 16;
 pub struct RowWriter {
     rules: RowRules,
     rule: Rule,
+    hook: Option<Hook>,
+}
+
+/// The table's write hook, with the moment of the write.
+struct Hook {
+    asked: Asked,
+    timestamp: Datum,
 }
 
 enum Rule {
@@ -119,12 +128,50 @@ impl RowWriter {
 
     fn new(primary_key: &str, rule: Rule, options: WriteOptions) -> RowWriter {
         let rules = RowRules { primary_key: primary_key.to_owned(), return_changes: options.return_changes };
-        RowWriter { rules, rule }
+        RowWriter { rules, rule, hook: None }
+    }
+
+    /// Asks the table's write hook what is to be written.
+    ///
+    /// # Errors
+    /// The hook's bytes are none: the whole write fails.
+    pub fn with_hook(mut self, blob: &[u8], now_ms: u64) -> Result<RowWriter, QueryError> {
+        let function = blob::write_hook_of(blob).map_err(Failure::into_query_error)?;
+        let epoch_seconds = now_ms as f64 / 1000.0;
+        let limits =
+            Limits { now_epoch_seconds: epoch_seconds, array_elements_max: limits::ARRAY_ELEMENTS_DEFAULT };
+        let run = Run::new(limits, FUNCTION_MEMORY_BYTES, "".into(), Ops::Forbidden);
+        let timestamp = Datum::Time(Time { epoch_seconds, zone_minutes: 0 });
+        self.hook = Some(Hook { asked: Asked { function, run }, timestamp });
+        Ok(self)
+    }
+
+    /// What is written in the place of what the write wants.
+    async fn hooked(&self, key: &Datum, old: &Datum, wanted: Outcome<Datum>) -> Outcome<Datum> {
+        let Some(hook) = &self.hook else { return wanted };
+        let wanted = wanted?;
+        let context = Datum::object([("primary_key", key.clone()), ("timestamp", hook.timestamp.clone())]);
+        let deletes = wanted.is_null();
+        let new = hook.asked.answer(&[context, old.clone(), wanted]).await.map_err(|mut failure| {
+            failure.message = format!("Error in write hook: {}", failure.message);
+            failure
+        })?;
+        match (deletes, new.is_null()) {
+            (true, false) => Err(Failure::new(
+                ErrorKind::OpFailed,
+                "A write hook function must not turn a deletion into a replace/insert.",
+            )),
+            (false, true) => Err(Failure::new(
+                ErrorKind::OpFailed,
+                "A write hook function must not turn a replace/insert into a deletion.",
+            )),
+            (true, true) | (false, false) => Ok(new),
+        }
     }
 
     /// What an insert does to the row of its key. `new` is a document with that key, fit to be stored.
     pub async fn insert(&self, old: Option<Rc<[u8]>>, new: &[u8]) -> RowDecision {
-        let Some(old) = old else { return self.inserted(new) };
+        let Some(old) = old else { return self.inserted(new).await };
         let (old, new) = (view(old), document::from_bytes(new));
         let key = field(&new, &self.rules.primary_key);
         let wanted = match &self.rule {
@@ -134,11 +181,18 @@ impl RowWriter {
             Rule::InsertOrAsk(asked) => asked.answer(&[key.clone(), old.clone(), new]).await,
             Rule::Update(_) | Rule::Replace(_) | Rule::Delete | Rule::Put(_) => Err(misused()),
         };
+        let wanted = self.hooked(&key, &old, wanted).await;
         self.rules.decide(&key, &old, wanted)
     }
 
-    /// A key that is free needs no look at the document.
-    fn inserted(&self, new: &[u8]) -> RowDecision {
+    /// A key that is free needs no look at the document, unless there is a hook.
+    async fn inserted(&self, new: &[u8]) -> RowDecision {
+        if self.hook.is_some() {
+            let new = document::from_bytes(new);
+            let key = field(&new, &self.rules.primary_key);
+            let wanted = self.hooked(&key, &Datum::Null, Ok(new)).await;
+            return self.rules.decide(&key, &Datum::Null, wanted);
+        }
         let (old, shown) = match self.rules.return_changes {
             ReturnChanges::No => (None, None),
             ReturnChanges::Changed | ReturnChanges::Always => {
@@ -174,6 +228,7 @@ impl RowWriter {
             true => key::decode(key).unwrap_or(Datum::Null),
             false => field(&old, &self.rules.primary_key),
         };
+        let wanted = self.hooked(&key, &old, wanted).await;
         self.rules.decide(&key, &old, wanted)
     }
 }

@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use photondb_proto::error::{ErrorKind, QueryError};
-use photondb_proto::op::{RowChange, RowOutcome, TableWrite};
+use photondb_proto::op::{RowChange, RowOutcome, TableWrite, WriteHook, WriteOptions};
 use photondb_query::write::{RowDecision, RowEffect, RowWriter};
 use photondb_storage::engine::Value;
 
@@ -33,6 +33,7 @@ pub async fn rows<E: Env>(
         TableWrite::Sync => {}
         TableWrite::Insert { rows, conflict, options } => {
             let writer = RowWriter::for_insert(&table.primary_key, &conflict, options)?;
+            let writer = hooked(writer, table, options, now_ms)?;
             for row in rows {
                 let decide = async |old| caught(writer.insert(old, &row.document)).await;
                 batch.row(&row.key, decide).await?;
@@ -40,6 +41,7 @@ pub async fn rows<E: Env>(
         }
         TableWrite::Change { keys, change, options } => {
             let writer = RowWriter::for_change(&table.primary_key, change, options)?;
+            let writer = hooked(writer, table, options, now_ms)?;
             for (place, key) in keys.iter().enumerate() {
                 let decide = async |old| caught(writer.change(place, key, old)).await;
                 batch.row(key, decide).await?;
@@ -47,6 +49,19 @@ pub async fn rows<E: Env>(
         }
     }
     Ok((batch.outcomes, batch.written))
+}
+
+/// The writer, with the table's write hook if there is one.
+fn hooked(
+    writer: RowWriter,
+    table: &Table,
+    options: WriteOptions,
+    now_ms: u64,
+) -> Result<RowWriter, QueryError> {
+    match (&table.write_hook, options.write_hook) {
+        (Some(hook), WriteHook::Asked) => writer.with_hook(hook, now_ms),
+        (Some(_), WriteHook::Ignored) | (None, _) => Ok(writer),
+    }
 }
 
 struct Batch<'a, E: Env> {

@@ -18,9 +18,12 @@ use photondb_proto::term::number;
 use uuid::Uuid;
 
 use super::options::{Named, check_name, durability};
+use super::table::table_at;
 use super::{Arity, Determinism, Eval, Evaluation, Invocation, TermDef};
+use crate::blob;
 use crate::call::Call;
 use crate::failure::{Failure, Outcome};
+use crate::function::Meaning;
 use crate::run::{Run, wrong_reply};
 use crate::value::{SelectedRow, TableHandle, Value, wrong_type};
 
@@ -59,6 +62,12 @@ pub static TERMS: &[TermDef] = &[
     ),
     strict("REBALANCE", number::REBALANCE, Arity::between(0, 1), &[], |run, invocation| {
         Box::pin(rebalance(run, invocation))
+    }),
+    strict("SET_WRITE_HOOK", number::SET_WRITE_HOOK, Arity::exactly(2), &[], |run, invocation| {
+        Box::pin(set_write_hook(run, invocation))
+    }),
+    strict("GET_WRITE_HOOK", number::GET_WRITE_HOOK, Arity::exactly(1), &[], |run, invocation| {
+        Box::pin(get_write_hook(run, invocation))
     }),
     strict("INDEX_CREATE", number::INDEX_CREATE, Arity::between(2, 3), &["geo", "multi"], |_, invocation| {
         Box::pin(async move { index_create(&invocation.call) })
@@ -101,6 +110,27 @@ const fn strict(
 
 fn failed(text: String) -> Failure {
     Failure::new(ErrorKind::OpFailed, text)
+}
+
+// ---------------------------------------------------------------- write hooks
+
+async fn set_write_hook(run: &Run, invocation: Invocation) -> Outcome<Value> {
+    let table = table_at(&invocation, 0)?;
+    let argument = &invocation.call.arguments[1];
+    let hook = match &argument.value {
+        Value::Datum(Datum::Null) => None,
+        Value::Datum(Datum::Binary(blob)) => {
+            blob::write_hook_of(blob).map_err(|failure| failure.at(&argument.place))?;
+            Some(blob.to_vec())
+        }
+        _ => Some(blob::write_hook(&invocation.function(1, Meaning::Nothing)?)?),
+    };
+    value(run, CatalogOp::SetWriteHook { table: table.info.id, hook }).await.map(Value::Datum)
+}
+
+async fn get_write_hook(run: &Run, invocation: Invocation) -> Outcome<Value> {
+    let table = table_at(&invocation, 0)?;
+    value(run, CatalogOp::WriteHook { table: table.info.id }).await.map(Value::Datum)
 }
 
 // ---------------------------------------------------------------- asking the catalog

@@ -8,6 +8,7 @@ use super::admin::document_count_estimates;
 use crate::eval;
 use crate::failure::Outcome;
 use crate::run::Run;
+use crate::source;
 use crate::stream::{SequenceKind, Source, TableScan};
 use crate::value::{TableHandle, Value};
 
@@ -42,7 +43,9 @@ pub async fn info(run: &Run, invocation: Invocation) -> Outcome<Value> {
             }
         }
         Value::Row(row) => info.set("table", table_info(run, &row.table).await?),
-        Value::Function(_) => info.set("source_code", Datum::string("")),
+        Value::Function(function) => {
+            info.set("source_code", Datum::String(source::of_function(function).into()));
+        }
         Value::Grouped(_) | Value::Ordering(_) => {}
     }
     Ok(Value::Datum(Datum::Object(info.build())))

@@ -7,7 +7,8 @@
 use std::cell::OnceCell;
 use std::ops::Range;
 
-use photondb_proto::datum::{Datum, Object, Slice, Text, json, json_parse};
+use photondb_proto::datum::json_parse::{self, Pseudotypes};
+use photondb_proto::datum::{Datum, Object, Slice, Text, json};
 use photondb_proto::term::number;
 use regex::Regex;
 use uuid::Uuid;
@@ -34,6 +35,11 @@ pub static TERMS: &[TermDef] = &[
     TermDef::pure("FORMAT", number::FORMAT, Arity::exactly(2), format_template),
     TermDef::pure("BINARY", number::BINARY, Arity::exactly(1), binary),
 ];
+
+/// JSON where literals may stand: the checker puts it in the place of the other.
+pub static JSON_WITH_LITERALS: TermDef = TermDef::pure("JSON", number::JSON, Arity::exactly(1), |call| {
+    Ok(json_parse::parse_with(&call.string(0)?, Pseudotypes::WithLiterals)?)
+});
 
 // ---------------------------------------------------------------- match, split
 

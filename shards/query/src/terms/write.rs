@@ -12,7 +12,7 @@ use photondb_proto::error::ErrorKind;
 use photondb_proto::limits;
 use photondb_proto::op::{
     Change, Conflict, Document, InsertRow, Key, ReturnChanges, RowChange, RowOutcome, TableInfo, TableRead,
-    TableReply, TableWrite, WriteOptions,
+    TableReply, TableWrite, WriteHook, WriteOptions,
 };
 use photondb_proto::term::number;
 
@@ -79,7 +79,11 @@ fn write_options(call: &Call) -> Outcome<WriteOptions> {
         }
         _ => ReturnChanges::No,
     };
-    Ok(WriteOptions { durability: durability_option(call)?, return_changes: changes })
+    let write_hook = match call.option_datum("ignore_write_hook")? {
+        Some(datum) if datum.is_truthy() => WriteHook::Ignored,
+        Some(_) | None => WriteHook::Asked,
+    };
+    Ok(WriteOptions { durability: durability_option(call)?, return_changes: changes, write_hook })
 }
 
 // ---------------------------------------------------------------- insert
@@ -657,6 +661,53 @@ mod tests {
         let mut world = World::new();
         world.answer(r#"[1,[53,[[16,[[15,["t"]],1]],{"a":1}]]]"#);
         assert_eq!(world.asked, ["write"]);
+    }
+
+    #[test]
+    fn a_write_hook_has_the_last_word() {
+        let stamp = r#"[69,[[2,[1,2,3]],[35,[[10,[3]],{"k":[170,[[10,[1]],"primary_key"]],"t":[102,[[170,[[10,[1]],"timestamp"]]]]}]]]]"#;
+        let first_error = |write: &str| format!(r#"[170,[{write},"first_error"]]"#);
+        let function = |body: &str| format!("[189,[$t,[69,[[2,[1,2,3]],{body}]]]]");
+        check(&[
+            ("[190,[$t]]", "null"),
+            (&format!("[189,[$t,{stamp}]]"), r#"{"created":1}"#),
+            (r#"[56,[$t,{"id":5}]]"#, &counted("inserted=1")),
+            ("[16,[$t,5]]", r#"{"id":5,"k":5,"t":1}"#),
+            (r#"[56,[$t,{"id":6}],{"ignore_write_hook":true}]"#, &counted("inserted=1")),
+            ("[16,[$t,6]]", r#"{"id":6}"#),
+            (r#"[53,[$t,{"a":1}]]"#, &counted("replaced=2")),
+            ("[16,[$t,6]]", r#"{"a":1,"id":6,"k":6,"t":1}"#),
+            (
+                r#"[170,[[190,[$t]],"query"]]"#,
+                r#""setWriteHook(function(var1, var2, var3) { return var3.merge({\"k\": var1(\"primary_key\"), \"t\": var1(\"timestamp\").toEpochTime()}); })""#,
+            ),
+            (r#"[189,[$t,[170,[[190,[$t]],"function"]]]]"#, r#"{"replaced":1}"#),
+            (
+                &first_error(r#"[55,[[16,[$t,5]],null]]"#),
+                r#""Error in write hook: Cannot perform merge on a non-object non-sequence `null`.""#,
+            ),
+            (&function("[10,[2]]"), r#"{"replaced":1}"#),
+            (
+                &first_error(r#"[54,[$t]]"#),
+                r#""A write hook function must not turn a deletion into a replace/insert.""#,
+            ),
+            (
+                &first_error(r#"[56,[$t,{"id":9}]]"#),
+                r#""A write hook function must not turn a replace/insert into a deletion.""#,
+            ),
+            ("[189,[$t,null]]", r#"{"deleted":1}"#),
+            ("[54,[$t]]", &counted("deleted=2")),
+            (
+                "[189,[$t,[155,[\"x\"]]]]",
+                "! Cannot create a write hook except from a reql_write_hook_function returned from `get_write_hook`.",
+            ),
+            ("[189,[$t,[69,[[2,[1]],1]]]]", "! Write hook functions must expect 3 arguments."),
+            (
+                &function("[103,[]]"),
+                "! Could not prove function deterministic.  Write hook functions must be deterministic.",
+            ),
+            ("[189,[$t,1]]", "! Expected type FUNCTION but found DATUM:\n1"),
+        ]);
     }
 
     #[test]

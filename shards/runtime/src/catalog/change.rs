@@ -43,6 +43,7 @@ pub fn is_change(op: &CatalogOp) -> bool {
         | CatalogOp::TableCreate { .. }
         | CatalogOp::TableDrop { .. }
         | CatalogOp::TableConfigure { .. }
+        | CatalogOp::SetWriteHook { .. }
         | CatalogOp::DatabaseConfigure { .. } => true,
         CatalogOp::Table { .. }
         | CatalogOp::Database { .. }
@@ -51,6 +52,7 @@ pub fn is_change(op: &CatalogOp) -> bool {
         | CatalogOp::TableConfig { .. }
         | CatalogOp::DatabaseConfig { .. }
         | CatalogOp::TableStatus { .. }
+        | CatalogOp::WriteHook { .. }
         | CatalogOp::Wait { .. } => false,
     }
 }
@@ -93,12 +95,14 @@ pub fn read(catalog: &Catalog, op: &CatalogOp) -> Result<CatalogReply, QueryErro
         CatalogOp::DatabaseConfig { database } => {
             Ok(value(&row::database_config(database_by_id(catalog, *database)?)))
         }
+        CatalogOp::WriteHook { table } => Ok(value(&row::write_hook(table_by_id(catalog, *table)?))),
         CatalogOp::Wait { database, table } => wait(catalog, database, table.as_deref()),
         CatalogOp::DatabaseCreate { .. }
         | CatalogOp::DatabaseDrop { .. }
         | CatalogOp::TableCreate { .. }
         | CatalogOp::TableDrop { .. }
         | CatalogOp::TableConfigure { .. }
+        | CatalogOp::SetWriteHook { .. }
         | CatalogOp::DatabaseConfigure { .. } => {
             Err(QueryError::new(ErrorKind::Internal, "a change of the catalog was asked of a copy"))
         }
@@ -150,6 +154,7 @@ pub fn plan(catalog: &Catalog, op: &CatalogOp, means: Means) -> Result<Plan, Que
         }
         CatalogOp::TableDrop { database, name } => table_drop(catalog, database, name),
         CatalogOp::TableConfigure { table, row } => table_configure(catalog, *table, row),
+        CatalogOp::SetWriteHook { table, hook } => set_write_hook(catalog, *table, hook.as_deref()),
         CatalogOp::DatabaseConfigure { database, row } => database_configure(catalog, *database, row),
         CatalogOp::Table { .. }
         | CatalogOp::Database { .. }
@@ -158,6 +163,7 @@ pub fn plan(catalog: &Catalog, op: &CatalogOp, means: Means) -> Result<Plan, Que
         | CatalogOp::TableConfig { .. }
         | CatalogOp::DatabaseConfig { .. }
         | CatalogOp::TableStatus { .. }
+        | CatalogOp::WriteHook { .. }
         | CatalogOp::Wait { .. } => Err(QueryError::new(ErrorKind::Internal, "a reading is not a change")),
     }
 }
@@ -230,6 +236,7 @@ fn table_create(
         virtual_shards: virtual_shards(options.shards.unwrap_or(1))?,
         first_shard: catalog.server.next_shard,
         placement: (0..shards).map(|shard| shard % means.stores).collect(),
+        write_hook: None,
     };
     let answer = Datum::object([
         (
@@ -340,6 +347,18 @@ fn table_configure(catalog: &Catalog, id: TableId, row: &[u8]) -> Result<Plan, Q
     Ok(Plan { records: counted(catalog, vec![table_record(&table)], 0), answer })
 }
 
+fn set_write_hook(catalog: &Catalog, id: TableId, hook: Option<&[u8]>) -> Result<Plan, QueryError> {
+    let old = table_by_id(catalog, id)?;
+    let word = match (&old.write_hook, hook) {
+        (_, None) => "deleted",
+        (Some(_), Some(_)) => "replaced",
+        (None, Some(_)) => "created",
+    };
+    let table = Table { write_hook: hook.map(<[u8]>::to_vec), ..old.clone() };
+    let answer = Datum::object([(word, Datum::Number(1.0))]);
+    Ok(Plan { records: counted(catalog, vec![table_record(&table)], 0), answer })
+}
+
 /// A row that a client wrote into a configuration table.
 struct Row {
     table: &'static str,
@@ -375,6 +394,10 @@ impl Row {
             Some(found) if found == *shown => Ok(()),
             Some(_) if field == "indexes" => {
                 let text = "The `indexes` field is read-only and can't be used to create or drop indexes.";
+                Err(failed(text.to_owned()))
+            }
+            Some(_) if field == "write_hook" => {
+                let text = "The `write_hook` field is read-only and can't be used to create or drop a write hook function.";
                 Err(failed(text.to_owned()))
             }
             Some(_) => Err(self.wrong(&format!("The field `{field}` cannot be changed."))),

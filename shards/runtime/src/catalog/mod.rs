@@ -57,6 +57,8 @@ pub struct Table {
     pub first_shard: u32,
     /// The store of each shard.
     pub placement: Vec<u16>,
+    /// As the query crate stores functions.
+    pub write_hook: Option<Vec<u8>>,
 }
 
 impl Table {
@@ -339,6 +341,7 @@ pub fn table_record(table: &Table) -> Record {
         ("primary_key", Datum::string(&table.primary_key)),
         ("virtual_shards", Datum::Number(f64::from(table.virtual_shards))),
         ("write_acks", Datum::string(&table.write_acks)),
+        ("write_hook", table.write_hook.as_deref().map_or(Datum::Null, binary)),
     ]);
     (id_key(TABLE_PREFIX, &table.id.0), Some(document::to_bytes(&value)))
 }
@@ -364,6 +367,10 @@ fn table_from(key: &[u8], object: &Object) -> Option<Table> {
         virtual_shards: number(object, "virtual_shards")? as u32,
         first_shard: number(object, "first_shard")? as u32,
         placement,
+        write_hook: match object.field("write_hook") {
+            Some(Datum::Binary(blob)) => Some(blob.to_vec()),
+            Some(_) | None => None,
+        },
     })
 }
 

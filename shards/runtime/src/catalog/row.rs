@@ -2,6 +2,7 @@
 
 use photondb_proto::datum::Datum;
 use photondb_proto::op::{Durability, Identifiers, uuid_text};
+use photondb_query::blob::describe_write_hook;
 
 use super::{Catalog, Database, Table};
 
@@ -34,8 +35,13 @@ pub fn table_config(catalog: &Catalog, table: &Table, identifiers: Identifiers) 
         ("primary_key", Datum::string(&table.primary_key)),
         ("shards", Datum::array(vec![shard; table.virtual_shards as usize])),
         ("write_acks", Datum::string(&table.write_acks)),
-        ("write_hook", Datum::Null),
+        ("write_hook", write_hook(table)),
     ])
+}
+
+/// What `get_write_hook` answers.
+pub fn write_hook(table: &Table) -> Datum {
+    table.write_hook.as_deref().map_or(Datum::Null, describe_write_hook)
 }
 
 /// The row of `table_status`: one node is ready once it runs.
