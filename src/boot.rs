@@ -94,6 +94,7 @@ fn start_data_plane(config: &ServeConfig) -> anyhow::Result<(DataPlane, Option<S
         query_memory_bytes: config.query_memory_bytes,
         initial_password: given,
         server_name: config.server_name.clone(),
+        password_iterations: config.password_iterations,
         require_admin_password: needs_password(config),
         ..DataPlaneOptions::default()
     })?;

@@ -213,6 +213,9 @@ const CORES_MAX: u64 = photondb_proto::limits::SHARDS_MAX as u64;
 /// Below this a store cannot hold its dirty pages and the inner nodes of its trees.
 pub const CACHE_MB_MIN: u64 = 16;
 /// Below this one query of ordinary size would not fit.
+/// Fewer protect nothing.
+const PASSWORD_ITERATIONS_MIN: u64 = 1000;
+const PASSWORD_ITERATIONS_MAX: u64 = photondb_proto::limits::PASSWORD_ITERATIONS_MAX as u64;
 pub const QUERY_MEMORY_MB_MIN: u64 = 8;
 /// 16 TB: beyond any machine, and its bytes still fit 64 bits.
 const MEMORY_MB_MAX: u64 = 16 << 20;
@@ -403,6 +406,18 @@ pub static SERVE: &[Setting] = &[
         help: "Password for the admin account if it has none yet; `auto` makes one and prints it",
         more: "Other users of the machine can see a flag in the list of processes; the environment or the settings file keep \
                it from them.",
+    },
+    Setting {
+        name: "password-iterations",
+        short: None,
+        aliases: &[],
+        group: Group::Security,
+        kind: Kind::Whole { min: PASSWORD_ITERATIONS_MIN, max: PASSWORD_ITERATIONS_MAX },
+        value_name: "COUNT",
+        fallback: Fallback::Text("100000"),
+        help: "Rounds of PBKDF2-SHA256 for new passwords",
+        more: "More make a stolen password file harder to guess, and logging in slower for clients; the server computes them \
+               beside its cores. A row of `rethinkdb.users` may name another number for its own.",
     },
     Setting {
         name: "allow-empty-password",

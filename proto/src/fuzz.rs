@@ -64,7 +64,7 @@ struct Outcome {
 }
 
 fn shake_hands<'a>(mut stream: impl Iterator<Item = &'a [u8]>) -> Outcome {
-    let secrets = HandshakeSecrets { nonce: [9; NONCE_BYTES], salt_secret: [1; 16] };
+    let secrets = HandshakeSecrets { nonce: [9; NONCE_BYTES], salt_secret: [1; 16], iterations: 1 };
     let mut handshake = Handshake::new(secrets);
     let mut sent = Vec::new();
     while let Some(piece) = stream.next() {

@@ -2,6 +2,8 @@
 
 /// Largest query a client may send; bounds one session's receive buffer. RethinkDB's own figure.
 pub const QUERY_BYTES_MAX: u32 = (128 << 20) - 1;
+/// Rounds of PBKDF2 that a row of `users` may ask for: some seconds of a thread that has nothing better to do.
+pub const PASSWORD_ITERATIONS_MAX: u32 = 10_000_000;
 /// Oversized queries below this size are drained and answered; above it the connection is closed.
 pub const QUERY_DRAIN_BYTES_MAX: u32 = 1 << 30;
 /// Handshake messages and V0 authorization keys are bounded so that an unauthenticated peer costs little.

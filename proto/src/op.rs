@@ -70,6 +70,14 @@ impl TableId {
         };
         (head == SYSTEM_TABLE_HEAD && number > 0).then_some((number, identifiers))
     }
+
+    /// The id under which permissions are kept: that of a system table does not tell how its rows name things.
+    pub fn named(self) -> TableId {
+        match self.as_system_table() {
+            Some((number, _)) => TableId::of_system_table(number, Identifiers::Names),
+            None => self,
+        }
+    }
 }
 
 /// How rows of system tables refer to databases, tables and servers.
@@ -350,14 +358,16 @@ pub enum CatalogOp {
     TableStatus {
         table: TableId,
     },
-    /// Writes of `config().update(…)`: the new row, an encoded object. → [`CatalogReply::Value`] with the new row
-    TableConfigure {
+    /// A table gets another number of virtual shards → [`CatalogReply::Value`], the new row of `table_config`
+    Reconfigure {
         table: TableId,
-        row: Document,
+        shards: u32,
     },
-    DatabaseConfigure {
-        database: DatabaseId,
-        row: Document,
+    /// `permissions` is an encoded object. → [`CatalogReply::Value`] `{old_val, new_val}`
+    Grant {
+        scope: Scope,
+        user: String,
+        permissions: Document,
     },
     /// The table's write hook → [`CatalogReply::Value`] `{function, query}`, or null when there is none
     WriteHook {
@@ -373,6 +383,15 @@ pub enum CatalogOp {
         database: String,
         table: Option<String>,
     },
+}
+
+/// What permissions are about. What is set for a table counts before what is set for its database, and that before what
+/// is set for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scope {
+    Global,
+    Database(DatabaseId),
+    Table(DatabaseId, TableId),
 }
 
 #[derive(Clone, Debug, Default)]

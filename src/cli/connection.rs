@@ -224,7 +224,7 @@ mod tests {
     }
 
     fn serve(mut stream: TcpStream, password: &str, answer: &str) {
-        let secrets = HandshakeSecrets { nonce: [1; NONCE_BYTES], salt_secret: [2; 16] };
+        let secrets = HandshakeSecrets { nonce: [1; NONCE_BYTES], salt_secret: [2; 16], iterations: 1 };
         let (mut handshake, mut out, mut bytes) = (Handshake::new(secrets), Vec::new(), [0u8; 4096]);
         loop {
             let count = stream.read(&mut bytes).expect("a handshake");

@@ -28,6 +28,7 @@ pub struct ServeConfig {
     pub query_memory_bytes: u64,
     pub security: Security,
     pub initial_password: Option<InitialPassword>,
+    pub password_iterations: u32,
     pub server_name: Option<String>,
     pub pid_file: Option<PathBuf>,
     /// What the user should know though it is no error.
@@ -95,6 +96,10 @@ pub fn serve_config(values: &Values, machine: &Machine) -> Result<ServeConfig, C
         query_memory_bytes,
         security: security(values),
         initial_password: initial_password(values)?,
+        password_iterations: values
+            .whole("password-iterations")
+            .and_then(|count| u32::try_from(count).ok())
+            .expect("has a default within the bounds"),
         server_name: server_name(values)?,
         pid_file: values.path("pid-file").map(PathBuf::from),
         warnings,

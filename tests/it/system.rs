@@ -1,9 +1,12 @@
-//! The database `rethinkdb` over the wire: its tables are read, filtered, joined and counted like any other.
+//! The database `rethinkdb` over the wire: its tables are read, filtered, joined, counted and written like any other, and
+//! what is written there counts at once.
+
+use std::net::TcpStream;
 
 use photondb_proto::term::number;
 use serde_json::{Value, json};
 
-use crate::client::{Client, create, term};
+use crate::client::{Client, create, get, insert, table, term};
 use crate::machine::Machine;
 use crate::server::{Folder, Server};
 
@@ -58,4 +61,294 @@ fn system_tables_are_read_like_tables() {
     assert_eq!(client.run(&system("users")), json!([{"id": "admin", "password": false}]));
     let info = client.run(&term(number::INFO, json!([configs])));
     assert_eq!((&info["id"], &info["doc_count_estimates"]), (&Value::Null, &json!([3])));
+}
+
+/// `config()` of something
+fn config(of: Value) -> Value {
+    term(number::CONFIG, json!([of]))
+}
+
+fn update(selection: &Value, change: Value) -> Value {
+    term(number::UPDATE, json!([selection, change]))
+}
+
+/// A write that must be refused for its row: gives the row's error.
+#[track_caller]
+fn refused(client: &mut Client, write: &Value) -> String {
+    let answer = client.run(write);
+    assert_eq!(answer["errors"], 1, "{write} gave {answer}");
+    answer["first_error"].as_str().expect("the first error").to_owned()
+}
+
+#[test]
+fn configuration_is_written_through_rows() {
+    let machine = Machine::shared();
+    let folder = Folder::new("system-config");
+    let server = Server::start(&machine, &folder, 2);
+    let mut client = server.client();
+    create(&mut client, &["a", "b"]);
+    let db = || json!([number::DB, ["it"]]);
+    assert_eq!(client.run(&update(&config(table("a")), json!({"name": "c"})))["replaced"], 1);
+    assert_eq!(client.run(&term(number::COUNT, json!([table("c")]))), 0);
+    assert_eq!(client.run(&update(&config(table("c")), json!({"name": "c"})))["unchanged"], 1);
+    for (change, want) in [
+        (json!({"name": "b"}), "Can't rename table `it.c` to `it.b` because table `it.b` already exists."),
+        (json!({"primary_key": "x"}), "It's illegal to change a table's primary key"),
+        (json!({"indexes": ["i"]}), "wrong format. The `indexes` field is read-only"),
+        (
+            json!({"write_acks": "all"}),
+            "wrong format. In `write_acks`: Expected \"single\" or \"majority\", got: \"all\"",
+        ),
+        (
+            json!({"shards": [number::MAKE_ARRAY, []]}),
+            "wrong format. In `shards`: You must specify at least one shard.",
+        ),
+        (json!({"colour": 1}), "wrong format. Unexpected key(s) `colour`."),
+    ] {
+        let error = refused(&mut client, &update(&config(table("c")), change));
+        assert!(error.contains(want), "{error}");
+    }
+    assert_eq!(
+        client.run(&update(&config(table("c")), json!({"durability": "soft", "write_acks": "single"})))["replaced"],
+        1
+    );
+    let row = client.run(&config(table("c")));
+    assert_eq!((&row["durability"], &row["write_acks"]), (&json!("soft"), &json!("single")));
+    assert_eq!(client.run(&update(&config(db()), json!({"name": "moved"})))["replaced"], 1);
+    let error =
+        refused(&mut client, &update(&config(json!([number::DB, ["moved"]])), json!({"name": "test"})));
+    assert_eq!(error, "Cannot rename database `moved` to `test` because database `test` already exists.");
+    let made = client.run(&term(number::INSERT, json!([system("db_config"), {"name": "made"}])));
+    assert_eq!(made["inserted"], 1, "{made}");
+    let row = json!({"name": "t", "db": "made", "primary_key": "k"});
+    let made = client.run(&json!([number::INSERT, [system("table_config"), row], {"return_changes": true}]));
+    assert_eq!(
+        made["changes"][0]["new_val"]["shards"][0]["replicas"].as_array().map(Vec::len),
+        Some(1),
+        "{made}"
+    );
+    let made = json!([number::TABLE, [[number::DB, ["made"]], "t"]]);
+    assert_eq!(client.run(&term(number::INSERT, json!([made, {"k": 1}])))["inserted"], 1);
+    let gone = term(number::DELETE, json!([[number::FILTER, [system("table_config"), {"name": "t"}]]]));
+    assert_eq!(client.run(&gone)["deleted"], 1);
+    assert_eq!(client.fail(&made).message, "Table `made.t` does not exist.");
+    let error = refused(
+        &mut client,
+        &update(
+            &term(number::STATUS, json!([json!([number::TABLE, [[number::DB, ["moved"]], "c"]])])),
+            json!({"x": 1}),
+        ),
+    );
+    assert_eq!(error, "It's illegal to write to the `rethinkdb.table_status` table.");
+    let server_row = system("server_config");
+    assert_eq!(client.run(&update(&server_row, json!({"name": "renamed"})))["replaced"], 1);
+    assert_eq!(fields(&mut client, &server_row, "name"), [r#""renamed""#]);
+    let error =
+        refused(&mut client, &update(&system("cluster_config"), json!({"heartbeat_timeout_secs": 1})));
+    assert_eq!(error, "The heartbeat timeout must be at least two seconds");
+    let failure = client.fail(&term(number::SYNC, json!([server_row])));
+    assert_eq!(failure.message, "Artificial tables don't support `sync()`.");
+}
+
+/// Logs in as a user.
+#[track_caller]
+fn login(server: &Server, user: &str, password: &str) -> Result<Client, String> {
+    let stream = TcpStream::connect(server.driver).expect("the server listens");
+    Client::greet(stream, user, password).expect("the connection holds").map_err(|error| format!("{error:?}"))
+}
+
+fn user(name: &str) -> Value {
+    term(number::GET, json!([system("users"), name]))
+}
+
+#[test]
+fn users_come_log_in_change_their_password_and_go() {
+    let machine = Machine::shared();
+    let folder = Folder::new("users");
+    let mut server = Server::start(&machine, &folder, 2);
+    let mut client = server.client();
+    let made = json!([number::INSERT, [system("users"), {"id": "bob", "password": "secret"}], {"return_changes": true}]);
+    let made = client.run(&made);
+    assert_eq!(
+        made["changes"][0]["new_val"],
+        json!({"id": "bob", "password": true}),
+        "never the password itself"
+    );
+    assert!(login(&server, "bob", "secret").is_ok());
+    assert!(login(&server, "bob", "wrong").is_err_and(|error| error.contains("Wrong password")));
+    assert!(login(&server, "eve", "").is_err());
+    assert_eq!(client.run(&update(&user("bob"), json!({"password": "new"})))["replaced"], 1);
+    assert!(login(&server, "bob", "secret").is_err());
+    assert!(login(&server, "bob", "new").is_ok());
+    let few = json!({"password": {"password": "x", "iterations": 5}});
+    assert_eq!(client.run(&update(&user("bob"), few))["unchanged"].as_u64(), Some(0));
+    assert!(login(&server, "bob", "x").is_ok());
+    for (row, want) in [
+        (json!({"id": "z"}), "Expected a field named `password`."),
+        (
+            json!({"id": "z", "password": true}),
+            "Expected an object or string to set the password, or `false` to keep it unset, got true.",
+        ),
+        (json!({"id": "z", "password": 1}), "Expected an object, string or boolean for `password`, got 1."),
+        (
+            json!({"id": "z", "password": {"password": "x", "iterations": 0}}),
+            "Expected `iterations` to be an integer greater than zero, got 0.",
+        ),
+        (json!({"id": "z", "password": false, "x": 1}), "Unexpected key(s) `x`."),
+        (json!({"id": "", "password": false}), "Empty username"),
+    ] {
+        let error = refused(&mut client, &term(number::INSERT, json!([system("users"), row])));
+        assert_eq!(error, want);
+    }
+    let error = refused(&mut client, &term(number::DELETE, json!([user("admin")])));
+    assert_eq!(error, "The user `admin` can't be deleted");
+    assert_eq!(client.run(&update(&user("bob"), json!({"password": false})))["replaced"], 1);
+    assert!(login(&server, "bob", "").is_ok());
+    assert_eq!(client.run(&update(&user("admin"), json!({"password": "root"})))["replaced"], 1);
+    assert!(server.stop().success());
+    server = Server::start(&machine, &folder, 2);
+    let mut client = login(&server, "admin", "root").expect("the password outlives a restart");
+    assert_eq!(
+        client.run(&system("users")),
+        json!([{"id": "admin", "password": true}, {"id": "bob", "password": false}])
+    );
+    assert_eq!(client.run(&term(number::DELETE, json!([user("bob")])))["deleted"], 1);
+    assert!(login(&server, "bob", "").is_err());
+}
+
+const PERMISSION_ERROR: Option<u64> = Some(6_000_000);
+
+/// Grants at a scope: nothing, a database or a table.
+#[track_caller]
+fn grant(admin: &mut Client, scope: Option<Value>, permissions: Value) {
+    let mut arguments: Vec<Value> = scope.into_iter().collect();
+    arguments.extend([json!("bob"), permissions]);
+    assert_eq!(admin.run(&term(number::GRANT, json!(arguments)))["granted"], 1);
+}
+
+#[track_caller]
+fn denied(client: &mut Client, query: &Value, permission: &str) {
+    let failure = client.fail(query);
+    assert_eq!(
+        failure.message,
+        format!("User `bob` does not have the required `{permission}` permission."),
+        "{query}"
+    );
+    assert_eq!(failure.error_type, PERMISSION_ERROR);
+}
+
+#[test]
+fn a_user_may_do_what_is_granted_and_nothing_else_at_once() {
+    let machine = Machine::shared();
+    let folder = Folder::new("permissions");
+    let server = Server::start(&machine, &folder, 2);
+    let mut admin = server.client();
+    create(&mut admin, &["t", "u"]);
+    admin.run(&insert("t", &[json!({"id": 1}), json!({"id": 2})]));
+    admin.run(&term(number::INSERT, json!([system("users"), {"id": "bob", "password": false}])));
+    let mut bob = login(&server, "bob", "").expect("bob is let in");
+    let db = || json!([number::DB, ["it"]]);
+    let reads = [
+        get("t", &json!(1)),
+        table("t"),
+        term(number::COUNT, json!([table("t")])),
+        term(number::GET_ALL, json!([table("t"), 1, 2])),
+        term(number::BETWEEN, json!([table("t"), 1, 2])),
+        term(number::INFO, json!([table("t")])),
+        json!([number::EQ_JOIN, [[number::MAKE_ARRAY, [{"a": 1}]], "a", table("t")]]),
+    ];
+    let writes = [
+        insert("t", &[json!({"id": 3})]),
+        update(&table("t"), json!({"n": 1})),
+        term(number::REPLACE, json!([get("t", &json!(1)), {"id": 1}])),
+        term(number::DELETE, json!([get("t", &json!(3))])),
+        term(number::SYNC, json!([table("t")])),
+    ];
+    let configures = [
+        config(table("t")),
+        json!([number::RECONFIGURE, [table("t")], {"shards": 1, "replicas": 1}]),
+        json!([number::REBALANCE, [table("t")]]),
+        config(db()),
+        term(number::TABLE_CREATE, json!([db(), "v"])),
+        term(number::TABLE_DROP, json!([db(), "u"])),
+    ];
+    for query in &reads {
+        denied(&mut bob, query, "read");
+    }
+    for query in &writes {
+        denied(&mut bob, query, "read");
+    }
+    for query in configures
+        .iter()
+        .chain(&[term(number::DB_CREATE, json!(["x"])), term(number::DB_DROP, json!(["it"]))])
+    {
+        denied(&mut bob, query, "config");
+    }
+    for free in [
+        term(number::DB_LIST, json!([])),
+        term(number::TABLE_LIST, json!([db()])),
+        json!([number::WAIT, [table("t")]]),
+    ] {
+        bob.run(&free);
+    }
+    grant(&mut admin, Some(table("t")), json!({"read": true}));
+    reads.iter().for_each(|query| drop(bob.run(query)));
+    writes.iter().for_each(|query| denied(&mut bob, query, "write"));
+    denied(&mut bob, &table("u"), "read");
+    grant(&mut admin, None, json!({"write": true, "config": true}));
+    writes.iter().for_each(|query| drop(bob.run(query)));
+    configures.iter().for_each(|query| drop(bob.run(query)));
+    grant(&mut admin, Some(db()), json!({"write": false, "config": false}));
+    writes.iter().for_each(|query| denied(&mut bob, query, "write"));
+    denied(&mut bob, &term(number::TABLE_DROP, json!([db(), "t"])), "config");
+    grant(&mut admin, Some(table("t")), json!({"read": false, "write": true}));
+    denied(&mut bob, &get("t", &json!(1)), "read");
+    denied(&mut bob, &term(number::GRANT, json!(["bob", {"read": true}])), "read");
+    // The system database inherits nothing from the global scope.
+    grant(&mut admin, None, json!({"read": true}));
+    denied(&mut bob, &system("users"), "read");
+    grant(&mut admin, Some(json!([number::DB, ["rethinkdb"]])), json!({"read": true}));
+    bob.run(&system("users"));
+    denied(
+        &mut bob,
+        &term(number::INSERT, json!([system("users"), {"id": "eve", "password": false}])),
+        "write",
+    );
+    let rows = admin.run(&term(number::FILTER, json!([system("permissions"), {"user": "bob"}])));
+    let mut shown: Vec<String> = rows
+        .as_array()
+        .expect("rows")
+        .iter()
+        .map(|row| format!("{} {} {}", row["database"], row["table"], row["permissions"]))
+        .collect();
+    shown.sort();
+    assert_eq!(
+        shown,
+        [
+            r#""it" "t" {"read":false,"write":true}"#,
+            r#""it" null {"config":false,"write":false}"#,
+            r#""rethinkdb" null {"read":true}"#,
+            r#"null null {"config":true,"read":true,"write":true}"#,
+        ]
+    );
+    let write = |permissions: Value| {
+        term(
+            number::INSERT,
+            json!([system("permissions"), {"id": [number::MAKE_ARRAY, ["bob"]], "permissions": permissions}]),
+        )
+    };
+    let replace =
+        |permissions: Value| json!([number::INSERT, write(permissions)[1], {"conflict": "replace"}]);
+    assert_eq!(admin.run(&replace(json!({"read": null, "write": null, "config": null})))["deleted"], 1);
+    assert_eq!(
+        refused(&mut admin, &write(json!({"read": 1}))),
+        "Expected a boolean or null for `read`, got 1."
+    );
+    let rows = term(number::FILTER, json!([system("permissions"), {"user": "bob"}]));
+    assert_eq!(admin.run(&term(number::DELETE, json!([rows])))["deleted"], 3);
+    denied(&mut bob, &system("users"), "read");
+    grant(&mut admin, None, json!({"read": true}));
+    bob.run(&table("t"));
+    admin.run(&term(number::DELETE, json!([user("bob")])));
+    denied(&mut bob, &table("t"), "read");
 }

@@ -52,6 +52,8 @@ pub struct HandshakeSecrets {
     pub nonce: [u8; scram::NONCE_BYTES],
     /// The same for the life of the server: unknown users get a salt made of it.
     pub salt_secret: [u8; 16],
+    /// What unknown users are shown: as many as a new password gets.
+    pub iterations: u32,
 }
 
 #[derive(Debug)]
@@ -117,9 +119,7 @@ impl Handshake {
         };
         let (salt, iterations) = match &credential {
             Some(credential) => (credential.salt, credential.iterations),
-            None => {
-                (scram::fabricated_salt(&self.secrets.salt_secret, &first.user), scram::ITERATIONS_DEFAULT)
-            }
+            None => (scram::fabricated_salt(&self.secrets.salt_secret, &first.user), self.secrets.iterations),
         };
         let nonce = format!("{}{}", first.nonce, scram::to_base64(&self.secrets.nonce));
         let message = format!("r={nonce},s={},i={iterations}", scram::to_base64(&salt));
@@ -362,7 +362,7 @@ mod tests {
     use crate::wire::client::{ClientHandshake, ClientProgress};
 
     const SECRETS: HandshakeSecrets =
-        HandshakeSecrets { nonce: [9; scram::NONCE_BYTES], salt_secret: [1; 16] };
+        HandshakeSecrets { nonce: [9; scram::NONCE_BYTES], salt_secret: [1; 16], iterations: 4096 };
 
     fn credential(password: &str) -> Credential {
         Credential::derive(password.as_bytes(), [3; scram::SALT_BYTES], 2)

@@ -8,8 +8,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
-/// Iterations of PBKDF2 unless the user's row sets another number.
-pub const ITERATIONS_DEFAULT: u32 = 4096;
+/// Iterations of PBKDF2 for a new password unless a setting or the user's row names another number.
+pub const ITERATIONS_DEFAULT: u32 = 100_000;
+/// Iterations for no password: it hides nothing, and every client of that user has to count as far.
+pub const ITERATIONS_EMPTY: u32 = 4096;
 pub const SALT_BYTES: usize = 16;
 /// Random bytes of a server nonce before base64.
 pub const NONCE_BYTES: usize = 18;

@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
-use photondb_proto::datum::{Datum, document};
+use photondb_proto::datum::{Datum, document, key};
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::op::*;
 use photondb_proto::term::parse::{Parser, QueryMessage};
@@ -181,6 +181,9 @@ impl World {
 
     fn write(&mut self, table: TableId, write: TableWrite) -> Result<Vec<RowOutcome>, QueryError> {
         self.asked.push("write");
+        if table.as_system_table().is_some() {
+            return self.write_config(write);
+        }
         let table = self.table(table)?;
         let primary_key = table.info.primary_key.clone();
         let mut outcomes = Vec::new();
@@ -204,6 +207,24 @@ impl World {
             TableWrite::Sync => {}
         }
         Ok(outcomes)
+    }
+
+    /// A change of one row of `table_config`.
+    fn write_config(&mut self, write: TableWrite) -> Result<Vec<RowOutcome>, QueryError> {
+        let TableWrite::Change { keys, change, options } = write else {
+            return Err(failed("no insert".into()));
+        };
+        let writer = RowWriter::for_change("id", change, options)?;
+        let is_wanted = |table: &&mut Table| {
+            key::primary(&Datum::string(&table.info.id.to_string())).is_ok_and(|key| key == keys[0])
+        };
+        let Some(table) = self.tables.iter_mut().find(is_wanted) else { return Ok(Vec::new()) };
+        let old = Some(document::to_bytes(&table.config).into());
+        let decision = finish(writer.change(0, &keys[0], old));
+        if let RowEffect::Put(bytes) = decision.effect {
+            table.config = document::from_bytes(&bytes);
+        }
+        Ok(vec![decision.outcome])
     }
 
     // ---------------------------------------------------------------- catalog
@@ -234,6 +255,16 @@ impl World {
             Datum::object([("id", Datum::string(&id.to_string())), ("name", Datum::string(name))])
         };
         Ok(match op {
+            CatalogOp::Table { database, table, identifiers } if database == SYSTEM_DATABASE => {
+                CatalogReply::Table(TableInfo {
+                    id: TableId::of_system_table(1, identifiers),
+                    database_id: SYSTEM_DATABASE_ID,
+                    database,
+                    name: table,
+                    primary_key: "id".to_owned(),
+                    durability: Durability::Soft,
+                })
+            }
             CatalogOp::Table { database, table, .. } => {
                 let index = self.named(&database, &table)?;
                 CatalogReply::Table(self.tables[index].info.clone())
@@ -281,13 +312,15 @@ impl World {
                 let (name, id) = found.ok_or_else(|| failed("no such database".into()))?;
                 encoded(&database_row(id, name))
             }
-            CatalogOp::TableStatus { .. } => value([("status", Datum::string("ready"))]),
-            CatalogOp::TableConfigure { table, row } => {
+            CatalogOp::TableStatus { table } => encoded(&self.table(table)?.config),
+            CatalogOp::Reconfigure { table, shards } => {
                 let table = self.table(table)?;
-                table.config = document::from_bytes(&row);
+                let Datum::Object(config) = &table.config else { panic!("rows are objects") };
+                let mut config = config.to_builder();
+                config.set("shards", Datum::array(vec![Datum::string("shard"); shards as usize]));
+                table.config = Datum::Object(config.build());
                 encoded(&table.config)
             }
-            CatalogOp::DatabaseConfigure { row, .. } => encoded(&document::from_bytes(&row)),
             CatalogOp::WriteHook { table } => {
                 let hook = self.table(table)?.write_hook.as_deref();
                 encoded(&hook.map_or(Datum::Null, crate::blob::describe_write_hook))
@@ -301,6 +334,9 @@ impl World {
                 };
                 table.write_hook = hook;
                 value([(word, number(1))])
+            }
+            CatalogOp::Grant { permissions, .. } => {
+                value([("new_val", document::from_bytes(&permissions)), ("old_val", Datum::Null)])
             }
             CatalogOp::Wait { database, table } => {
                 let count = match table {

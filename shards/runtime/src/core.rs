@@ -31,6 +31,8 @@ pub enum Request {
     Write { epoch: u64, table: TableId, write: TableWrite },
     /// A change of the catalog, for its owner.
     Catalog(CatalogOp),
+    /// A write to a system table on a user's behalf, for the catalog's owner.
+    SystemWrite { table: TableId, write: TableWrite, user: String },
     /// The catalog has changed: take this over.
     Follow(Vec<Record>),
 }
@@ -48,12 +50,8 @@ pub enum Answer {
     },
 }
 
-/// Slow work for ordinary threads: whether a V0 key is the admin's password.
-pub struct KeyCheck {
-    pub credential: Credential,
-    pub key: Vec<u8>,
-    pub answer: flume::Sender<bool>,
-}
+/// Slow work for ordinary threads: what takes more than a millisecond of pure CPU, as PBKDF2 does.
+pub type SlowWork = Box<dyn FnOnce() + Send>;
 
 /// How long a soft write waits for its flush.
 const SOFT_FLUSH_REST: Duration = Duration::from_millis(100);
@@ -112,7 +110,9 @@ pub struct Core<E: Env> {
     /// A flush of soft writes is on its way.
     flush_planned: Cell<bool>,
     pub budget: Rc<Budget>,
-    pub slow_work: flume::Sender<KeyCheck>,
+    pub slow_work: flume::Sender<SlowWork>,
+    /// Rounds of PBKDF2 for a new password.
+    pub password_iterations: u32,
     /// Keys that were checked, by user: PBKDF2 is not run again while the credential stays.
     pub checked_keys: RefCell<HashMap<Vec<u8>, Credential>>,
     /// No new connections and queries.
@@ -138,7 +138,8 @@ pub struct CoreParts<E: Env> {
     pub own_stores: BTreeMap<u16, Rc<OpenStore<E::Store>>>,
     pub stores: u16,
     pub query_memory_bytes: u64,
-    pub slow_work: flume::Sender<KeyCheck>,
+    pub slow_work: flume::Sender<SlowWork>,
+    pub password_iterations: u32,
 }
 
 /// Bytes read from a socket at a time.
@@ -159,6 +160,7 @@ impl<E: Env> Core<E> {
             flush_planned: Cell::new(false),
             budget: Budget::new(parts.query_memory_bytes),
             slow_work: parts.slow_work,
+            password_iterations: parts.password_iterations,
             checked_keys: RefCell::default(),
             draining: Cell::new(false),
             drain_watchers: Watchers::default(),
@@ -215,6 +217,17 @@ impl<E: Env> Core<E> {
             *self.figures.read_only.borrow_mut() = Some(format!("store {}: {reason}", store.number));
         }
         flushed
+    }
+
+    /// Has slow work done by an ordinary thread; `None` when there is none any more.
+    pub async fn slowly<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let (done, result) = flume::bounded(1);
+        let work: SlowWork = Box::new(move || {
+            // Who has gone does not wait for the result.
+            let _ = done.send(work());
+        });
+        self.slow_work.send_async(work).await.ok()?;
+        result.recv_async().await.ok()
     }
 
     /// Makes the soft writes so far, and those of the next [`SOFT_FLUSH_REST`], durable though nobody waits for them: a crash

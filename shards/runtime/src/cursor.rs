@@ -85,7 +85,7 @@ pub fn start<E: Env>(
     let began = core.env.elapsed();
     let wants_no_reply = asks_noreply(&options);
     let context = Context {
-        user: session.user.clone(),
+        user: session.access.user.clone(),
         now_epoch_seconds: core.env.unix_ms() as f64 / 1000.0,
         memory_bytes_max: core.budget.free_bytes(),
     };
@@ -197,7 +197,7 @@ fn drive<E: Env>(session: &Rc<Session<E>>, execution: &mut Execution, term: &Ter
             Step::Ready(answer) => return Halt::Answer(answer),
             Step::Failed(error) => return Halt::Failed(error),
             Step::OutOfFuel => return Halt::Waits(None),
-            Step::Needs(op) => match route::answer_at_once(&session.core, op) {
+            Step::Needs(op) => match route::answer_at_once(&session.core, &session.access, op) {
                 AtOnce::Answered(reply) => execution.answer(reply),
                 AtOnce::Waits(op) => return Halt::Waits(Some(op)),
             },
@@ -287,7 +287,7 @@ async fn batch<E: Env>(
         }
         match op.take() {
             Some(op) => {
-                let reply = async { Some(route::answer(&session.core, op).await) };
+                let reply = async { Some(route::answer(&session.core, &session.access, op).await) };
                 let ending = async {
                     cursor.stop_watchers.until(|| cursor.is_ending()).await;
                     None

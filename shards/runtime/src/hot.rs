@@ -12,6 +12,7 @@ use photondb_proto::wire::response;
 use photondb_query::shape;
 use photondb_storage::engine::Cached;
 
+use crate::access::Access;
 use crate::core::Core;
 use crate::env::Env;
 
@@ -20,6 +21,7 @@ const DEFAULT_DATABASE: &str = "test";
 /// Answers the query if it is a `get` of a row that is at hand.
 pub fn point_get<E: Env>(
     core: &Rc<Core<E>>,
+    access: &Access,
     token: i64,
     term: &Term,
     options: &[(Text, Term)],
@@ -31,6 +33,9 @@ pub fn point_get<E: Env>(
     let Ok(table) = catalog.table_named(get.database.unwrap_or(DEFAULT_DATABASE), get.table) else {
         return false;
     };
+    if !access.may_read(&catalog, table.id) {
+        return false;
+    }
     let Ok(key) = key::primary(get.key) else { return false };
     let local = core.tables.local(table);
     let Some(shard) = local.shard_of(&key) else { return false };

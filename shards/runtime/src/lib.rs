@@ -3,6 +3,7 @@
 //! Always: a core's state is touched by its own thread alone; what crosses is a message. Nothing here knows HTTP, TOML
 //! or the command line: `boot.rs` hands in [`DataPlaneOptions`] and gets a [`DataPlane`].
 
+pub mod access;
 pub mod admission;
 pub mod catalog;
 pub mod core;
@@ -10,6 +11,7 @@ mod cursor;
 pub mod env;
 mod hot;
 pub mod mesh;
+mod owner;
 mod panics;
 pub mod route;
 mod rows;
@@ -43,6 +45,8 @@ pub struct DataPlaneOptions {
     pub initial_password: Option<String>,
     /// Name that SERVER_INFO answers; a new data directory gets one made up unless it is given.
     pub server_name: Option<String>,
+    /// Rounds of PBKDF2 for new passwords.
+    pub password_iterations: u32,
     /// Refuse to start, before anything listens, while the password of `admin` is empty.
     pub require_admin_password: bool,
     #[doc(hidden)]
@@ -78,6 +82,7 @@ impl Default for DataPlaneOptions {
             query_memory_bytes: 64 << 20,
             initial_password: None,
             server_name: None,
+            password_iterations: photondb_proto::wire::scram::ITERATIONS_DEFAULT,
             require_admin_password: false,
             cures: Cures::default(),
         }

@@ -12,11 +12,13 @@ use photondb_proto::op::{
     CatalogOp, CatalogReply, Change, Document, Durability, InsertRow, Key, KeyRange, Op, OpError, OpReply,
     PartBatch, ReadMode, RowOutcome, Scan, TableId, TableRead, TableReply, TableWrite, WriteOptions,
 };
-use photondb_storage::engine::{Cached, CommitInfo, Edit, Lsn, StorageEngine};
+use photondb_storage::engine::{Cached, Lsn, StorageEngine};
 
+use crate::access::Access;
 use crate::catalog::{self, Table, change};
 use crate::core::{Answer, Core, Request};
 use crate::env::Env;
+use crate::owner;
 use crate::scan;
 use crate::system;
 use crate::table::{OpenStore, storage_failed, storage_range};
@@ -27,11 +29,12 @@ const RANDOM_BYTES_MAX: u32 = 16 << 20;
 /// Most that are had without a call of the kernel.
 const RANDOM_BYTES_AT_ONCE: u32 = 64;
 
-/// Answers one operation of a query that runs on this core.
+/// Answers one operation of a query that runs on this core on a user's behalf.
 ///
 /// # Errors
 /// The query's.
-pub async fn answer<E: Env>(core: &Rc<Core<E>>, op: Op) -> Result<OpReply, OpError> {
+pub async fn answer<E: Env>(core: &Rc<Core<E>>, access: &Access, op: Op) -> Result<OpReply, OpError> {
+    access.check(&core.catalog(), &op)?;
     match op {
         Op::Random { bytes } => {
             if bytes > RANDOM_BYTES_MAX {
@@ -43,6 +46,9 @@ pub async fn answer<E: Env>(core: &Rc<Core<E>>, op: Op) -> Result<OpReply, OpErr
         }
         Op::Catalog(op) => catalog(core, op).await.map(OpReply::Catalog),
         Op::Read { table, read, mode } => read_table(core, table, read, mode).await.map(OpReply::Read),
+        Op::Write { table, write } if table.as_system_table().is_some() => {
+            write_system(core, access, table, write).await.map(OpReply::Write)
+        }
         Op::Write { table, write } => write_table(core, table, write).await.map(OpReply::Write),
     }
 }
@@ -55,7 +61,14 @@ pub enum AtOnce<A, Q> {
 }
 
 /// Answers an operation without waiting, if that can be.
-pub fn answer_at_once<E: Env>(core: &Rc<Core<E>>, op: Op) -> AtOnce<Result<OpReply, OpError>, Op> {
+pub fn answer_at_once<E: Env>(
+    core: &Rc<Core<E>>,
+    access: &Access,
+    op: Op,
+) -> AtOnce<Result<OpReply, OpError>, Op> {
+    if let Err(refusal) = access.check(&core.catalog(), &op) {
+        return AtOnce::Answered(Err(refusal));
+    }
     match op {
         Op::Catalog(op) if !change::is_change(&op) => {
             AtOnce::Answered(read_catalog(core, &op).map(OpReply::Catalog))
@@ -95,7 +108,11 @@ pub fn serve_at_once<E: Env>(core: &Rc<Core<E>>, request: Request) -> AtOnce<Ans
         {
             cached_row(core, *table, key)
         }
-        Request::Read { .. } | Request::Write { .. } | Request::Catalog(_) | Request::Follow(_) => None,
+        Request::Read { .. }
+        | Request::Write { .. }
+        | Request::Catalog(_)
+        | Request::SystemWrite { .. }
+        | Request::Follow(_) => None,
     };
     match row {
         Some(row) => AtOnce::Answered(Answer::Read(Ok(TableReply::Row(row)))),
@@ -123,6 +140,9 @@ async fn serve_now<E: Env>(core: &Rc<Core<E>>, request: Request) -> Answer {
         Request::Read { table, read, mode, .. } => Answer::Read(read_here(core, table, read, mode).await),
         Request::Write { table, write, .. } => Answer::Write(write_here(core, table, write).await),
         Request::Catalog(op) => Answer::Catalog(change_catalog(core, op).await),
+        Request::SystemWrite { table, write, user } => {
+            Answer::Write(system::write(core, table, write, &user).await)
+        }
         Request::Follow(records) => {
             core.follow(&records);
             Answer::Followed
@@ -133,7 +153,7 @@ async fn serve_now<E: Env>(core: &Rc<Core<E>>, request: Request) -> Answer {
 fn epoch_of(request: &Request) -> Option<u64> {
     match request {
         Request::Read { epoch, .. } | Request::Write { epoch, .. } => Some(*epoch),
-        Request::Catalog(_) | Request::Follow(_) => None,
+        Request::Catalog(_) | Request::SystemWrite { .. } | Request::Follow(_) => None,
     }
 }
 
@@ -142,7 +162,7 @@ async fn request<E: Env>(core: &Rc<Core<E>>, peer: u16, mut request: Request) ->
     loop {
         match &mut request {
             Request::Read { epoch, .. } | Request::Write { epoch, .. } => *epoch = core.epoch(),
-            Request::Catalog(_) | Request::Follow(_) => {}
+            Request::Catalog(_) | Request::SystemWrite { .. } | Request::Follow(_) => {}
         }
         match core.mesh.request(peer, request).await {
             Answer::Stale { epoch, request: back } => {
@@ -368,9 +388,6 @@ async fn write_table<E: Env>(
     id: TableId,
     write: TableWrite,
 ) -> Result<Vec<RowOutcome>, QueryError> {
-    if id.as_system_table().is_some() {
-        return Err(catalog::failed("System tables cannot be written to yet.".to_owned()));
-    }
     let table = table_of(core, id)?;
     let (total, groups) = split_write(core, &table, write);
     let parts = groups.into_iter().map(|(peer, places, write)| async move {
@@ -484,17 +501,42 @@ async fn catalog<E: Env>(core: &Rc<Core<E>>, op: CatalogOp) -> Result<CatalogRep
     }
     let owner = core.core_of(0);
     if owner == core.number {
-        // A change that has begun is carried to its end, though its client go away: hence a task of its own.
-        let (done, changed) = flume::bounded(1);
-        let (here, env) = (core.clone(), core.env.clone());
-        env.spawn(async move {
-            let _ = done.send(change_catalog(&here, op).await);
-        });
-        return changed.recv_async().await.unwrap_or_else(|_| Err(wrong_answer()));
+        let here = core.clone();
+        return to_its_end(core, async move { change_catalog(&here, op).await }).await;
     }
     match core.mesh.request(owner, Request::Catalog(op)).await {
         Answer::Catalog(reply) => reply,
         Answer::Read(_) | Answer::Write(_) | Answer::Followed | Answer::Stale { .. } => Err(wrong_answer()),
+    }
+}
+
+/// Carries out a change that has begun though its client go away: hence in a task of its own.
+async fn to_its_end<E: Env, T: 'static>(
+    core: &Rc<Core<E>>,
+    change: impl Future<Output = Result<T, QueryError>> + 'static,
+) -> Result<T, QueryError> {
+    let (done, changed) = flume::bounded(1);
+    core.env.clone().spawn(async move {
+        let _ = done.send(change.await);
+    });
+    changed.recv_async().await.unwrap_or_else(|_| Err(wrong_answer()))
+}
+
+/// Writes to a system table where the catalog is.
+async fn write_system<E: Env>(
+    core: &Rc<Core<E>>,
+    access: &Access,
+    table: TableId,
+    write: TableWrite,
+) -> Result<Vec<RowOutcome>, QueryError> {
+    let (owner, user) = (core.core_of(0), access.user.to_string());
+    if owner == core.number {
+        let here = core.clone();
+        return to_its_end(core, async move { system::write(&here, table, write, &user).await }).await;
+    }
+    match core.mesh.request(owner, Request::SystemWrite { table, write, user }).await {
+        Answer::Write(outcomes) => outcomes,
+        Answer::Read(_) | Answer::Catalog(_) | Answer::Followed | Answer::Stale { .. } => Err(wrong_answer()),
     }
 }
 
@@ -503,40 +545,11 @@ fn read_catalog<E: Env>(core: &Core<E>, op: &CatalogOp) -> Result<CatalogReply, 
     system::catalog(op).unwrap_or_else(|| change::read(&core.catalog(), op))
 }
 
-/// Carries out a change as the catalog's owner: one batch, durable, then every core follows before the client hears.
+/// Carries out a change as the catalog's owner.
 async fn change_catalog<E: Env>(core: &Rc<Core<E>>, op: CatalogOp) -> Result<CatalogReply, QueryError> {
     let owner = core.owner.as_ref().ok_or_else(wrong_answer)?;
     let _inside = owner.turnstile.enter().await;
-    let mut fresh_id = [0; 16];
-    core.env.random(&mut fresh_id);
-    let means = change::Means {
-        fresh_id: *as_uuid(fresh_id).as_bytes(),
-        stores: core.stores,
-        cores: core.mesh.cores(),
-    };
-    let plan = change::plan(&core.catalog(), &op, means)?;
-    let store = core.tables.stores.get(&0).ok_or_else(wrong_answer)?;
-    let edits: Vec<Edit> =
-        plan.records.iter().map(|(key, value)| catalog_edit(owner.tree, key, value.as_deref())).collect();
-    let info = CommitInfo { commit_time_ms: core.env.unix_ms(), ..CommitInfo::default() };
-    let lsn = store.engine.commit(info, &edits).await.map_err(storage_failed)?;
-    core.flush(store, lsn).await.map_err(storage_failed)?;
-    core.follow(&plan.records);
-    let peers = (0..core.mesh.cores()).filter(|peer| *peer != core.number);
-    join_all(peers.map(|peer| core.mesh.request(peer, Request::Follow(plan.records.clone())))).await;
+    let plan = change::plan(&core.catalog(), &op, owner::means(core))?;
+    owner::commit(core, plan.records).await?;
     Ok(CatalogReply::Value(photondb_proto::datum::document::to_bytes(&plan.answer)))
-}
-
-/// A version 4 UUID of random bytes.
-pub fn as_uuid(random: [u8; 16]) -> uuid::Uuid {
-    uuid::Builder::from_random_bytes(random).into_uuid()
-}
-
-/// The edit that stores a record of the catalog.
-pub fn catalog_edit(tree: photondb_storage::engine::TreeId, key: &[u8], value: Option<&[u8]>) -> Edit {
-    let key = key.to_vec();
-    match value {
-        Some(value) => Edit::Put { tree, key, value: value.to_vec() },
-        None => Edit::Delete { tree, key },
-    }
 }

@@ -20,8 +20,9 @@ use photondb_proto::wire::frame::{FrameDecoder, HEADER_BYTES, Oversized};
 use photondb_proto::wire::handshake::{Handshake, HandshakeSecrets, Progress, Protocol};
 use photondb_proto::wire::response;
 
+use crate::access::Access;
 use crate::admission::{Lease, Watchers};
-use crate::core::{Core, KeyCheck, add};
+use crate::core::{Core, add};
 use crate::cursor::{self, Cursor};
 use crate::env::{Env, Stream, StreamEnd};
 use crate::hot;
@@ -44,7 +45,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// What a session's tasks share.
 pub struct Session<E: Env> {
     pub core: Rc<Core<E>>,
-    pub user: Rc<str>,
+    pub access: Access,
     protocol: Protocol,
     /// Replies that could not be written at once.
     send: RefCell<Vec<u8>>,
@@ -88,7 +89,7 @@ pub async fn serve<E: Env>(core: Rc<Core<E>>, socket: impl Stream, peer: Option<
     if let Some((protocol, user, rest)) = greeted {
         let session = Rc::new(Session {
             core: core.clone(),
-            user: user.into(),
+            access: Access::new(user.into()),
             protocol,
             send: RefCell::default(),
             sent: Cell::new(0),
@@ -135,8 +136,11 @@ impl<E: Env> Drop for OpenConnection<'_, E> {
 
 /// Goes through the handshake; gives the protocol and the bytes behind it, or `None` when the peer is to go.
 async fn greet<E: Env>(core: &Rc<Core<E>>, socket: &mut impl Stream) -> Option<(Protocol, String, Vec<u8>)> {
-    let mut secrets =
-        HandshakeSecrets { nonce: Default::default(), salt_secret: core.catalog().server.salt_secret };
+    let mut secrets = HandshakeSecrets {
+        nonce: Default::default(),
+        salt_secret: core.catalog().server.salt_secret,
+        iterations: core.password_iterations,
+    };
     core.env.random(&mut secrets.nonce);
     let mut handshake = Handshake::new(secrets);
     let mut out = Vec::new();
@@ -207,9 +211,8 @@ async fn key_is_right<E: Env>(core: &Rc<Core<E>>, key: Vec<u8>) -> bool {
     if core.checked_keys.borrow().get(&key) == Some(&credential) {
         return true;
     }
-    let (answer, right) = flume::bounded(1);
-    let check = KeyCheck { credential: credential.clone(), key: key.clone(), answer };
-    if core.slow_work.send_async(check).await.is_err() || !right.recv_async().await.unwrap_or(false) {
+    let (known, given) = (credential.clone(), key.clone());
+    if core.slowly(move || known.verify(&given)).await != Some(true) {
         return false;
     }
     let mut checked = core.checked_keys.borrow_mut();
@@ -400,7 +403,7 @@ impl<E: Env> Session<E> {
                 if self.cursors.borrow().contains_key(&token) {
                     return duplicate(token, out);
                 }
-                if hot::point_get(&self.core, token, &term, &options, out) {
+                if hot::point_get(&self.core, &self.access, token, &term, &options, out) {
                     return;
                 }
                 cursor::start(self, token, term, options, out);

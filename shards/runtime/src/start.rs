@@ -16,13 +16,17 @@ use std::time::{Duration, Instant};
 use photondb_proto::control::CoreCommand;
 use photondb_proto::limits;
 use photondb_proto::op::{DatabaseId, uuid_text};
-use photondb_proto::wire::scram::{Credential, ITERATIONS_DEFAULT, SALT_BYTES};
+use photondb_proto::wire::scram::{Credential, ITERATIONS_EMPTY, SALT_BYTES};
 use photondb_storage::engine::{CommitInfo, Direction, Edit, Range, StorageEngine, StorageError, TreeName};
 
-use crate::catalog::{Catalog, Database, Record, Server, database_record, server_record, user_record};
-use crate::core::{Answer, CatalogOwner, Core, CoreParts, KeyCheck, Request};
+use crate::catalog::{
+    Catalog, DEFAULT_TAG, Database, HEARTBEAT_TIMEOUT_SECS, Record, Server, database_record, server_record,
+    user_record,
+};
+use crate::core::{Answer, CatalogOwner, Core, CoreParts, Request, SlowWork};
 use crate::env::Env;
 use crate::mesh::{Endpoint, Mesh, endpoints};
+use crate::owner;
 use crate::route;
 use crate::session;
 use crate::table::{CATALOG_TREE, OpenStore};
@@ -35,8 +39,10 @@ use crate::{
 const STACK_BYTES: usize = 64 << 20;
 /// Commands that may wait for a core.
 const COMMANDS_MAX: usize = 64;
-/// V0 keys that may wait for the slow thread; beyond it a handshake waits.
+/// Work that may wait for the slow threads; beyond it a handshake or a write to `users` waits to hand its own in.
 const SLOW_WORK_MAX: usize = 256;
+const SLOW_THREADS: usize = 2;
+const SLOW_NICE: i32 = 10;
 /// How long `accept` pauses when descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -54,7 +60,7 @@ struct CorePlan {
     recovered: flume::Sender<Result<Recovered, StartError>>,
     go: flume::Receiver<Vec<BoundListener>>,
     commands: flume::Receiver<CoreMessage>,
-    slow_work: flume::Sender<KeyCheck>,
+    slow_work: flume::Sender<SlowWork>,
 }
 
 /// What the catalog's owner tells of it.
@@ -83,10 +89,10 @@ pub(crate) fn start(options: DataPlaneOptions) -> Result<DataPlane, StartError> 
     let initial_credential = options.initial_password.as_ref().map(|password| {
         let mut salt = [0; SALT_BYTES];
         uring::random_bytes(&mut salt);
-        Credential::derive(password.as_bytes(), salt, ITERATIONS_DEFAULT)
+        Credential::derive(password.as_bytes(), salt, options.password_iterations)
     });
     let options = Arc::new(options);
-    let slow_work = start_slow_thread()?;
+    let slow_work = start_slow_threads()?;
 
     let (recovered_out, recovered_in) = flume::bounded(usize::from(cores));
     let catalogs: Vec<_> = (0..cores).map(|_| flume::bounded(1)).collect();
@@ -179,17 +185,22 @@ fn cannot_listen(address: SocketAddr, error: &std::io::Error) -> StartError {
     })
 }
 
-/// The ordinary thread for what takes milliseconds of pure CPU.
-fn start_slow_thread() -> Result<flume::Sender<KeyCheck>, StartError> {
-    let (sender, jobs) = flume::bounded::<KeyCheck>(SLOW_WORK_MAX);
-    let work = move || {
-        for job in jobs {
-            // A client that has gone does not wait for its answer.
-            let _ = job.answer.send(job.credential.verify(&job.key));
-        }
-    };
-    let thread = std::thread::Builder::new().name("photondb-slow".into()).spawn(work);
-    thread.map(|_| sender).map_err(|error| StartError(format!("No thread could be started: {error}.")))
+/// The ordinary threads for what takes milliseconds of pure CPU. They yield to everything else on the machine.
+fn start_slow_threads() -> Result<flume::Sender<SlowWork>, StartError> {
+    let (sender, jobs) = flume::bounded::<SlowWork>(SLOW_WORK_MAX);
+    for number in 0..SLOW_THREADS {
+        let jobs = jobs.clone();
+        let work = move || {
+            // Of this thread alone, as Linux has it; where it is refused the work is done all the same.
+            let _ = rustix::process::nice(SLOW_NICE);
+            for job in jobs {
+                job();
+            }
+        };
+        let thread = std::thread::Builder::new().name(format!("photondb-slow-{number}")).spawn(work);
+        thread.map_err(|error| StartError(format!("No thread could be started: {error}.")))?;
+    }
+    Ok(sender)
 }
 
 fn start_thread(plan: CorePlan) -> Result<CoreThread, StartError> {
@@ -349,6 +360,7 @@ async fn recover<E: Env>(env: E, plan: CorePlan) -> Result<(Rc<Core<E>>, Option<
         stores: plan.stores,
         query_memory_bytes: plan.options.query_memory_bytes / plan.options.cpus.len() as u64,
         slow_work: plan.slow_work,
+        password_iterations: plan.options.password_iterations,
     });
     Ok((core, identity))
 }
@@ -421,7 +433,7 @@ async fn own_catalog<E: Env>(
     };
     if !changes.is_empty() {
         let edits: Vec<Edit> =
-            changes.iter().map(|(key, value)| route::catalog_edit(tree, key, value.as_deref())).collect();
+            changes.iter().map(|(key, value)| owner::catalog_edit(tree, key, value.as_deref())).collect();
         let info = CommitInfo { commit_time_ms: env.unix_ms(), ..CommitInfo::default() };
         let lsn = store.engine.commit(info, &edits).await?;
         store.engine.flushed(lsn).await?;
@@ -441,7 +453,7 @@ fn first_records<E: Env>(env: &E, plan: &CorePlan) -> Vec<Record> {
     let id = || {
         let mut random = [0; 16];
         env.random(&mut random);
-        *route::as_uuid(random).as_bytes()
+        *owner::as_uuid(random).as_bytes()
     };
     let server_id = id();
     let made_up = || format!("photondb_{}", &uuid_text(&server_id)[..8]);
@@ -451,11 +463,13 @@ fn first_records<E: Env>(env: &E, plan: &CorePlan) -> Vec<Record> {
         epoch: 1,
         next_shard: 1,
         salt_secret: id(),
+        tags: vec![DEFAULT_TAG.to_owned()],
+        heartbeat_timeout_secs: HEARTBEAT_TIMEOUT_SECS,
     };
     let admin = plan.initial_credential.clone().unwrap_or_else(|| {
         let mut salt = [0; SALT_BYTES];
         env.random(&mut salt);
-        Credential::derive(b"", salt, ITERATIONS_DEFAULT)
+        Credential::derive(b"", salt, ITERATIONS_EMPTY)
     });
     let test = Database { id: DatabaseId(id()), name: "test".to_owned() };
     vec![server_record(&server), database_record(&test), user_record("admin", &admin)]

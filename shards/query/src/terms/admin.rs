@@ -1,7 +1,7 @@
 //! Administration: databases, tables, their configuration and state.
 //!
 //! The catalog knows the answers ([`CatalogOp`]); these terms check names and options, ask, and shape what the catalog
-//! does not. `config` and `status` give a row of a system table: writes to it come back through [`write_system_row`].
+//! does not. `config` and `status` give a row of a system table, which is written to like any other.
 //! Virtual shards are a number in the configuration: `reconfigure` writes it, `rebalance` has nothing to move.
 
 use std::cell::OnceCell;
@@ -11,11 +11,10 @@ use photondb_proto::datum::{Datum, Object, ObjectBuilder, document, key};
 use photondb_proto::error::ErrorKind;
 use photondb_proto::limits;
 use photondb_proto::op::{
-    CatalogOp, CatalogReply, DatabaseId, DatabaseInfo, Durability, Identifiers, KeyRange, ReadMode,
-    SYSTEM_DATABASE, TableId, TableInfo, TableOptions, TableRead, TableReply, uuid_text,
+    CatalogOp, CatalogReply, DatabaseInfo, Durability, Identifiers, KeyRange, ReadMode, SYSTEM_DATABASE,
+    TableInfo, TableOptions, TableRead, TableReply, uuid_text,
 };
 use photondb_proto::term::number;
-use uuid::Uuid;
 
 use super::options::{Named, check_name, durability};
 use super::table::table_at;
@@ -333,46 +332,10 @@ fn check_replica_count(count: i64) -> Outcome<()> {
 
 // ---------------------------------------------------------------- config and status
 
-/// Which system table a row came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SystemTable {
-    DatabaseConfig,
-    TableConfig,
-    TableStatus,
-}
-
-const SYSTEM_TABLES: [(SystemTable, &str); 3] = [
-    (SystemTable::DatabaseConfig, "db_config"),
-    (SystemTable::TableConfig, "table_config"),
-    (SystemTable::TableStatus, "table_status"),
-];
-
-impl SystemTable {
-    fn name(self) -> &'static str {
-        SYSTEM_TABLES.iter().find(|(table, _)| *table == self).map_or("", |(_, name)| name)
-    }
-
-    /// The system table whose row this is, if it is one.
-    fn of(row: &SelectedRow) -> Option<SystemTable> {
-        let info = &row.table.info;
-        if info.database != SYSTEM_DATABASE {
-            return None;
-        }
-        SYSTEM_TABLES.iter().find(|(_, name)| *name == info.name).map(|(table, _)| *table)
-    }
-}
-
 /// A row of a system table, already read.
-fn system_row(table: SystemTable, id: &[u8; 16], row: Datum) -> Outcome<Value> {
+async fn system_row(run: &Run, table: &str, id: &[u8; 16], row: Datum) -> Outcome<Value> {
+    let info = table_info(run, SYSTEM_DATABASE.to_owned(), table.to_owned()).await?;
     let id = Datum::String(uuid_text(id).into());
-    let info = TableInfo {
-        id: TableId([0; 16]),
-        database_id: DatabaseId([0; 16]),
-        database: SYSTEM_DATABASE.to_owned(),
-        name: table.name().to_owned(),
-        primary_key: "id".to_owned(),
-        durability: Durability::Hard,
-    };
     let document = OnceCell::new();
     document.get_or_init(|| row);
     let table = TableHandle { info: Rc::new(info), mode: ReadMode::Single };
@@ -384,11 +347,11 @@ async fn config(run: &Run, invocation: Invocation) -> Outcome<Value> {
     match &argument.value {
         Value::Database(database) => {
             let row = value(run, CatalogOp::DatabaseConfig { database: database.id }).await?;
-            system_row(SystemTable::DatabaseConfig, &database.id.0, row)
+            system_row(run, "db_config", &database.id.0, row).await
         }
         Value::Table(table) => {
             let row = value(run, CatalogOp::TableConfig { table: table.info.id }).await?;
-            system_row(SystemTable::TableConfig, &table.info.id.0, row)
+            system_row(run, "table_config", &table.info.id.0, row).await
         }
         other => Err(other.wrong_kind("TABLE").at(&argument.place)),
     }
@@ -397,36 +360,7 @@ async fn config(run: &Run, invocation: Invocation) -> Outcome<Value> {
 async fn status(run: &Run, invocation: Invocation) -> Outcome<Value> {
     let table = table_argument(&invocation.call)?;
     let row = value(run, CatalogOp::TableStatus { table: table.info.id }).await?;
-    system_row(SystemTable::TableStatus, &table.info.id.0, row)
-}
-
-/// Whether a selected row is one of a system table, which [`write_system_row`] writes.
-pub fn is_system_row(row: &SelectedRow) -> bool {
-    SystemTable::of(row).is_some()
-}
-
-/// Puts a new value (null: none) in the place of a system table's row.
-///
-/// # Errors
-/// What the catalog has against it: the row's error.
-pub async fn write_system_row(run: &Run, row: &SelectedRow, new: &Datum) -> Outcome<Datum> {
-    let Some(table) = SystemTable::of(row) else {
-        return Err(Failure::internal("this is no row of a system table"));
-    };
-    let Datum::String(id) = &row.key_datum else {
-        return Err(Failure::internal("rows of the catalog have text ids"));
-    };
-    let id = Uuid::parse_str(id).map_err(|_| Failure::internal("ids of the catalog are UUIDs"))?.into_bytes();
-    let row = document::to_bytes(new);
-    let op = match table {
-        SystemTable::DatabaseConfig => CatalogOp::DatabaseConfigure { database: DatabaseId(id), row },
-        SystemTable::TableConfig => CatalogOp::TableConfigure { table: TableId(id), row },
-        SystemTable::TableStatus => {
-            let name = table.name();
-            return Err(failed(format!("It's illegal to write to the `{SYSTEM_DATABASE}.{name}` table.")));
-        }
-    };
-    value(run, op).await
+    system_row(run, "table_status", &table.info.id.0, row).await
 }
 
 fn table_argument(call: &Call) -> Outcome<&TableHandle> {
@@ -477,12 +411,12 @@ async fn wait(run: &Run, invocation: Invocation) -> Outcome<Value> {
     Ok(value(run, CatalogOp::Wait { database, table }).await?.into())
 }
 
-/// The tables a term is applied to.
-async fn target_tables(run: &Run, call: &Call) -> Outcome<Vec<Rc<TableInfo>>> {
+/// The tables a term is applied to, to do `what` with them.
+async fn target_tables(run: &Run, call: &Call, what: &str) -> Outcome<Vec<Rc<TableInfo>>> {
     let (database, table) = targets(run, call).await?;
     if database == SYSTEM_DATABASE {
         return Err(failed(format!(
-            "Database `{SYSTEM_DATABASE}` is special; you can't configure the tables in it."
+            "Database `{SYSTEM_DATABASE}` is special; you can't {what} the tables in it."
         )));
     }
     if let Some(table) = table {
@@ -505,7 +439,7 @@ async fn reconfigure(run: &Run, invocation: Invocation) -> Outcome<Value> {
         .option("emergency_repair")
         .is_some_and(|option| !matches!(option.value, Value::Datum(Datum::Null)))
     {
-        return emergency_repair(call);
+        return emergency_repair(run, call).await;
     }
     let Some(shards) = shards_option(call)? else {
         return Err(Failure::logic("Missing required argument `shards`."));
@@ -516,7 +450,7 @@ async fn reconfigure(run: &Run, invocation: Invocation) -> Outcome<Value> {
     check_replicas(call)?;
     let dry_run = call.option_datum("dry_run")?.is_some_and(|datum| datum.is_truthy());
     let (mut config_changes, mut status_changes) = (Vec::new(), Vec::new());
-    for table in target_tables(run, call).await? {
+    for table in target_tables(run, call, "configure").await? {
         let table = table.id;
         let old = value(run, CatalogOp::TableConfig { table }).await?;
         let new = with_shards(&old, shards)?;
@@ -525,8 +459,7 @@ async fn reconfigure(run: &Run, invocation: Invocation) -> Outcome<Value> {
             continue;
         }
         let old_status = value(run, CatalogOp::TableStatus { table }).await?;
-        let row = document::to_bytes(&new);
-        let new = value(run, CatalogOp::TableConfigure { table, row }).await?;
+        let new = value(run, CatalogOp::Reconfigure { table, shards }).await?;
         let new_status = value(run, CatalogOp::TableStatus { table }).await?;
         config_changes.push(change(old, new));
         status_changes.push(change(old_status, new_status));
@@ -542,10 +475,11 @@ async fn reconfigure(run: &Run, invocation: Invocation) -> Outcome<Value> {
 }
 
 /// Nothing here ever needs it: a table is on one server, and there it is.
-fn emergency_repair(call: &Call) -> Outcome<Value> {
+async fn emergency_repair(run: &Run, call: &Call) -> Outcome<Value> {
     match option_text(call, "emergency_repair")?.as_deref() {
         Some("unsafe_rollback" | "unsafe_rollback_or_erase" | "_debug_recommit") => {
-            table_argument(call)?;
+            let table = table_argument(call)?.info.id;
+            value(run, CatalogOp::TableConfig { table }).await?;
             Err(failed("This table doesn't need to be repaired.".to_owned()))
         }
         Some(_) | None => Err(Failure::logic(
@@ -571,7 +505,9 @@ fn with_shards(config: &Datum, shards: u32) -> Outcome<Datum> {
 
 async fn rebalance(run: &Run, invocation: Invocation) -> Outcome<Value> {
     let mut changes = Vec::new();
-    for table in target_tables(run, &invocation.call).await? {
+    for table in target_tables(run, &invocation.call, "rebalance").await? {
+        // Nothing moves, but it is asked of those who may configure the table.
+        value(run, CatalogOp::TableConfig { table: table.id }).await?;
         let status = value(run, CatalogOp::TableStatus { table: table.id }).await?;
         changes.push(change(status.clone(), status));
     }
@@ -591,7 +527,7 @@ pub async fn document_count_estimates(run: &Run, info: &TableInfo) -> Outcome<Da
     if info.id.as_system_table().is_some() {
         return Ok(Datum::array(vec![Datum::Number(count as f64)]));
     }
-    let shards = match value(run, CatalogOp::TableConfig { table: info.id }).await? {
+    let shards = match value(run, CatalogOp::TableStatus { table: info.id }).await? {
         Datum::Object(row) => virtual_shards(&row),
         _ => 1,
     };
@@ -600,8 +536,8 @@ pub async fn document_count_estimates(run: &Run, info: &TableInfo) -> Outcome<Da
     Ok(Datum::array((0..shards).map(estimate).collect()))
 }
 
-fn virtual_shards(config: &Object) -> u64 {
-    match config.field("shards") {
+fn virtual_shards(status: &Object) -> u64 {
+    match status.field("shards") {
         Some(Datum::Array(shards)) => (shards.len() as u64).max(1),
         Some(_) | None => 1,
     }
@@ -728,11 +664,8 @@ mod tests {
             (r#"[170,[[174,[[15,["t"]]]],"primary_key"]]"#, r#""id""#),
             (r#"[170,[[53,[[174,[[15,["t"]]]],{"name":"u"}]],"replaced"]]"#, "1"),
             (r#"[170,[[174,[[15,["t"]]]],"name"]]"#, r#""u""#),
-            (r#"[170,[[53,[[174,[[14,["test"]]]],{"name":"test"}]],"unchanged"]]"#, "1"),
-            (
-                r#"[170,[[53,[[175,[[15,["t"]]]],{"status":1}]],"first_error"]]"#,
-                r#""Inserted object must have primary key `id`:\n{\n\t\"status\":\t1\n}""#,
-            ),
+            (r#"[170,[[174,[[14,["test"]]]],"name"]]"#, r#""test""#),
+            (r#"[53,[[174,[[59,[]]]],{}]]"#, "! Expected type TABLE but found DATUM:\n[\n\t\"test\"\n]"),
         ]);
     }
 

@@ -7,6 +7,7 @@ pub mod array;
 pub mod coerce;
 pub mod control;
 pub mod fields;
+pub mod grant;
 pub mod group;
 pub mod info;
 pub mod iso8601;
@@ -184,6 +185,7 @@ static FAMILIES: &[&[TermDef]] = &[
     coerce::TERMS,
     control::TERMS,
     fields::TERMS,
+    grant::TERMS,
     group::TERMS,
     join::TERMS,
     literal::TERMS,

@@ -11,12 +11,12 @@ use photondb_proto::datum::{Datum, ObjectBuilder, document, key};
 use photondb_proto::error::ErrorKind;
 use photondb_proto::limits;
 use photondb_proto::op::{
-    Change, Conflict, Document, InsertRow, Key, ReturnChanges, RowChange, RowOutcome, TableInfo, TableRead,
-    TableReply, TableWrite, WriteHook, WriteOptions,
+    Change, Conflict, InsertRow, Key, ReturnChanges, RowChange, RowOutcome, TableInfo, TableRead, TableReply,
+    TableWrite, WriteHook, WriteOptions,
 };
 use photondb_proto::term::number;
 
-use super::admin::{durability_option, is_system_row, write_system_row};
+use super::admin::durability_option;
 use super::options::{ConflictWord, conflict_word, return_changes};
 use super::string::uuid_of_random;
 use super::summary::WriteSummary;
@@ -27,10 +27,10 @@ use crate::eval::loaded;
 use crate::failure::{Failure, Outcome};
 use crate::fields::{RowTerm, Work};
 use crate::function::{Function, Meaning};
-use crate::row::{RowEffect, RowRules, storable, updated};
+use crate::row::{storable, updated};
 use crate::run::{Run, wrong_reply};
 use crate::stream::{Sequence, SequenceKind, Stage, sequence_of};
-use crate::value::{SelectedRow, TableHandle, Value, wrong_type};
+use crate::value::{TableHandle, Value, wrong_type};
 use crate::write::function_to_bytes;
 
 pub static TERMS: &[TermDef] = &[
@@ -277,12 +277,6 @@ async fn rewrite(run: &Run, mut invocation: Invocation, rewrite: Rewrite) -> Out
         ));
     }
     let here = determinism > Determinism::PerQuery || !function.travels();
-    let target = &invocation.call.arguments[0];
-    if let Value::Row(row) = &target.value
-        && is_system_row(row)
-    {
-        return rewrite_system_row(run, row, rewrite, &function, options).await;
-    }
     let work = match (here, rewrite) {
         (true, _) => RowWork::Here(rewrite, function),
         (false, Rewrite::Update) => {
@@ -297,13 +291,6 @@ async fn rewrite(run: &Run, mut invocation: Invocation, rewrite: Rewrite) -> Out
 
 async fn delete(run: &Run, invocation: Invocation) -> Outcome<Value> {
     let options = write_options(&invocation.call)?;
-    let target = &invocation.call.arguments[0];
-    if let Value::Row(row) = &target.value
-        && is_system_row(row)
-    {
-        let nothing = Function::of_datum(Datum::Null, Meaning::Constant, target.place.clone());
-        return rewrite_system_row(run, row, Rewrite::Replace, &nothing, options).await;
-    }
     change_rows(run, &invocation.call, &RowWork::There(Change::Delete), options).await
 }
 
@@ -416,34 +403,6 @@ async fn new_value(run: &Run, rewrite: Rewrite, function: &Function, old: &Datum
         Rewrite::Update => updated(old, &function.datum(run, std::slice::from_ref(old)).await?),
         Rewrite::Replace => function.datum(run, std::slice::from_ref(old)).await,
     }
-}
-
-/// Changes a row of a system table: the catalog has the last word, so its refusal is the row's error.
-async fn rewrite_system_row(
-    run: &Run,
-    row: &Rc<SelectedRow>,
-    rewrite: Rewrite,
-    function: &Function,
-    options: WriteOptions,
-) -> Outcome<Value> {
-    let old = row.document.get().cloned().unwrap_or(Datum::Null);
-    let rules =
-        RowRules { primary_key: row.table.info.primary_key.clone(), return_changes: options.return_changes };
-    let new = new_value(run, rewrite, function, &old).await;
-    let mut decision = rules.decide(&row.key_datum, &old, new);
-    let wanted: Option<Document> = match &decision.effect {
-        RowEffect::Keep => None,
-        RowEffect::Put(bytes) => Some(bytes.clone()),
-        RowEffect::Delete => Some(document::to_bytes(&Datum::Null)),
-    };
-    if let Some(bytes) = wanted
-        && let Err(failure) = write_system_row(run, row, &document::from_bytes(&bytes)).await
-    {
-        decision = rules.refused(&old, row_error(failure)?);
-    }
-    let mut summary = WriteSummary::new(options.return_changes, &run.limits);
-    summary.add(decision.outcome);
-    Ok(Value::Datum(summary.into_datum()))
 }
 
 // ---------------------------------------------------------------- sync

@@ -4,17 +4,17 @@
 //! commits in one batch and hands to every copy, and the answer for the client. Ids are arguments, so plans are
 //! reproducible.
 
-use photondb_proto::datum::{Datum, Object, document};
+use photondb_proto::datum::{Datum, document};
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::limits;
 use photondb_proto::op::{
-    CatalogOp, CatalogReply, DatabaseId, Durability, Identifiers, SYSTEM_DATABASE, SYSTEM_DATABASE_ID,
+    CatalogOp, CatalogReply, DatabaseId, Durability, Identifiers, SYSTEM_DATABASE, SYSTEM_DATABASE_ID, Scope,
     TableId, TableOptions,
 };
 
 use super::{
-    Catalog, Database, Record, Server, Table, database_gone, database_record, failed, row, server_record,
-    table_gone, table_record,
+    Catalog, Database, Record, Server, Table, database_gone, database_record, failed, permissions, row,
+    server_record, table_gone, table_record,
 };
 
 /// What a plan needs from outside the catalog.
@@ -42,9 +42,9 @@ pub fn is_change(op: &CatalogOp) -> bool {
         | CatalogOp::DatabaseDrop { .. }
         | CatalogOp::TableCreate { .. }
         | CatalogOp::TableDrop { .. }
-        | CatalogOp::TableConfigure { .. }
         | CatalogOp::SetWriteHook { .. }
-        | CatalogOp::DatabaseConfigure { .. } => true,
+        | CatalogOp::Reconfigure { .. }
+        | CatalogOp::Grant { .. } => true,
         CatalogOp::Table { .. }
         | CatalogOp::Database { .. }
         | CatalogOp::DatabaseList
@@ -86,6 +86,12 @@ pub fn read(catalog: &Catalog, op: &CatalogOp) -> Result<CatalogReply, QueryErro
             let database = catalog.database_named(database)?.id;
             Ok(CatalogReply::Names(catalog.tables_of(database).map(|table| table.name.clone()).collect()))
         }
+        CatalogOp::TableConfig { table } if table.as_system_table().is_some() => {
+            Err(special("you can't configure the tables in it."))
+        }
+        CatalogOp::TableStatus { table } if table.as_system_table().is_some() => {
+            Err(special("the system tables in it don't have meaningful status information."))
+        }
         CatalogOp::TableConfig { table } => {
             Ok(value(&row::table_config(catalog, table_by_id(catalog, *table)?, Identifiers::Names)))
         }
@@ -101,9 +107,9 @@ pub fn read(catalog: &Catalog, op: &CatalogOp) -> Result<CatalogReply, QueryErro
         | CatalogOp::DatabaseDrop { .. }
         | CatalogOp::TableCreate { .. }
         | CatalogOp::TableDrop { .. }
-        | CatalogOp::TableConfigure { .. }
         | CatalogOp::SetWriteHook { .. }
-        | CatalogOp::DatabaseConfigure { .. } => {
+        | CatalogOp::Reconfigure { .. }
+        | CatalogOp::Grant { .. } => {
             Err(QueryError::new(ErrorKind::Internal, "a change of the catalog was asked of a copy"))
         }
     }
@@ -152,10 +158,17 @@ pub fn plan(catalog: &Catalog, op: &CatalogOp, means: Means) -> Result<Plan, Que
         CatalogOp::TableCreate { database, name, options } => {
             table_create(catalog, database, name, options, means)
         }
-        CatalogOp::TableDrop { database, name } => table_drop(catalog, database, name),
-        CatalogOp::TableConfigure { table, row } => table_configure(catalog, *table, row),
+        CatalogOp::TableDrop { database, name } => {
+            if database == SYSTEM_DATABASE {
+                return Err(special("you can't drop tables in it."));
+            }
+            table_drop(catalog, catalog.table_named(database, name)?)
+        }
+        CatalogOp::Reconfigure { table, shards } => reconfigure(catalog, *table, *shards),
+        CatalogOp::Grant { scope, user, permissions: wanted } => {
+            permissions::grant(catalog, *scope, user, &document::from_bytes(wanted))
+        }
         CatalogOp::SetWriteHook { table, hook } => set_write_hook(catalog, *table, hook.as_deref()),
-        CatalogOp::DatabaseConfigure { database, row } => database_configure(catalog, *database, row),
         CatalogOp::Table { .. }
         | CatalogOp::Database { .. }
         | CatalogOp::DatabaseList
@@ -168,15 +181,27 @@ pub fn plan(catalog: &Catalog, op: &CatalogOp, means: Means) -> Result<Plan, Que
     }
 }
 
-/// The records of a change, with the server's record that counts it.
-fn counted(catalog: &Catalog, mut records: Vec<Record>, shards: u16) -> Vec<Record> {
-    let server = Server {
-        epoch: catalog.server.epoch + 1,
-        next_shard: catalog.server.next_shard + u32::from(shards),
-        ..catalog.server.clone()
-    };
-    records.push(server_record(&server));
-    records
+/// A plan of these records and the server's, which counts the change.
+pub fn planned(catalog: &Catalog, records: Vec<Record>, answer: Datum) -> Plan {
+    let mut plan = planned_server(&catalog.server);
+    plan.records.splice(0..0, records);
+    plan.answer = answer;
+    plan
+}
+
+/// A plan that changes what the server says of itself.
+pub fn planned_server(server: &Server) -> Plan {
+    let server = Server { epoch: server.epoch + 1, ..server.clone() };
+    Plan { records: vec![server_record(&server)], answer: Datum::Null }
+}
+
+/// A plan that makes a table, whose shards get numbers of their own.
+pub fn planned_with_shards(catalog: &Catalog, table: &Table, answer: Datum) -> Plan {
+    let next_shard = catalog.server.next_shard + u32::from(table.shards());
+    let mut plan = planned_server(&Server { next_shard, ..catalog.server.clone() });
+    plan.records.insert(0, table_record(table));
+    plan.answer = answer;
+    plan
 }
 
 fn config_change(old: Datum, new: Datum) -> Datum {
@@ -192,10 +217,10 @@ fn database_create(catalog: &Catalog, name: &str, means: Means) -> Result<Plan, 
         ("config_changes", config_change(Datum::Null, row::database_config(&database))),
         ("dbs_created", Datum::Number(1.0)),
     ]);
-    Ok(Plan { records: counted(catalog, vec![database_record(&database)], 0), answer })
+    Ok(planned(catalog, vec![database_record(&database)], answer))
 }
 
-fn database_drop(catalog: &Catalog, name: &str) -> Result<Plan, QueryError> {
+pub fn database_drop(catalog: &Catalog, name: &str) -> Result<Plan, QueryError> {
     if name == SYSTEM_DATABASE {
         return Err(special("you can't delete it."));
     }
@@ -203,12 +228,16 @@ fn database_drop(catalog: &Catalog, name: &str) -> Result<Plan, QueryError> {
     let mut records: Vec<Record> = catalog.tables_of(database.id).map(|table| table_gone(table.id)).collect();
     let tables = records.len();
     records.push(database_gone(database.id));
+    records.extend(permissions::records_gone(catalog, |_, scope| match scope {
+        Scope::Global => false,
+        Scope::Database(id) | Scope::Table(id, _) => id == database.id,
+    }));
     let answer = Datum::object([
         ("config_changes", config_change(row::database_config(database), Datum::Null)),
         ("dbs_dropped", Datum::Number(1.0)),
         ("tables_dropped", Datum::Number(tables as f64)),
     ]);
-    Ok(Plan { records: counted(catalog, records, 0), answer })
+    Ok(planned(catalog, records, answer))
 }
 
 fn table_create(
@@ -225,18 +254,12 @@ fn table_create(
     if catalog.table_named(database, name).is_ok() {
         return Err(failed(format!("Table `{database}.{name}` already exists.")));
     }
-    let shards = limits::SHARDS_DEFAULT.max(means.cores.next_power_of_two()).min(limits::SHARDS_MAX);
+    let fresh = fresh_table(catalog, TableId(means.fresh_id), owner.id, name, means);
     let table = Table {
-        id: TableId(means.fresh_id),
-        database: owner.id,
-        name: name.to_owned(),
-        primary_key: options.primary_key.clone().unwrap_or_else(|| "id".to_owned()),
+        primary_key: options.primary_key.clone().unwrap_or_else(|| fresh.primary_key.clone()),
         durability: options.durability.unwrap_or_default(),
-        write_acks: "majority".to_owned(),
         virtual_shards: virtual_shards(options.shards.unwrap_or(1))?,
-        first_shard: catalog.server.next_shard,
-        placement: (0..shards).map(|shard| shard % means.stores).collect(),
-        write_hook: None,
+        ..fresh
     };
     let answer = Datum::object([
         (
@@ -245,10 +268,34 @@ fn table_create(
         ),
         ("tables_created", Datum::Number(1.0)),
     ]);
-    Ok(Plan { records: counted(catalog, vec![table_record(&table)], shards), answer })
+    Ok(planned_with_shards(catalog, &table, answer))
 }
 
-fn virtual_shards(wanted: u32) -> Result<u32, QueryError> {
+/// A table with everything by default, its shards spread over the stores.
+pub fn fresh_table(catalog: &Catalog, id: TableId, database: DatabaseId, name: &str, means: Means) -> Table {
+    let shards = limits::SHARDS_DEFAULT.max(means.cores.next_power_of_two()).min(limits::SHARDS_MAX);
+    Table {
+        id,
+        database,
+        name: name.to_owned(),
+        primary_key: "id".to_owned(),
+        durability: Durability::Hard,
+        write_acks: "majority".to_owned(),
+        virtual_shards: 1,
+        first_shard: catalog.server.next_shard,
+        placement: (0..shards).map(|shard| shard % means.stores).collect(),
+        write_hook: None,
+    }
+}
+
+/// `reconfigure` of a table: another number of virtual shards.
+fn reconfigure(catalog: &Catalog, id: TableId, shards: u32) -> Result<Plan, QueryError> {
+    let table = Table { virtual_shards: virtual_shards(shards)?, ..table_by_id(catalog, id)?.clone() };
+    let answer = row::table_config(catalog, &table, Identifiers::Names);
+    Ok(planned(catalog, vec![table_record(&table)], answer))
+}
+
+pub fn virtual_shards(wanted: u32) -> Result<u32, QueryError> {
     if wanted == 0 {
         return Err(QueryError::new(ErrorKind::QueryLogic, "Every table must have at least one shard."));
     }
@@ -259,92 +306,15 @@ fn virtual_shards(wanted: u32) -> Result<u32, QueryError> {
     Ok(wanted)
 }
 
-fn table_drop(catalog: &Catalog, database: &str, name: &str) -> Result<Plan, QueryError> {
-    if database == SYSTEM_DATABASE {
-        return Err(special("you can't drop tables in it."));
-    }
-    let table = catalog.table_named(database, name)?;
+pub fn table_drop(catalog: &Catalog, table: &Table) -> Result<Plan, QueryError> {
     let answer = Datum::object([
         ("config_changes", config_change(row::table_config(catalog, table, Identifiers::Names), Datum::Null)),
         ("tables_dropped", Datum::Number(1.0)),
     ]);
-    Ok(Plan { records: counted(catalog, vec![table_gone(table.id)], 0), answer })
-}
-
-/// `config().update(…)` of a database renames it.
-fn database_configure(catalog: &Catalog, id: DatabaseId, row: &[u8]) -> Result<Plan, QueryError> {
-    let database = database_by_id(catalog, id)?;
-    let row = Row::new("db_config", row)?;
-    let Some(row) = row else {
-        return database_drop(catalog, &database.name);
-    };
-    row.only(&["id", "name"])?;
-    row.unchanged("id", &Datum::string(&id.to_string()))?;
-    let name = row.name("name")?;
-    if name != database.name && (name == SYSTEM_DATABASE || catalog.database_named(&name).is_ok()) {
-        let old = &database.name;
-        let text =
-            format!("Cannot rename database `{old}` to `{name}` because database `{name}` already exists.");
-        return Err(failed(text));
-    }
-    let database = Database { id, name };
-    let answer = row::database_config(&database);
-    Ok(Plan { records: counted(catalog, vec![database_record(&database)], 0), answer })
-}
-
-/// `config().update(…)` of a table renames it, moves it to another database, or sets what it promises.
-fn table_configure(catalog: &Catalog, id: TableId, row: &[u8]) -> Result<Plan, QueryError> {
-    let old = table_by_id(catalog, id)?;
-    let database = catalog.database(old.database).map_or_else(String::new, |database| database.name.clone());
-    let Some(row) = Row::new("table_config", row)? else {
-        return table_drop(catalog, &database, &old.name);
-    };
-    let shown = row::table_config(catalog, old, Identifiers::Names);
-    let Datum::Object(shown) = &shown else { unreachable!("rows are objects") };
-    row.only(&[
-        "db",
-        "durability",
-        "id",
-        "indexes",
-        "name",
-        "primary_key",
-        "shards",
-        "write_acks",
-        "write_hook",
-    ])?;
-    if row.object.field("primary_key") != shown.field("primary_key") {
-        return Err(failed("It's illegal to change a table's primary key".to_owned()));
-    }
-    for field in ["id", "indexes", "write_hook"] {
-        row.unchanged(field, &shown.field(field).unwrap_or(Datum::Null))?;
-    }
-    let mut table = old.clone();
-    table.name = row.name("name")?;
-    table.database = catalog.database_named(&row.name("db")?)?.id;
-    table.durability = match row.name("durability")?.as_str() {
-        "hard" => Durability::Hard,
-        "soft" => Durability::Soft,
-        other => return Err(row.wrong(&format!("In `durability`: `{other}` is neither `hard` nor `soft`."))),
-    };
-    table.write_acks = match row.name("write_acks")?.as_str() {
-        acks @ ("single" | "majority") => acks.to_owned(),
-        other => {
-            return Err(row.wrong(&format!("In `write_acks`: `{other}` is neither `single` nor `majority`.")));
-        }
-    };
-    table.virtual_shards = match row.object.field("shards") {
-        Some(Datum::Array(shards)) => virtual_shards(u32::try_from(shards.len()).unwrap_or(u32::MAX))?,
-        Some(_) | None => return Err(row.wrong("In `shards`: Expected an array.")),
-    };
-    let moved = (&table.name, table.database) != (&old.name, old.database);
-    let target = row.name("db")?;
-    if moved && catalog.table_named(&target, &table.name).is_ok() {
-        let (from, to) = (format!("{database}.{}", old.name), format!("{target}.{}", table.name));
-        let text = format!("Cannot rename table `{from}` to `{to}` because table `{to}` already exists.");
-        return Err(failed(text));
-    }
-    let answer = row::table_config(catalog, &table, Identifiers::Names);
-    Ok(Plan { records: counted(catalog, vec![table_record(&table)], 0), answer })
+    let mut records =
+        permissions::records_gone(catalog, |_, scope| matches!(scope, Scope::Table(_, id) if id == table.id));
+    records.push(table_gone(table.id));
+    Ok(planned(catalog, records, answer))
 }
 
 fn set_write_hook(catalog: &Catalog, id: TableId, hook: Option<&[u8]>) -> Result<Plan, QueryError> {
@@ -356,70 +326,7 @@ fn set_write_hook(catalog: &Catalog, id: TableId, hook: Option<&[u8]>) -> Result
     };
     let table = Table { write_hook: hook.map(<[u8]>::to_vec), ..old.clone() };
     let answer = Datum::object([(word, Datum::Number(1.0))]);
-    Ok(Plan { records: counted(catalog, vec![table_record(&table)], 0), answer })
-}
-
-/// A row that a client wrote into a configuration table.
-struct Row {
-    table: &'static str,
-    object: Object,
-}
-
-impl Row {
-    /// `None` when the row was deleted.
-    fn new(table: &'static str, bytes: &[u8]) -> Result<Option<Row>, QueryError> {
-        match document::from_bytes(bytes) {
-            Datum::Object(object) => Ok(Some(Row { table, object })),
-            Datum::Null => Ok(None),
-            _ => Err(failed(format!("A row of `{SYSTEM_DATABASE}.{table}` must be an object."))),
-        }
-    }
-
-    fn wrong(&self, why: &str) -> QueryError {
-        let table = self.table;
-        failed(format!(
-            "The change you're trying to make to `{SYSTEM_DATABASE}.{table}` has the wrong format. {why}"
-        ))
-    }
-
-    fn only(&self, fields: &[&str]) -> Result<(), QueryError> {
-        match self.object.iter().find(|(key, _)| !fields.contains(&key.as_str())) {
-            Some((key, _)) => Err(self.wrong(&format!("Unexpected key(s) `{}`.", key.as_str()))),
-            None => Ok(()),
-        }
-    }
-
-    fn unchanged(&self, field: &str, shown: &Datum) -> Result<(), QueryError> {
-        match self.object.field(field) {
-            Some(found) if found == *shown => Ok(()),
-            Some(_) if field == "indexes" => {
-                let text = "The `indexes` field is read-only and can't be used to create or drop indexes.";
-                Err(failed(text.to_owned()))
-            }
-            Some(_) if field == "write_hook" => {
-                let text = "The `write_hook` field is read-only and can't be used to create or drop a write hook function.";
-                Err(failed(text.to_owned()))
-            }
-            Some(_) => Err(self.wrong(&format!("The field `{field}` cannot be changed."))),
-            None => Err(self.wrong(&format!("Expected a field named `{field}`."))),
-        }
-    }
-
-    fn name(&self, field: &str) -> Result<String, QueryError> {
-        match self.object.field(field) {
-            Some(Datum::String(text)) => {
-                let text = text.as_str();
-                let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-                if text.is_empty() || !text.bytes().all(is_name) {
-                    let why = format!("In `{field}`: `{text}` is invalid (Use A-Z, a-z, 0-9, _ and - only).");
-                    return Err(self.wrong(&why));
-                }
-                Ok(text.to_owned())
-            }
-            Some(_) => Err(self.wrong(&format!("In `{field}`: Expected a string."))),
-            None => Err(self.wrong(&format!("Expected a field named `{field}`."))),
-        }
-    }
+    Ok(planned(catalog, vec![table_record(&table)], answer))
 }
 
 #[cfg(test)]
@@ -431,8 +338,15 @@ mod tests {
     use photondb_proto::wire::scram::Credential;
 
     fn empty() -> Catalog {
-        let server =
-            Server { id: [1; 16], name: "here".into(), epoch: 1, next_shard: 1, salt_secret: [2; 16] };
+        let server = crate::catalog::Server {
+            id: [1; 16],
+            name: "here".into(),
+            epoch: 1,
+            next_shard: 1,
+            salt_secret: [2; 16],
+            tags: vec!["default".into()],
+            heartbeat_timeout_secs: 10.0,
+        };
         let admin = user_record("admin", &Credential::derive(b"", [0; 16], 1));
         Catalog::from_records(&[server_record(&server), admin]).expect("our own records").expect("a server")
     }
@@ -514,42 +428,5 @@ mod tests {
         numbers.sort_unstable();
         numbers.dedup();
         assert_eq!(numbers.len(), count, "no two shards have one number");
-    }
-
-    #[test]
-    fn a_table_is_configured_by_writing_its_row() {
-        let mut catalog = empty();
-        carry_out(&mut catalog, &create("a"), 1);
-        carry_out(&mut catalog, &table_create("a", "t"), 1);
-        carry_out(&mut catalog, &table_create("a", "u"), 1);
-        let id = catalog.table_named("a", "t").expect("made").id;
-        #[track_caller]
-        fn check(catalog: &Catalog, id: TableId, field: &str, value: Datum, want: &str) {
-            let table = catalog.table(id).expect("made");
-            let Datum::Object(row) = row::table_config(catalog, table, Identifiers::Names) else {
-                panic!("rows are objects")
-            };
-            let mut changed = row.to_builder();
-            changed.set(field, value);
-            let row = document::to_bytes(&Datum::Object(changed.build()));
-            let op = CatalogOp::TableConfigure { table: id, row };
-            let mut catalog = catalog.clone();
-            let said = carry_out(&mut catalog, &op, 1);
-            assert!(said.contains(want), "{field}: {said}");
-        }
-        check(&catalog, id, "name", Datum::string("v"), r#""name":"v""#);
-        check(&catalog, id, "name", Datum::string("u"), "because table `a.u` already exists.");
-        check(&catalog, id, "durability", Datum::string("soft"), r#""durability":"soft""#);
-        check(&catalog, id, "durability", Datum::string("limp"), "has the wrong format");
-        check(
-            &catalog,
-            id,
-            "primary_key",
-            Datum::string("x"),
-            "It's illegal to change a table's primary key",
-        );
-        check(&catalog, id, "indexes", Datum::array(vec![Datum::Null]), "The `indexes` field is read-only");
-        check(&catalog, id, "shards", Datum::array(vec![]), "Every table must have at least one shard.");
-        check(&catalog, id, "colour", Datum::Null, "Unexpected key(s) `colour`.");
     }
 }

@@ -1,19 +1,27 @@
-//! The catalog: databases, tables with their placement, users, the server's own identity.
+//! The catalog: databases, tables with their placement, users and what they may do, the server's own identity.
 //!
 //! Always: it is a set of records, key to encoded object, kept in a tree of store 0; one batch of that store commits a
 //! change of it. Every core holds a copy, made from the same records, and its epoch counts the changes: copies with equal
 //! epochs are equal. Changes are planned by pure functions ([`change`]); only the owner of store 0 carries them out.
 
 pub mod change;
+pub mod configure;
+pub mod edit;
+pub mod permissions;
 pub mod row;
+pub mod users;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use photondb_proto::datum::{Datum, Object, document};
 use photondb_proto::error::{ErrorKind, QueryError};
-use photondb_proto::op::{DatabaseId, DatabaseInfo, Durability, TableId, TableInfo, uuid_text};
+use photondb_proto::op::{
+    DatabaseId, DatabaseInfo, Durability, SYSTEM_DATABASE_ID, Scope, TableId, TableInfo, uuid_text,
+};
 use photondb_proto::wire::scram::{Credential, SALT_BYTES};
+
+pub use permissions::{Permission, Permissions};
 
 /// A changed record: its key and its new value, or `None` when it goes.
 pub type Record = (Vec<u8>, Option<Vec<u8>>);
@@ -22,9 +30,13 @@ const SERVER_KEY: &[u8] = b"s";
 const DATABASE_PREFIX: u8 = b'd';
 const TABLE_PREFIX: u8 = b't';
 const USER_PREFIX: u8 = b'u';
+const PERMISSION_PREFIX: u8 = b'p';
+
+/// The user who may do everything, always.
+pub const ADMIN: &str = "admin";
 
 /// The server's own record, rewritten with every change.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Server {
     pub id: [u8; 16],
     pub name: String,
@@ -34,7 +46,15 @@ pub struct Server {
     pub next_shard: u32,
     /// Unknown users are shown a salt made of it.
     pub salt_secret: [u8; 16],
+    /// By which tables are placed.
+    pub tags: Vec<String>,
+    /// Kept and shown; one server has no peers that could be late.
+    pub heartbeat_timeout_secs: f64,
 }
+
+/// The tag of a new server.
+pub const DEFAULT_TAG: &str = "default";
+pub const HEARTBEAT_TIMEOUT_SECS: f64 = 10.0;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Database {
@@ -78,6 +98,8 @@ pub struct Catalog {
     /// Tables of each database by name.
     table_names: BTreeMap<DatabaseId, BTreeMap<String, TableId>>,
     users: BTreeMap<String, Credential>,
+    /// What each user may do, where something is set.
+    permissions: BTreeMap<String, BTreeMap<Scope, Permissions>>,
 }
 
 /// A record that this program cannot read.
@@ -104,6 +126,7 @@ impl Catalog {
             tables: BTreeMap::new(),
             table_names: BTreeMap::new(),
             users: BTreeMap::new(),
+            permissions: BTreeMap::new(),
         };
         catalog.apply(records)?;
         Ok(Some(catalog))
@@ -152,6 +175,21 @@ impl Catalog {
                         }
                     }
                 }
+                (Some(PERMISSION_PREFIX), value) => {
+                    let (user, scope) = permissions::from_key(key).ok_or_else(bad)?;
+                    let granted = self.permissions.entry(user.clone()).or_default();
+                    match value {
+                        Some(value) => {
+                            granted.insert(scope, decode(key, value, permissions::from_record)?);
+                        }
+                        None => {
+                            granted.remove(&scope);
+                        }
+                    }
+                    if granted.is_empty() {
+                        self.permissions.remove(&user);
+                    }
+                }
                 (_, _) => return Err(bad()),
             }
         }
@@ -173,6 +211,49 @@ impl Catalog {
     /// By name.
     pub fn users(&self) -> impl Iterator<Item = (&str, &Credential)> {
         self.users.iter().map(|(name, credential)| (name.as_str(), credential))
+    }
+
+    /// What is set, by user and scope.
+    pub fn granted(&self) -> impl Iterator<Item = (&str, Scope, Permissions)> {
+        let users = self.permissions.iter();
+        users.flat_map(|(user, granted)| granted.iter().map(|(scope, set)| (user.as_str(), *scope, *set)))
+    }
+
+    /// What is set for a user at one scope.
+    pub fn granted_at(&self, user: &str, scope: Scope) -> Permissions {
+        let granted = self.permissions.get(user).and_then(|granted| granted.get(&scope));
+        granted.copied().unwrap_or_default()
+    }
+
+    /// Whether a user may do this at that scope: the nearest that is set counts. Nothing is inherited from the global
+    /// scope by the system database.
+    pub fn permits(&self, user: &str, scope: Scope, permission: Permission) -> bool {
+        if user == ADMIN {
+            return true;
+        }
+        let Some(granted) = self.permissions.get(user).filter(|_| self.users.contains_key(user)) else {
+            return false;
+        };
+        let set = |scope: Scope| granted.get(&scope).and_then(|granted| granted.at(permission));
+        let of_database = |database: DatabaseId| {
+            let inherited = || set(Scope::Global).filter(|_| database != SYSTEM_DATABASE_ID);
+            set(Scope::Database(database)).or_else(inherited)
+        };
+        let nearest = match scope {
+            Scope::Global => set(Scope::Global),
+            Scope::Database(database) => of_database(database),
+            Scope::Table(database, _) => set(scope).or_else(|| of_database(database)),
+        };
+        nearest.unwrap_or(false)
+    }
+
+    /// # Errors
+    /// PERMISSION_ERROR, when the user may not.
+    pub fn require(&self, user: &str, scope: Scope, permission: Permission) -> Result<(), QueryError> {
+        if self.permits(user, scope, permission) {
+            return Ok(());
+        }
+        Err(permission.missing(user))
     }
 
     pub fn table(&self, id: TableId) -> Option<&Rc<Table>> {
@@ -241,6 +322,9 @@ impl Catalog {
         records.extend(self.databases.values().map(database_record));
         records.extend(self.tables.values().map(|table| table_record(table)));
         records.extend(self.users.iter().map(|(name, credential)| user_record(name, credential)));
+        let granted =
+            self.granted().map(|(user, scope, granted)| permissions::record(user, scope, Some(granted)));
+        records.extend(granted);
         records
     }
 }
@@ -279,10 +363,7 @@ fn number(object: &Object, field: &str) -> Option<f64> {
 }
 
 fn text(object: &Object, field: &str) -> Option<String> {
-    match object.field(field)? {
-        Datum::String(text) => Some(text.as_str().to_owned()),
-        _ => None,
-    }
+    edit::text(&object.field(field)?)
 }
 
 fn bytes<const N: usize>(object: &Object, field: &str) -> Option<[u8; N]> {
@@ -299,10 +380,12 @@ fn binary(bytes: &[u8]) -> Datum {
 pub fn server_record(server: &Server) -> Record {
     let value = Datum::object([
         ("epoch", Datum::Number(server.epoch as f64)),
+        ("heartbeat_timeout_secs", Datum::Number(server.heartbeat_timeout_secs)),
         ("id", binary(&server.id)),
         ("name", Datum::string(&server.name)),
         ("next_shard", Datum::Number(f64::from(server.next_shard))),
         ("salt_secret", binary(&server.salt_secret)),
+        ("tags", Datum::array(server.tags.iter().map(|tag| Datum::string(tag)).collect())),
     ]);
     (SERVER_KEY.to_vec(), Some(document::to_bytes(&value)))
 }
@@ -314,6 +397,11 @@ fn server_from(_: &[u8], object: &Object) -> Option<Server> {
         epoch: number(object, "epoch")? as u64,
         next_shard: number(object, "next_shard")? as u32,
         salt_secret: bytes(object, "salt_secret")?,
+        tags: match object.field("tags") {
+            Some(Datum::Array(tags)) => tags.iter().map(|tag| edit::text(&tag)).collect::<Option<_>>()?,
+            Some(_) | None => vec![DEFAULT_TAG.to_owned()],
+        },
+        heartbeat_timeout_secs: number(object, "heartbeat_timeout_secs").unwrap_or(HEARTBEAT_TIMEOUT_SECS),
     })
 }
 
@@ -400,6 +488,12 @@ fn user_from(_: &[u8], object: &Object) -> Option<Credential> {
 /// A record that goes.
 pub fn database_gone(id: DatabaseId) -> Record {
     (id_key(DATABASE_PREFIX, &id.0), None)
+}
+
+pub fn user_gone(name: &str) -> Record {
+    let mut key = vec![USER_PREFIX];
+    key.extend_from_slice(name.as_bytes());
+    (key, None)
 }
 
 pub fn table_gone(id: TableId) -> Record {

@@ -75,7 +75,8 @@ fn database(catalog: &Catalog, table: &Table, identifiers: Identifiers) -> Datum
     }
 }
 
-fn server(catalog: &Catalog, identifiers: Identifiers) -> Datum {
+/// How rows name this server.
+pub fn server(catalog: &Catalog, identifiers: Identifiers) -> Datum {
     match identifiers {
         Identifiers::Names => Datum::string(&catalog.server.name),
         Identifiers::Uuids => Datum::string(&catalog.server_id()),

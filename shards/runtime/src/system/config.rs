@@ -4,6 +4,7 @@ use photondb_proto::datum::Datum;
 use photondb_proto::op::{DatabaseId, TableId};
 
 use super::{RowIter, View};
+use crate::catalog::edit::uuid;
 use crate::catalog::{Table, row};
 
 pub fn databases<'a>(view: &'a View, key: Option<&Datum>) -> RowIter<'a> {
@@ -32,11 +33,4 @@ fn each<'a>(view: &'a View, key: Option<&Datum>, row: fn(&View, &Table) -> Datum
         }
         None => Box::new(view.catalog.tables().map(move |table| row(view, table))),
     }
-}
-
-/// The id that a key spells, in the way that rows spell it.
-pub fn uuid(key: &Datum) -> Option<[u8; 16]> {
-    let Datum::String(text) = key else { return None };
-    let id = uuid::Uuid::parse_str(text.as_str()).ok()?;
-    Some(id.into_bytes())
 }

@@ -8,6 +8,7 @@ mod config;
 mod read;
 mod server;
 mod users;
+mod write;
 
 use std::rc::Rc;
 
@@ -17,8 +18,10 @@ use photondb_proto::op::{
     CatalogOp, CatalogReply, Durability, Identifiers, SYSTEM_DATABASE, SYSTEM_DATABASE_ID, TableId, TableInfo,
 };
 
-use crate::catalog::{Catalog, failed};
+use crate::catalog::edit::{Edit, Planned};
+use crate::catalog::{Catalog, configure, failed, permissions};
 pub use read::read;
+pub use write::write;
 
 /// Everything there is to know of a system table.
 pub struct SystemTable {
@@ -26,6 +29,14 @@ pub struct SystemTable {
     /// Made part of its id, so never given to another table.
     number: u8,
     rows: Rows,
+    write: Write,
+}
+
+/// What becomes of writes to a table.
+enum Write {
+    Illegal,
+    /// Each row is a change of the catalog.
+    Catalog(fn(&Edit<'_>) -> Result<Planned, QueryError>),
 }
 
 /// The rows of a table. With a key, the rows may be those under that key alone.
@@ -40,13 +51,47 @@ pub struct View {
 
 /// Sorted by name. A name that begins with `_` is not listed.
 static TABLES: &[SystemTable] = &[
-    SystemTable { name: "cluster_config", number: 1, rows: server::cluster_config },
-    SystemTable { name: "db_config", number: 3, rows: config::databases },
-    SystemTable { name: "server_config", number: 7, rows: server::server_config },
-    SystemTable { name: "table_config", number: 10, rows: config::tables },
-    SystemTable { name: "table_status", number: 11, rows: config::statuses },
-    SystemTable { name: "users", number: 12, rows: users::users },
+    SystemTable {
+        name: "cluster_config",
+        number: 1,
+        rows: server::cluster_config,
+        write: Write::Catalog(configure::cluster),
+    },
+    SystemTable {
+        name: "db_config",
+        number: 3,
+        rows: config::databases,
+        write: Write::Catalog(configure::database),
+    },
+    SystemTable {
+        name: "permissions",
+        number: PERMISSIONS,
+        rows: users::permissions,
+        write: Write::Catalog(permissions::edit),
+    },
+    SystemTable {
+        name: "server_config",
+        number: 7,
+        rows: server::server_config,
+        write: Write::Catalog(configure::server),
+    },
+    SystemTable {
+        name: "table_config",
+        number: 10,
+        rows: config::tables,
+        write: Write::Catalog(configure::table),
+    },
+    SystemTable { name: "table_status", number: 11, rows: config::statuses, write: Write::Illegal },
+    SystemTable {
+        name: "users",
+        number: 12,
+        rows: users::users,
+        write: Write::Catalog(crate::catalog::users::edit),
+    },
 ];
+
+/// The number of `permissions`, which `grant` needs the right to write to.
+const PERMISSIONS: u8 = 6;
 
 impl SystemTable {
     fn of(id: TableId) -> Option<(&'static SystemTable, Identifiers)> {
@@ -69,6 +114,21 @@ impl SystemTable {
             durability: Durability::Soft,
         }
     }
+}
+
+/// The id of `permissions`.
+pub const fn permissions_table() -> TableId {
+    TableId::of_system_table(PERMISSIONS, Identifiers::Names)
+}
+
+/// The name of a system table.
+pub fn name_of(id: TableId) -> Option<&'static str> {
+    SystemTable::of(id).map(|(table, _)| table.name)
+}
+
+/// Whether nobody but `admin` may touch the table, whatever is granted: those that are not listed.
+pub fn is_for_admin_only(id: TableId) -> bool {
+    SystemTable::of(id).is_some_and(|(table, _)| !table.is_listed())
 }
 
 /// Answers what is asked of the system database's names; `None` when the operation is about something else.

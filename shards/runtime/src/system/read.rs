@@ -42,9 +42,9 @@ pub async fn read<E: Env>(
 }
 
 /// The row under a key.
-fn row(table: &SystemTable, view: &View, key: &Key) -> Option<Document> {
+pub fn row(table: &SystemTable, view: &View, key: &[u8]) -> Option<Document> {
     let wanted = key::decode(key)?;
-    let row = (table.rows)(view, Some(&wanted)).find(|row| key_of(row).is_ok_and(|own| own == *key))?;
+    let row = (table.rows)(view, Some(&wanted)).find(|row| key_of(row).is_ok_and(|own| own == key))?;
     Some(document::to_bytes(&row))
 }
 

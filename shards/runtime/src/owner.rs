@@ -1,0 +1,56 @@
+//! What only the core that owns the catalog does: it commits changes, one at a time.
+//!
+//! Always: a change is one batch of store 0, durable, then every core follows before whoever asked hears of it. Who commits holds
+//! the owner's turnstile from the plan to the end.
+
+use std::rc::Rc;
+
+use futures_util::future::join_all;
+use photondb_proto::error::{ErrorKind, QueryError};
+use photondb_storage::engine::{CommitInfo, Edit, StorageEngine, TreeId};
+
+use crate::catalog::Record;
+use crate::catalog::change::Means;
+use crate::core::{Core, Request};
+use crate::env::Env;
+use crate::table::storage_failed;
+
+/// What a plan of this moment needs.
+pub fn means<E: Env>(core: &Core<E>) -> Means {
+    let mut fresh_id = [0; 16];
+    core.env.random(&mut fresh_id);
+    Means { fresh_id: *as_uuid(fresh_id).as_bytes(), stores: core.stores, cores: core.mesh.cores() }
+}
+
+/// Commits the records of a change.
+///
+/// # Errors
+/// The store's; nothing has changed then.
+pub async fn commit<E: Env>(core: &Rc<Core<E>>, records: Vec<Record>) -> Result<(), QueryError> {
+    let homeless = || QueryError::new(ErrorKind::Internal, "this core does not own the catalog");
+    let owner = core.owner.as_ref().ok_or_else(homeless)?;
+    let store = core.tables.stores.get(&0).ok_or_else(homeless)?;
+    let edits: Vec<Edit> =
+        records.iter().map(|(key, value)| catalog_edit(owner.tree, key, value.as_deref())).collect();
+    let info = CommitInfo { commit_time_ms: core.env.unix_ms(), ..CommitInfo::default() };
+    let lsn = store.engine.commit(info, &edits).await.map_err(storage_failed)?;
+    core.flush(store, lsn).await.map_err(storage_failed)?;
+    core.follow(&records);
+    let peers = (0..core.mesh.cores()).filter(|peer| *peer != core.number);
+    join_all(peers.map(|peer| core.mesh.request(peer, Request::Follow(records.clone())))).await;
+    Ok(())
+}
+
+/// A version 4 UUID of random bytes.
+pub fn as_uuid(random: [u8; 16]) -> uuid::Uuid {
+    uuid::Builder::from_random_bytes(random).into_uuid()
+}
+
+/// The edit that stores a record of the catalog.
+pub fn catalog_edit(tree: TreeId, key: &[u8], value: Option<&[u8]>) -> Edit {
+    let key = key.to_vec();
+    match value {
+        Some(value) => Edit::Put { tree, key, value: value.to_vec() },
+        None => Edit::Delete { tree, key },
+    }
+}
