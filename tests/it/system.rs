@@ -94,7 +94,7 @@ fn configuration_is_written_through_rows() {
     for (change, want) in [
         (json!({"name": "b"}), "Can't rename table `it.c` to `it.b` because table `it.b` already exists."),
         (json!({"primary_key": "x"}), "It's illegal to change a table's primary key"),
-        (json!({"indexes": ["i"]}), "wrong format. The `indexes` field is read-only"),
+        (json!({"indexes": [number::MAKE_ARRAY, ["i"]]}), "wrong format. The `indexes` field is read-only"),
         (
             json!({"write_acks": "all"}),
             "wrong format. In `write_acks`: Expected \"single\" or \"majority\", got: \"all\"",
