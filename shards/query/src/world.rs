@@ -22,6 +22,9 @@ use crate::write::{RowDecision, RowEffect, RowWriter};
 
 const PARTS: u16 = 2;
 
+/// What there is of the system database: rows that terms give, of which those of `table_config` may be changed.
+const CONFIGURATION: [&str; 3] = ["db_config", "table_config", "table_status"];
+
 struct Table {
     info: TableInfo,
     config: Datum,
@@ -255,7 +258,9 @@ impl World {
             Datum::object([("id", Datum::string(&id.to_string())), ("name", Datum::string(name))])
         };
         Ok(match op {
-            CatalogOp::Table { database, table, identifiers } if database == SYSTEM_DATABASE => {
+            CatalogOp::Table { database, table, identifiers }
+                if database == SYSTEM_DATABASE && CONFIGURATION.contains(&table.as_str()) =>
+            {
                 CatalogReply::Table(TableInfo {
                     id: TableId::of_system_table(1, identifiers),
                     database_id: SYSTEM_DATABASE_ID,
