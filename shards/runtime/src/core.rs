@@ -273,6 +273,10 @@ impl<E: Env> Core<E> {
         };
         for store in self.tables.stores.values() {
             add_store(&mut report, &store.engine.stats());
+            // Also of stores that failed while nobody waited for a flush.
+            if let Some(StorageError::ReadOnly { reason }) = store.engine.failure() {
+                report.read_only = Some(format!("store {}: {reason}", store.number));
+            }
         }
         report
     }

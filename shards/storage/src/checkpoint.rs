@@ -15,7 +15,7 @@
 
 use std::rc::Rc;
 
-use crate::btree::cell::{Cell, Location, Pointer};
+use crate::btree::cell::{Cell, Location, Pointer, Slotted};
 use crate::btree::page::{Page, PageKind};
 use crate::btree::{PageId, tree};
 use crate::cache::pool::{Address, FrameState};
@@ -68,8 +68,7 @@ struct Leaf {
 struct Placed {
     index: usize,
     number: u64,
-    location: Location,
-    slot_bytes: u32,
+    slotted: Slotted,
 }
 
 /// Pages with all places filled in, and where they were written.
@@ -118,10 +117,7 @@ impl<D: Directory> Shared<D> {
             return Err(failure);
         }
         self.state.borrow_mut().sweep_dropped();
-        // A chunk that cannot be read is no reason to write no checkpoint.
-        if let Err(error) = self.empty_sparse_chunks().await {
-            tracing::warn!(%error, "a chunk could not be emptied");
-        }
+        self.empty_sparse_chunks().await;
         let frozen = self.freeze();
         let mut pages = Pages::default();
         let written = self.write_frozen(&frozen, &mut pages).await;
@@ -250,9 +246,10 @@ impl<D: Directory> Shared<D> {
             let slot_bytes = slot::slot_bytes(key.len(), value.len());
             self.make_stage_room(stage, tree, slot_bytes, pages).await?;
             let location = Location::new(stage.chunk, stage.offset + stage.bytes.len() as u32);
-            slot::append(&mut stage.bytes, location, tree, &key, &value);
-            image.value_mut(index).copy_from_slice(&Pointer::Placed { location, slot_bytes }.encode());
-            placed.push(Placed { index, number, location, slot_bytes });
+            let sum = slot::append(&mut stage.bytes, location, tree, &key, &value);
+            let slotted = Slotted { location, slot_bytes, sum };
+            image.value_mut(index).copy_from_slice(&Pointer::Placed(slotted).encode());
+            placed.push(Placed { index, number, slotted });
             let state = &mut *self.state.borrow_mut();
             state.chunks.hold(stage.chunk, slot_bytes);
             state.chunk_table.mark(stage.chunk);
@@ -363,8 +360,7 @@ impl<D: Directory> Shared<D> {
                 Some(Cell::Unplaced { number, .. }) if number == placed.number
             );
             if is_same {
-                let Placed { location, slot_bytes, .. } = *placed;
-                let cell = Pointer::Placed { location, slot_bytes }.encode();
+                let cell = Pointer::Placed(placed.slotted).encode();
                 state.pool.page_mut(id).value_mut(index).copy_from_slice(&cell);
                 keep_placed(state, placed);
             }
@@ -610,7 +606,7 @@ fn push_old(runs: &mut Vec<Run>, old: BlockAddress) {
 
 fn keep_placed(state: &mut crate::slab::state::State, placed: &Placed) {
     if let Some(unplaced) = state.pool.take_unplaced(placed.number) {
-        state.pool.add_value(placed.location, unplaced.bytes);
+        state.pool.add_value(placed.slotted.location, unplaced.bytes);
     }
 }
 

@@ -131,6 +131,32 @@ pub trait StorageEngine {
         rows_max: usize,
         bytes_max: usize,
     ) -> Result<Entries, StorageError>;
+    /// [`StorageEngine::get`] of several keys of a tree.
+    async fn get_many(&self, tree: TreeId, keys: &[Vec<u8>]) -> Result<Vec<Option<Value>>, StorageError> {
+        let mut values = Vec::with_capacity(keys.len());
+        for key in keys {
+            values.push(self.get(tree, key).await?);
+        }
+        Ok(values)
+    }
+    /// What is left of a range behind its first entry, or behind the first run of entries where that cannot be read; `None`
+    /// when nothing is. A range ends before an entry that cannot be read, and fails when that is its first: so a scan that
+    /// wants what is whole notes the error, and goes on here.
+    async fn behind_damage(
+        &self,
+        tree: TreeId,
+        range: &Range,
+        direction: Direction,
+    ) -> Result<Option<Range>, StorageError> {
+        let first = self.range(tree, range, direction, 1, 0).await?;
+        let Some((key, _)) = first.entries.into_iter().next() else { return Ok(None) };
+        let mut rest = range.clone();
+        match direction {
+            Direction::Forward => rest.start = std::ops::Bound::Excluded(key),
+            Direction::Backward => rest.end = std::ops::Bound::Excluded(key),
+        }
+        Ok(Some(rest))
+    }
     /// The number of entries in a range, from the nodes' counts.
     async fn count(&self, tree: TreeId, range: &Range) -> Result<u64, StorageError>;
     /// The n-th entry (from 0) of a range.
@@ -172,5 +198,9 @@ pub trait StorageEngine {
     /// Flushes, checkpoints and ends the background work.
     async fn close(&self) -> Result<(), StorageError>;
 
+    /// Why the store takes no writes any more, if that is so.
+    fn failure(&self) -> Option<StorageError> {
+        None
+    }
     fn stats(&self) -> StorageStats;
 }

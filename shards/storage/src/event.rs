@@ -66,6 +66,39 @@ pub(crate) async fn yield_now() {
     .await;
 }
 
+/// Runs futures to their ends, so many of them at once, and gives their results in their order.
+pub(crate) async fn all<F: Future>(futures: impl IntoIterator<Item = F>, at_once: usize) -> Vec<F::Output> {
+    let mut waiting = futures.into_iter();
+    let mut running: Vec<(usize, Pin<Box<F>>)> = Vec::new();
+    let mut results: Vec<Option<F::Output>> = Vec::new();
+    std::future::poll_fn(|context| {
+        loop {
+            while running.len() < at_once.max(1)
+                && let Some(future) = waiting.next()
+            {
+                running.push((results.len(), Box::pin(future)));
+                results.push(None);
+            }
+            let before = running.len();
+            running.retain_mut(|(place, future)| match future.as_mut().poll(context) {
+                Poll::Ready(result) => {
+                    results[*place] = Some(result);
+                    false
+                }
+                Poll::Pending => true,
+            });
+            if running.is_empty() && before == 0 {
+                return Poll::Ready(());
+            }
+            if running.len() == before {
+                return Poll::Pending;
+            }
+        }
+    })
+    .await;
+    results.into_iter().flatten().collect()
+}
+
 /// Runs both to their ends, and gives both results.
 pub(crate) async fn both<A, B>(first: impl Future<Output = A>, second: impl Future<Output = B>) -> (A, B) {
     let mut first = std::pin::pin!(first);

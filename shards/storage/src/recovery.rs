@@ -299,6 +299,9 @@ async fn find_end<D: Directory>(
             return Err(StorageError::Corrupt { file, offset: redo.offset, what });
         }
     }
+    if let Some(error) = reader.damage().await? {
+        return Err(error);
+    }
     let place = reader.place;
     match reader.into_segment() {
         Some(segment) => Ok((place, segment)),
@@ -352,8 +355,8 @@ async fn load_catalog<D: Directory>(shared: &Shared<D>) -> Result<(), StorageErr
         };
         let stop = match stop {
             Ok(stop) => stop,
-            Err(Missing(page)) => {
-                shared.load_page(page).await?;
+            Err(gap) => {
+                shared.load_page(gap.page).await?;
                 continue;
             }
         };

@@ -33,6 +33,8 @@ pub fn behaviours<H: Host>() -> Vec<Behaviour<H>> {
         row("values of every size come back whole", values_of_every_size),
         row("a range runs both ways between any bounds", ranges_both_ways),
         row("a range stops at rows and bytes and goes on behind the last key", ranges_in_portions),
+        row("several keys are read as one after another would be", many_gets),
+        row("a scan can pass over the first entry of a range", passing_over),
         row("counts and n-th entries agree with the range", counts_and_nth),
         row("a batch over several trees applies in its order", batches_over_trees),
         row("a batch with an unknown tree changes nothing", failed_batches),
@@ -333,6 +335,45 @@ fn ranges_in_portions(host: &mut impl Host) {
         let empty = engine.create_tree(&named("empty")).await.unwrap();
         let nothing = engine.range(empty, &EVERYTHING, Direction::Backward, 5, 500).await.unwrap();
         assert!(nothing.entries.is_empty() && !nothing.more);
+    });
+}
+
+fn many_gets(host: &mut impl Host) {
+    let mut random = Random::new(3);
+    let keys: Vec<Vec<u8>> = (0..600).map(|_| random_key(&mut random, 900)).collect();
+    for _ in 0..2 {
+        host.run(async |engine| {
+            if engine.tree(&named("a")).is_none() {
+                filled(engine, 300).await;
+            }
+            let tree = engine.tree(&named("a")).unwrap();
+            let values = engine.get_many(tree, &keys).await.unwrap();
+            assert_eq!(values.len(), keys.len());
+            assert!(values.iter().any(Option::is_some) && values.iter().any(Option::is_none));
+            for (key, value) in keys.iter().zip(values) {
+                assert_eq!(value, engine.get(tree, key).await.unwrap());
+            }
+        });
+    }
+}
+
+fn passing_over(host: &mut impl Host) {
+    host.run(async |engine| {
+        let (tree, model) = filled(engine, 300).await;
+        for direction in DIRECTIONS {
+            let mut want = model_range(&model, &EVERYTHING, direction);
+            let mut rest = Some(EVERYTHING);
+            while let Some(range) = rest {
+                let found = engine.range(tree, &range, direction, 1, 0).await.unwrap();
+                let first = found.entries.first().map(|(key, value)| (key.clone(), value.to_vec()));
+                assert_eq!(first.as_ref(), want.first());
+                if !want.is_empty() {
+                    want.remove(0);
+                }
+                rest = engine.behind_damage(tree, &range, direction).await.unwrap();
+            }
+            assert!(want.is_empty());
+        }
     });
 }
 

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! inline    0, then the value's bytes
-//! placed    1, location u64, slot bytes u32     the value lies in a slot of a chunk
-//! unplaced  2, value number u64, value bytes u32   only in memory: the value has no place on disk yet
+//! placed    1, location u64, slot bytes u32, sum u32      the value lies in a slot of a chunk
+//! unplaced  2, value number u64, value bytes u32, zero u32   only in memory: the value has no place on disk yet
 //! ```
 //!
 //! Always: no page on disk holds an unplaced cell; the checkpoint gives every value a place before it writes the page.
-//! Small values stay in the leaf because a slot of their own would cost them more than their bytes.
+//! Small values stay in the leaf because a slot of their own would cost them more than their bytes. A leaf knows the checksum of
+//! a slot, so that an older slot of the same key, left where a write was lost, is not taken for the right one.
 
 use crate::bytes::Reader;
 
@@ -17,7 +18,7 @@ const INLINE: u8 = 0;
 const PLACED: u8 = 1;
 const UNPLACED: u8 = 2;
 /// Bytes of a cell that points to its value.
-pub(crate) const POINTER_BYTES: usize = 13;
+pub(crate) const POINTER_BYTES: usize = 17;
 
 /// Where a slot lies: the chunk's number and the byte in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,17 +38,25 @@ impl Location {
     }
 }
 
+/// A slot as its leaf knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slotted {
+    pub location: Location,
+    pub slot_bytes: u32,
+    pub sum: u32,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cell<'a> {
     Inline(&'a [u8]),
-    Placed { location: Location, slot_bytes: u32 },
+    Placed(Slotted),
     Unplaced { number: u64, value_bytes: u32 },
 }
 
 /// A value that lies outside its leaf.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pointer {
-    Placed { location: Location, slot_bytes: u32 },
+    Placed(Slotted),
     Unplaced { number: u64, value_bytes: u32 },
 }
 
@@ -58,12 +67,12 @@ impl<'a> Cell<'a> {
         match tag {
             INLINE => Some(Cell::Inline(reader.0)),
             PLACED | UNPLACED => {
-                let (number, bytes) = (reader.u64()?, reader.u32()?);
+                let (number, bytes, sum) = (reader.u64()?, reader.u32()?, reader.u32()?);
                 if !reader.0.is_empty() {
                     return None;
                 }
                 Some(match tag {
-                    PLACED => Cell::Placed { location: Location(number), slot_bytes: bytes },
+                    PLACED => Cell::Placed(Slotted { location: Location(number), slot_bytes: bytes, sum }),
                     _ => Cell::Unplaced { number, value_bytes: bytes },
                 })
             }
@@ -74,7 +83,7 @@ impl<'a> Cell<'a> {
     pub fn pointer(&self) -> Option<Pointer> {
         match *self {
             Cell::Inline(_) => None,
-            Cell::Placed { location, slot_bytes } => Some(Pointer::Placed { location, slot_bytes }),
+            Cell::Placed(slotted) => Some(Pointer::Placed(slotted)),
             Cell::Unplaced { number, value_bytes } => Some(Pointer::Unplaced { number, value_bytes }),
         }
     }
@@ -82,14 +91,15 @@ impl<'a> Cell<'a> {
 
 impl Pointer {
     pub fn encode(self) -> [u8; POINTER_BYTES] {
-        let (tag, number, bytes) = match self {
-            Pointer::Placed { location, slot_bytes } => (PLACED, location.0, slot_bytes),
-            Pointer::Unplaced { number, value_bytes } => (UNPLACED, number, value_bytes),
+        let (tag, number, bytes, sum) = match self {
+            Pointer::Placed(slotted) => (PLACED, slotted.location.0, slotted.slot_bytes, slotted.sum),
+            Pointer::Unplaced { number, value_bytes } => (UNPLACED, number, value_bytes, 0),
         };
         let mut cell = [0; POINTER_BYTES];
         cell[0] = tag;
         cell[1..9].copy_from_slice(&number.to_le_bytes());
-        cell[9..].copy_from_slice(&bytes.to_le_bytes());
+        cell[9..13].copy_from_slice(&bytes.to_le_bytes());
+        cell[13..].copy_from_slice(&sum.to_le_bytes());
         cell
     }
 }
@@ -107,11 +117,12 @@ mod tests {
 
     #[test]
     fn golden_bytes_of_cells() {
-        let placed = Pointer::Placed { location: Location::new(3, 0x40), slot_bytes: 0x102 };
-        assert_eq!(placed.encode(), [1, 0x40, 0, 0, 0, 3, 0, 0, 0, 2, 1, 0, 0]);
+        let slotted = Slotted { location: Location::new(3, 0x40), slot_bytes: 0x102, sum: 0x304 };
+        let placed = Pointer::Placed(slotted);
+        assert_eq!(placed.encode(), [1, 0x40, 0, 0, 0, 3, 0, 0, 0, 2, 1, 0, 0, 4, 3, 0, 0]);
         assert_eq!(Cell::decode(&placed.encode()).unwrap().pointer(), Some(placed));
         assert_eq!(inline_cell(b"ab", &mut [0; 129]), [0, b'a', b'b']);
-        for broken in [&[][..], &[1, 2], &[3], &[1; 14]] {
+        for broken in [&[][..], &[1, 2], &[3], &[1; 18]] {
             assert_eq!(Cell::decode(broken), None);
         }
     }

@@ -353,16 +353,29 @@ pub(crate) struct Stop {
     pub next: Option<Bound<Vec<u8>>>,
 }
 
+/// A page on the way of a scan that is not in memory.
+pub(crate) struct Gap {
+    pub page: PageId,
+    /// The pages that the scan comes to behind it, as far as its parent tells.
+    pub ahead: Vec<PageId>,
+    /// The bound behind all that lies below it; `None` at the end of the tree.
+    pub next: Option<Bound<Vec<u8>>>,
+}
+
+/// Pages that a [`Gap`] names beside its own: a scan reads them together.
+const AHEAD_MAX: usize = 7;
+
 /// The leaf where a scan from `from` begins.
 pub(crate) fn seek(
     pool: &mut Pool,
     root: PageId,
     from: &Bound<Vec<u8>>,
     direction: Direction,
-) -> Result<Stop, Missing> {
+) -> Result<Stop, Gap> {
     let (mut id, mut next) = (root, None);
+    let mut ahead = Vec::new();
     loop {
-        let page = pool.page(id)?;
+        let Ok(page) = pool.page(id) else { return Err(Gap { page: id, ahead, next }) };
         if page.kind() == PageKind::Leaf {
             return Ok(Stop { leaf: id, next });
         }
@@ -382,6 +395,12 @@ pub(crate) fn seek(
             Direction::Backward if index > 0 => next = Some(Bound::Excluded(page.key(index))),
             Direction::Forward | Direction::Backward => {}
         }
+        let siblings: &mut dyn Iterator<Item = usize> = match direction {
+            Direction::Forward => &mut (index + 1..page.count()),
+            Direction::Backward => &mut (0..index).rev(),
+        };
+        ahead.clear();
+        ahead.extend(siblings.take(AHEAD_MAX).map(|sibling| page.child(sibling).page));
         id = page.child(index).page;
     }
 }
@@ -444,7 +463,7 @@ mod tests {
             let mut found = Vec::new();
             let mut from = Bound::Unbounded;
             loop {
-                let stop = seek(pool, root, &from, direction).unwrap();
+                let Ok(stop) = seek(pool, root, &from, direction) else { panic!("all pages are in memory") };
                 let leaf = pool.page(stop.leaf).unwrap();
                 let mut run: Vec<_> =
                     (0..leaf.count()).map(|index| (leaf.key(index), leaf.value(index).to_vec())).collect();

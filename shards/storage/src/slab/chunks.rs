@@ -50,6 +50,8 @@ pub(crate) const FREE_CHUNK: Chunk = Chunk {
 pub(crate) struct Chunks {
     pub list: Vec<Chunk>,
     free_ids: Vec<u32>,
+    /// Chunks that hold something that cannot be moved: a damaged slot, or one below a damaged page.
+    pub stuck: std::collections::HashSet<u32>,
     /// Chunks whose live bytes reached zero since the last checkpoint began.
     pub emptied: Vec<u32>,
     pub live_bytes: u64,
@@ -121,6 +123,7 @@ impl Chunks {
 
     /// Takes the chunk out of the table and gives its blocks, which may be used again after the next checkpoint.
     pub fn take_out(&mut self, id: u32) -> Run {
+        self.stuck.remove(&id);
         let chunk = std::mem::replace(&mut self.list[id as usize], FREE_CHUNK);
         self.taken_bytes -= u64::from(chunk.run.blocks) * 4096;
         chunk.run

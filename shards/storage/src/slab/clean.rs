@@ -26,15 +26,18 @@ const LIVE_PER_CENT_MAX: u64 = 85;
 
 impl<D: Directory> Shared<D> {
     /// Moves live values out of chunks with few of them. Called where no checkpoint runs and none can begin.
-    pub async fn empty_sparse_chunks(&self) -> Result<(), StorageError> {
+    pub async fn empty_sparse_chunks(&self) {
         for id in self.sparse_chunks() {
             if self.state.borrow().pool.dirty_bytes() >= self.dirty_bytes_max() {
-                return Ok(());
+                return;
             }
-            self.empty_chunk(id).await?;
+            if let Err(error) = self.empty_chunk(id).await {
+                tracing::warn!(chunk = id, %error, "a chunk cannot be emptied");
+            }
+            // What is left in it cannot be read: trying again with every checkpoint would move nothing.
+            self.state.borrow_mut().chunks.stuck.insert(id);
             yield_now().await;
         }
-        Ok(())
     }
 
     fn sparse_chunks(&self) -> Vec<u32> {
@@ -53,6 +56,7 @@ impl<D: Directory> Shared<D> {
                 && chunk.live_bytes > 0
                 && live_per_cent <= LIVE_PER_CENT_MAX
                 && !is_open
+                && !chunks.stuck.contains(&(id as u32))
             {
                 candidates.push((live_per_cent, id as u32));
             }
@@ -120,20 +124,18 @@ impl<D: Directory> Shared<D> {
                         let page = state.pool.peek(leaf).map(Rc::clone);
                         let Some(page) = page else { return Ok(()) };
                         let Ok(index) = page.search(slot.key) else { return Ok(()) };
-                        let Some(Cell::Placed { location: now, slot_bytes }) =
-                            Cell::decode(page.value(index))
-                        else {
+                        let Some(Cell::Placed(slotted)) = Cell::decode(page.value(index)) else {
                             return Ok(());
                         };
                         drop(page);
-                        if now != location {
+                        if (slotted.location, slotted.sum) != (location, slot.sum) {
                             return Ok(());
                         }
                         let value = state.pool.cached_value(location).unwrap_or_else(|| Rc::from(slot.value));
                         let number = state.pool.add_unplaced(slot.tree, value);
                         let pointer = Pointer::Unplaced { number, value_bytes: slot.value.len() as u32 };
                         state.pool.page_mut(leaf).value_mut(index).copy_from_slice(&pointer.encode());
-                        state.release(Pointer::Placed { location, slot_bytes });
+                        state.release(Pointer::Placed(slotted));
                         state.pool.evict();
                         return Ok(());
                     }

@@ -14,6 +14,8 @@
 
 pub(crate) mod chunks;
 pub(crate) mod clean;
+#[cfg(test)]
+mod damage_tests;
 pub(crate) mod read;
 pub(crate) mod room;
 pub(crate) mod slot;
@@ -323,7 +325,7 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
                 state.pool.hits += 1;
                 Cached::Hit(value)
             }
-            Found::Page(_) | Found::Slot { .. } => Cached::Miss,
+            Found::Page(_) | Found::Slot(_) => Cached::Miss,
         })
     }
 
@@ -336,6 +338,19 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
         bytes_max: usize,
     ) -> Result<Entries, StorageError> {
         self.shared.range(tree, range, direction, rows_max, bytes_max).await
+    }
+
+    async fn get_many(&self, tree: TreeId, keys: &[Vec<u8>]) -> Result<Vec<Option<Value>>, StorageError> {
+        self.shared.get_many(tree, keys).await
+    }
+
+    async fn behind_damage(
+        &self,
+        tree: TreeId,
+        range: &Range,
+        direction: Direction,
+    ) -> Result<Option<Range>, StorageError> {
+        self.shared.behind_damage(tree, range, direction).await
     }
 
     async fn count(&self, tree: TreeId, range: &Range) -> Result<u64, StorageError> {
@@ -417,6 +432,10 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
         shared.log.wanted.notify();
         shared.work.notify();
         ended
+    }
+
+    fn failure(&self) -> Option<StorageError> {
+        self.shared.log.failure()
     }
 
     fn stats(&self) -> StorageStats {

@@ -2,39 +2,57 @@
 //!
 //! Always: after every await the tree is walked again, because what was read may have moved meanwhile. Bytes that fail their
 //! check are an error only if the tree still points to them. Values of a range are read in the order of the disk, those that
-//! lie close together at once, because a checkpoint writes the values of a leaf side by side.
+//! lie close together at once, because a checkpoint writes the values of a leaf side by side, and several runs beside each
+//! other. A range ends before an entry that cannot be read, so nothing is passed over in silence: only
+//! [`Shared::behind_damage`] goes on behind it.
 
 use std::ops::Bound;
 use std::rc::Rc;
 
-use crate::btree::cell::{Cell, Location};
+use crate::btree::cell::{Cell, Slotted};
 use crate::btree::page::Page;
 use crate::btree::{Missing, PageId, tree};
-use crate::disk::{Directory, Disk};
+use crate::disk::{Directory, Disk, DiskError};
 use crate::engine::{Direction, Entries, Range, StorageError, TreeId, Value};
+use crate::event::all;
 use crate::slab::Shared;
 use crate::slab::slot;
 use crate::slab::state::{Found, State};
 
 /// Slots are read together when no more than this lies between them.
 const GAP_BYTES_MAX: u64 = 16 << 10;
-/// Read at once.
+/// Bytes of one read.
 const READ_BYTES_MAX: u64 = 1 << 20;
+/// Reads of one call that are in flight at once.
+const READS_AT_ONCE: usize = 16;
+/// Entries that a range must be able to use before it reads more than one leaf at once.
+const ROWS_PER_LEAF: usize = 100;
 
-/// A value of a range that is on disk.
+/// A value that is on disk, for one entry of an answer.
 struct Wanted {
     entry: usize,
-    location: Location,
-    slot_bytes: u32,
+    slotted: Slotted,
     offset: u64,
     before: usize,
     bytes: u32,
 }
 
+/// What a read gave, and the offset it began at.
+type Read<D> = Result<(<<D as Directory>::File as Disk>::Page, u64), DiskError>;
+
 /// What one leaf gave to a range.
 enum Step {
-    Page(PageId),
-    Leaf { wanted: Vec<(usize, Location, u32)>, next: Option<Bound<Vec<u8>>>, full: bool },
+    Missing(tree::Gap),
+    Leaf { next: Option<Bound<Vec<u8>>>, full: bool },
+}
+
+/// What a range has gathered.
+#[derive(Default)]
+struct Gathered {
+    entries: Vec<(Vec<u8>, Value)>,
+    /// Entries whose value is still to be read.
+    wanted: Vec<(usize, Slotted)>,
+    bytes: usize,
 }
 
 impl<D: Directory> Shared<D> {
@@ -89,52 +107,87 @@ impl<D: Directory> Shared<D> {
             match found {
                 Found::Value(value) => return Ok(value),
                 Found::Page(page) => self.load_page(page).await?,
-                Found::Slot { location, slot_bytes } => {
-                    if let Some(value) = self.load_value(tree, key, location, slot_bytes).await? {
-                        return Ok(Some(value));
+                Found::Slot(slotted) => {
+                    let read = self.read_values(tree, |_| key, vec![(0, slotted)]).await;
+                    for (_, value) in read {
+                        if let Some(value) = value? {
+                            return Ok(Some(value));
+                        }
                     }
                 }
             }
         }
     }
 
-    /// The value of a slot; `None` when the tree does not point there any more.
-    async fn load_value(
-        &self,
-        tree: TreeId,
-        key: &[u8],
-        location: Location,
-        slot_bytes: u32,
-    ) -> Result<Option<Value>, StorageError> {
-        let place = self.state.borrow().slot_place(location, slot_bytes);
-        let (offset, before, bytes) = place.map_err(|what| bad_slot(0, what))?;
-        let read = self.slabs.read(offset, bytes).await?;
-        let slot = read.get(before..before + slot_bytes as usize).unwrap_or(&[]);
-        self.take_slot(tree, key, location, slot, offset)
+    /// The values of several keys of a tree, read beside each other.
+    pub async fn get_many(&self, tree: TreeId, keys: &[Vec<u8>]) -> Result<Vec<Option<Value>>, StorageError> {
+        let mut values = vec![None; keys.len()];
+        let mut open: Vec<usize> = (0..keys.len()).collect();
+        let mut is_first = true;
+        while !open.is_empty() {
+            let (mut pages, mut wanted) = (Vec::new(), Vec::new());
+            {
+                let mut state = self.state.borrow_mut();
+                let root = state.root(tree)?;
+                let asked = open.len() as u64;
+                open.retain(|entry| match state.lookup(root, &keys[*entry]) {
+                    Found::Value(value) => {
+                        values[*entry] = value;
+                        false
+                    }
+                    Found::Page(page) => {
+                        pages.push(page);
+                        true
+                    }
+                    Found::Slot(slotted) => {
+                        wanted.push((*entry, slotted));
+                        true
+                    }
+                });
+                if std::mem::replace(&mut is_first, false) {
+                    state.pool.hits += asked - open.len() as u64;
+                    state.pool.misses += open.len() as u64;
+                }
+            }
+            self.load_pages(pages).await?;
+            for (entry, value) in self.read_values(tree, |entry| &keys[entry], wanted).await {
+                if let Some(value) = value? {
+                    values[entry] = Some(value);
+                    open.retain(|other| *other != entry);
+                }
+            }
+        }
+        Ok(values)
     }
 
-    /// Checks a slot that was read and keeps its value in the cache.
+    /// Loads pages beside each other.
+    async fn load_pages(&self, mut pages: Vec<PageId>) -> Result<(), StorageError> {
+        pages.sort_unstable();
+        pages.dedup();
+        let loaded = all(pages.into_iter().map(|page| self.load_page(page)), READS_AT_ONCE).await;
+        loaded.into_iter().collect()
+    }
+
+    /// Checks a slot that was read and keeps its value in the cache. `None` when the tree does not point there any more.
     fn take_slot(
         &self,
         tree: TreeId,
         key: &[u8],
-        location: Location,
+        wanted: &Wanted,
         slot: &[u8],
-        offset: u64,
     ) -> Result<Option<Value>, StorageError> {
         let mut state = self.state.borrow_mut();
-        let root = state.root(tree)?;
-        match state.lookup(root, key) {
-            Found::Slot { location: now, .. } if now == location => {}
-            Found::Value(_) | Found::Page(_) | Found::Slot { .. } => return Ok(None),
+        state.root(tree)?;
+        let Slotted { location, sum, .. } = wanted.slotted;
+        if !state.points_to(tree, key, wanted.slotted) {
+            return Ok(None);
         }
-        match slot::value_of(slot, state.bound_to(location), tree.0, key) {
-            Ok(Some(value)) => {
+        match slot::value_of(slot, state.bound_to(location), sum, tree.0, key) {
+            Ok(value) => {
                 state.pool.add_value(location, Rc::clone(&value));
                 Ok(Some(value))
             }
-            Ok(None) => Err(bad_slot(offset, format!("the slot at {location:?} is another key's"))),
-            Err(what) => Err(bad_slot(offset, what)),
+            Err(what) => Err(bad_slot(key, wanted.offset, &what)),
         }
     }
 
@@ -189,32 +242,54 @@ impl<D: Directory> Shared<D> {
             Direction::Forward => range.start.clone(),
             Direction::Backward => range.end.clone(),
         };
-        let mut entries = Entries::default();
-        let mut bytes = 0;
         if rows_max == 0 {
-            return Ok(entries);
+            return Ok(Entries::default());
         }
         loop {
-            let limits = (rows_max, bytes_max);
-            match self.collect(tree, range, &from, direction, limits, &mut entries, &mut bytes)? {
-                Step::Page(page) => self.load_page(page).await?,
-                Step::Leaf { wanted, next, full } => {
-                    self.load_values(tree, &mut entries, wanted).await?;
-                    if full {
-                        entries.more = true;
-                        return Ok(entries);
-                    }
-                    match next {
-                        Some(next) if is_before_end(&next, range, direction) => from = next,
-                        Some(_) | None => return Ok(entries),
-                    }
-                }
+            let (gathered, more) = self.gather(tree, range, &from, direction, (rows_max, bytes_max)).await?;
+            let last = gathered.entries.last().map(|(key, _)| key.clone());
+            let entries = self.fill(tree, gathered, more).await?;
+            match last {
+                // All that was found was deleted while it was read.
+                Some(last) if more && entries.entries.is_empty() => from = Bound::Excluded(last),
+                Some(_) | None => return Ok(entries),
             }
         }
     }
 
+    /// The entries of a range from `from` on, until a limit is reached, and whether there are more.
+    async fn gather(
+        &self,
+        tree: TreeId,
+        range: &Range,
+        from: &Bound<Vec<u8>>,
+        direction: Direction,
+        limits: (usize, usize),
+    ) -> Result<(Gathered, bool), StorageError> {
+        let (rows_max, _) = limits;
+        let mut from = from.clone();
+        let mut gathered = Gathered::default();
+        let more = loop {
+            match self.collect(tree, range, &from, direction, limits, &mut gathered)? {
+                Step::Missing(gap) => {
+                    let leaves = (rows_max - gathered.entries.len()) / ROWS_PER_LEAF;
+                    let ahead = gap.ahead.iter().take(leaves).map(|page| self.load_page(*page));
+                    let page = self.load_page(gap.page);
+                    let (loaded, _) = crate::event::both(page, all(ahead, READS_AT_ONCE)).await;
+                    match loaded {
+                        Err(_) if !gathered.entries.is_empty() => break true,
+                        loaded => loaded?,
+                    }
+                }
+                Step::Leaf { full: true, .. } => break true,
+                Step::Leaf { next: Some(next), .. } if is_before_end(&next, range, direction) => from = next,
+                Step::Leaf { .. } => break false,
+            }
+        };
+        Ok((gathered, more))
+    }
+
     /// Adds the entries of one leaf, those on disk with an empty value.
-    #[allow(clippy::too_many_arguments, reason = "one step of a loop over its own state")]
     fn collect(
         &self,
         tree: TreeId,
@@ -222,24 +297,20 @@ impl<D: Directory> Shared<D> {
         from: &Bound<Vec<u8>>,
         direction: Direction,
         (rows_max, bytes_max): (usize, usize),
-        entries: &mut Entries,
-        bytes: &mut usize,
+        gathered: &mut Gathered,
     ) -> Result<Step, StorageError> {
         let mut state = self.state.borrow_mut();
         let root = state.root(tree)?;
         let stop = match tree::seek(&mut state.pool, root, from, direction) {
             Ok(stop) => stop,
-            Err(Missing(page)) => return Ok(Step::Page(page)),
+            Err(gap) => return Ok(Step::Missing(gap)),
         };
-        let Some(page) = state.pool.peek(stop.leaf).map(Rc::clone) else { return Ok(Step::Page(stop.leaf)) };
-        let (start, end) = match direction {
-            Direction::Forward => (start_index(&page, from), end_index(&page, &range.end)),
-            Direction::Backward => (start_index(&page, &range.start), end_index(&page, from)),
-        };
-        let mut wanted = Vec::new();
+        let page = state.pool.peek(stop.leaf).map(Rc::clone).expect("a leaf that was just found");
+        let (start, end) = bounds_in(&page, range, from, direction);
         for step in 0..end.saturating_sub(start) {
-            if entries.entries.len() >= rows_max || (*bytes >= bytes_max && !entries.entries.is_empty()) {
-                return Ok(Step::Leaf { wanted, next: None, full: true });
+            let is_begun = !gathered.entries.is_empty();
+            if gathered.entries.len() >= rows_max || (gathered.bytes >= bytes_max && is_begun) {
+                return Ok(Step::Leaf { next: None, full: true });
             }
             let index = match direction {
                 Direction::Forward => start + step,
@@ -249,81 +320,206 @@ impl<D: Directory> Shared<D> {
             {
                 Cell::Inline(inline) => Rc::from(inline),
                 Cell::Unplaced { number, .. } => state.unplaced(number),
-                Cell::Placed { location, slot_bytes } => match state.pool.cached_value(location) {
+                Cell::Placed(slotted) => match state.pool.cached_value(slotted.location) {
                     Some(value) => {
                         state.pool.hits += 1;
                         value
                     }
                     None => {
-                        wanted.push((entries.entries.len(), location, slot_bytes));
-                        *bytes += slot_bytes as usize;
+                        state.pool.misses += 1;
+                        gathered.wanted.push((gathered.entries.len(), slotted));
+                        gathered.bytes += slotted.slot_bytes as usize;
                         Rc::from(&[][..])
                     }
                 },
             };
-            *bytes += value.len();
-            entries.entries.push((page.key(index), value));
+            gathered.bytes += value.len();
+            gathered.entries.push((page.key(index), value));
         }
-        Ok(Step::Leaf { wanted, next: stop.next, full: false })
+        Ok(Step::Leaf { next: stop.next, full: false })
     }
 
-    async fn load_values(
-        &self,
-        tree: TreeId,
-        entries: &mut Entries,
-        wanted: Vec<(usize, Location, u32)>,
-    ) -> Result<(), StorageError> {
-        let mut slots = Vec::with_capacity(wanted.len());
-        {
-            let mut state = self.state.borrow_mut();
-            state.pool.misses += wanted.len() as u64;
-            for (entry, location, slot_bytes) in wanted {
-                let (offset, before, bytes) =
-                    state.slot_place(location, slot_bytes).map_err(|what| bad_slot(0, what))?;
-                slots.push(Wanted { entry, location, slot_bytes, offset, before, bytes });
+    /// Reads the values that a range has not got yet. It ends before the first that cannot be read.
+    async fn fill(&self, tree: TreeId, gathered: Gathered, more: bool) -> Result<Entries, StorageError> {
+        let Gathered { mut entries, wanted, .. } = gathered;
+        if wanted.is_empty() {
+            return Ok(Entries { entries, more });
+        }
+        let read = self.read_values(tree, |entry| &entries[entry].0, wanted).await;
+        let mut damage: Option<(usize, StorageError)> = None;
+        let mut gone = Vec::new();
+        for (entry, value) in read {
+            let value = match value {
+                Ok(None) => self.get(tree, &entries[entry].0).await,
+                read => read,
+            };
+            match value {
+                Ok(Some(value)) => entries[entry].1 = value,
+                Ok(None) => gone.push(entry),
+                Err(StorageError::NoTree(name)) => return Err(StorageError::NoTree(name)),
+                Err(error) if damage.as_ref().is_none_or(|(first, _)| entry < *first) => {
+                    damage = Some((entry, error));
+                }
+                Err(_) => {}
             }
         }
-        slots.sort_unstable_by_key(|slot| slot.offset);
-        let mut gone = Vec::new();
-        let mut rest = &slots[..];
-        while let Some(first) = rest.first() {
-            let mut end = first.offset + u64::from(first.bytes);
-            let mut count = 1;
-            for slot in &rest[1..] {
-                let slot_end = slot.offset + u64::from(slot.bytes);
-                if slot.offset > end + GAP_BYTES_MAX || slot_end.max(end) - first.offset > READ_BYTES_MAX {
-                    break;
-                }
-                end = end.max(slot_end);
-                count += 1;
+        let is_damaged = damage.is_some();
+        if let Some((first, error)) = damage {
+            gone.retain(|entry| *entry < first);
+            if gone.len() == first {
+                return Err(error);
             }
-            let read = self.slabs.read(first.offset, (end - first.offset) as u32).await?;
-            for slot in &rest[..count] {
-                let start = (slot.offset - first.offset) as usize + slot.before;
-                let bytes = read.get(start..start + slot.slot_bytes as usize).unwrap_or(&[]);
-                let entry = &mut entries.entries[slot.entry];
-                match self.take_slot(tree, &entry.0, slot.location, bytes, slot.offset)? {
-                    Some(value) => entry.1 = value,
-                    None => gone.push(slot.entry),
-                }
-            }
-            rest = &rest[count..];
+            entries.truncate(first);
         }
         gone.sort_unstable();
         for entry in gone.into_iter().rev() {
-            match self.get(tree, &entries.entries[entry].0).await? {
-                Some(value) => entries.entries[entry].1 = value,
-                None => drop(entries.entries.remove(entry)),
+            entries.remove(entry);
+        }
+        Ok(Entries { entries, more: more || is_damaged })
+    }
+
+    /// Reads values in the order of the disk, those that lie close together at once. `None` where the tree does not point to
+    /// the slot any more.
+    async fn read_values<'k>(
+        &self,
+        tree: TreeId,
+        key_of: impl Fn(usize) -> &'k [u8],
+        wanted: Vec<(usize, Slotted)>,
+    ) -> Vec<(usize, Result<Option<Value>, StorageError>)> {
+        let mut values = Vec::with_capacity(wanted.len());
+        let mut slots = Vec::with_capacity(wanted.len());
+        {
+            let mut state = self.state.borrow_mut();
+            for (entry, slotted) in wanted {
+                match state.slot_place(slotted.location, slotted.slot_bytes) {
+                    Ok((offset, before, bytes)) => {
+                        slots.push(Wanted { entry, slotted, offset, before, bytes });
+                    }
+                    Err(what) if state.points_to(tree, key_of(entry), slotted) => {
+                        values.push((entry, Err(bad_slot(key_of(entry), 0, &what))));
+                    }
+                    // It was written anew while a range went on, and its chunk freed.
+                    Err(_) => values.push((entry, Ok(None))),
+                }
             }
         }
-        Ok(())
+        slots.sort_unstable_by_key(|slot| slot.offset);
+        let read = all(runs_of(&slots).into_iter().map(|run| self.read_run(run)), READS_AT_ONCE).await;
+        for (slot, read) in read.into_iter().flatten() {
+            let value = match read {
+                Ok((page, from)) => {
+                    let place = (slot.offset - from) as usize + slot.before;
+                    let bytes = page.get(place..place + slot.slotted.slot_bytes as usize).unwrap_or(&[]);
+                    self.take_slot(tree, key_of(slot.entry), slot, bytes)
+                }
+                Err(error) => Err(error.into()),
+            };
+            values.push((slot.entry, value));
+        }
+        values
+    }
+
+    /// Reads a run of slots at once or, where that fails, each alone, so that a bad block costs only those on it.
+    async fn read_run<'w>(&self, run: &'w [Wanted]) -> Vec<(&'w Wanted, Read<D>)> {
+        let start = run[0].offset;
+        let end = run.iter().map(|slot| slot.offset + u64::from(slot.bytes)).max().unwrap_or(start);
+        match self.slabs.read(start, (end - start) as u32).await {
+            Ok(read) => run.iter().map(|slot| (slot, Ok((read.clone(), start)))).collect(),
+            Err(error) if run.len() == 1 => vec![(&run[0], Err(error))],
+            Err(_) => {
+                let mut slots = Vec::with_capacity(run.len());
+                for slot in run {
+                    let read = self.slabs.read(slot.offset, slot.bytes).await;
+                    slots.push((slot, read.map(|read| (read, slot.offset))));
+                }
+                slots
+            }
+        }
+    }
+
+    /// A range without its first entry, or without the first leaf where that cannot be read; `None` when nothing is left.
+    pub async fn behind_damage(
+        &self,
+        tree: TreeId,
+        range: &Range,
+        direction: Direction,
+    ) -> Result<Option<Range>, StorageError> {
+        let mut rest = range.clone();
+        loop {
+            let from = match direction {
+                Direction::Forward => &rest.start,
+                Direction::Backward => &rest.end,
+            };
+            let found = {
+                let mut state = self.state.borrow_mut();
+                let root = state.root(tree)?;
+                tree::seek(&mut state.pool, root, from, direction).map(|stop| {
+                    let page = state.pool.peek(stop.leaf).expect("a leaf that was just found");
+                    let (start, end) = bounds_in(page, &rest, from, direction);
+                    let index = match direction {
+                        Direction::Forward => start,
+                        Direction::Backward => end.wrapping_sub(1),
+                    };
+                    ((start < end).then(|| page.key(index)), stop.next)
+                })
+            };
+            let (is_behind, next) = match found {
+                Ok((Some(key), _)) => (true, Some(Bound::Excluded(key))),
+                Ok((None, next)) => (false, next),
+                Err(gap) => match self.load_page(gap.page).await {
+                    Ok(()) => continue,
+                    Err(_) => (true, gap.next),
+                },
+            };
+            match next {
+                Some(next) if is_before_end(&next, range, direction) => match direction {
+                    Direction::Forward => rest.start = next,
+                    Direction::Backward => rest.end = next,
+                },
+                Some(_) | None => return Ok(None),
+            }
+            if is_behind {
+                return Ok(Some(rest));
+            }
+        }
     }
 }
 
-fn bad_slot(offset: u64, what: String) -> StorageError {
+/// Runs of slots that are worth one read each.
+fn runs_of(slots: &[Wanted]) -> Vec<&[Wanted]> {
+    let mut runs = Vec::new();
+    let mut rest = slots;
+    while let Some(first) = rest.first() {
+        let mut end = first.offset + u64::from(first.bytes);
+        let mut count = 1;
+        for slot in &rest[1..] {
+            let slot_end = slot.offset + u64::from(slot.bytes);
+            if slot.offset > end + GAP_BYTES_MAX || slot_end.max(end) - first.offset > READ_BYTES_MAX {
+                break;
+            }
+            end = end.max(slot_end);
+            count += 1;
+        }
+        let (run, behind) = rest.split_at(count);
+        runs.push(run);
+        rest = behind;
+    }
+    runs
+}
+
+fn bad_slot(key: &[u8], offset: u64, what: &str) -> StorageError {
+    let what = format!("the document with key \"{}\": {what}", key.escape_ascii());
     let error = StorageError::Corrupt { file: "slabs".into(), offset, what };
     tracing::error!(%error, "a block is bad");
     error
+}
+
+/// The entries of a leaf that a range from `from` on comes to.
+fn bounds_in(page: &Page, range: &Range, from: &Bound<Vec<u8>>, direction: Direction) -> (usize, usize) {
+    match direction {
+        Direction::Forward => (start_index(page, from), end_index(page, &range.end)),
+        Direction::Backward => (start_index(page, &range.start), end_index(page, from)),
+    }
 }
 
 fn select(

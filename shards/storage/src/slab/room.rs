@@ -276,9 +276,9 @@ impl<D: Directory> Shared<D> {
         let blocks = slot_bytes.div_ceil(4096);
         let run = self.take_slab_blocks(blocks, blocks).await?;
         let mut bytes = Vec::with_capacity(slot_bytes as usize);
-        slot::append(&mut bytes, slot::extent_place(run), tree, key, value);
+        let sum = slot::append(&mut bytes, slot::extent_place(run), tree, key, value);
         self.write_slots(u64::from(run.block) * 4096, &bytes).await?;
-        Ok(Extent { run, slot_bytes })
+        Ok(Extent { run, slot_bytes, sum })
     }
 
     /// Writes bytes at a block of `slabs`, padded to whole blocks.

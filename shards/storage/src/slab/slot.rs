@@ -27,6 +27,7 @@ pub(crate) const SLOT_UNIT_BYTES: u64 = 16;
 const KIND: u8 = 3;
 
 pub(crate) struct Slot<'a> {
+    pub sum: u32,
     pub tree: u32,
     pub key: &'a [u8],
     pub value: &'a [u8],
@@ -41,8 +42,8 @@ pub(crate) fn slot_bytes(key: usize, value: usize) -> u32 {
     round_up((SLOT_HEADER_BYTES + key + value) as u64, SLOT_UNIT_BYTES) as u32
 }
 
-/// Appends the slot that will lie at `location`.
-pub(crate) fn append(target: &mut Vec<u8>, location: Location, tree: u32, key: &[u8], value: &[u8]) {
+/// Appends the slot that will lie at `location`, and gives its checksum.
+pub(crate) fn append(target: &mut Vec<u8>, location: Location, tree: u32, key: &[u8], value: &[u8]) -> u32 {
     let start = target.len();
     target.extend_from_slice(&[0; 4]);
     target.extend_from_slice(&tree.to_le_bytes());
@@ -55,6 +56,7 @@ pub(crate) fn append(target: &mut Vec<u8>, location: Location, tree: u32, key: &
     target.resize(start + slot_bytes(key.len(), value.len()) as usize, 0);
     let sum = checksum(&target[start + 4..], location.0) as u32;
     target[start..start + 4].copy_from_slice(&sum.to_le_bytes());
+    sum
 }
 
 /// Bytes of the slot at the front, if one is there. Its checksum is not looked at.
@@ -85,20 +87,27 @@ pub(crate) fn decode(bytes: &[u8], location: Location) -> Result<Slot<'_>, Strin
         reader.u8()?;
         let key = reader.bytes(usize::from(key_bytes))?;
         let value = reader.bytes(stored as usize)?;
-        (plain == stored && flags == 0).then_some(Slot { tree, key, value })
+        (plain == stored && flags == 0).then_some(Slot { sum, tree, key, value })
     }();
     parts.ok_or_else(|| "the slot is stored in a way that this program does not know".to_owned())
 }
 
-/// The value of the slot in exactly these bytes; `None` when it is another key's.
+/// The value of the slot in exactly these bytes, which a leaf says sums to `sum` and is this key's.
 pub(crate) fn value_of(
     bytes: &[u8],
-    location: Location,
+    place: Location,
+    sum: u32,
     tree: u32,
     key: &[u8],
-) -> Result<Option<Value>, String> {
-    let slot = decode(bytes, location)?;
-    Ok((slot.tree == tree && slot.key == key).then(|| Rc::from(slot.value)))
+) -> Result<Value, String> {
+    let slot = decode(bytes, place)?;
+    if slot.sum != sum {
+        return Err(format!("an older slot lies here: its checksum is {:08x}, want {sum:08x}", slot.sum));
+    }
+    if slot.tree != tree || slot.key != key {
+        return Err("the slot is another key's".to_owned());
+    }
+    Ok(Rc::from(slot.value))
 }
 
 #[cfg(test)]
@@ -109,12 +118,14 @@ mod tests {
     fn golden_bytes_of_a_slot() {
         let location = Location::new(1, 4096);
         let mut bytes = Vec::new();
-        append(&mut bytes, location, 5, b"key", b"value");
+        let sum = append(&mut bytes, location, 5, b"key", b"value");
         assert_eq!(bytes.len(), 32);
         assert_eq!(bytes[4..20], [5, 0, 0, 0, 5, 0, 0, 0, 5, 0, 0, 0, 3, 0, 0, 3]);
         assert_eq!(bytes[20..], *b"keyvalue\0\0\0\0");
-        assert_eq!(value_of(&bytes, location, 5, b"key").unwrap().as_deref(), Some(&b"value"[..]));
-        assert_eq!(value_of(&bytes, location, 6, b"key").unwrap(), None);
+        assert_eq!(bytes[..4], sum.to_le_bytes());
+        assert_eq!(value_of(&bytes, location, sum, 5, b"key").unwrap()[..], b"value"[..]);
+        assert!(value_of(&bytes, location, sum, 6, b"key").is_err());
+        assert!(value_of(&bytes, location, sum ^ 1, 5, b"key").is_err());
         assert!(decode(&bytes, Location::new(1, 4112)).is_err());
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use crate::btree::cell::{Cell, INLINE_BYTES_MAX, Location, Pointer, inline_cell};
+use crate::btree::cell::{Cell, INLINE_BYTES_MAX, Location, Pointer, Slotted, inline_cell};
 use crate::btree::page::{KEY_BYTES_MAX, Page, PageKind, SMALL_PAGE_BYTES};
 use crate::btree::{Missing, PageId, tree};
 use crate::cache::pool::Pool;
@@ -64,7 +64,7 @@ pub(crate) struct State {
 pub(crate) enum Found {
     Value(Option<Value>),
     Page(PageId),
-    Slot { location: Location, slot_bytes: u32 },
+    Slot(Slotted),
 }
 
 impl State {
@@ -105,12 +105,18 @@ impl State {
         let cell = Cell::decode(page.value(index)).expect("cells are checked when a page is read");
         match cell {
             Cell::Inline(bytes) => Found::Value(Some(Rc::from(bytes))),
-            Cell::Placed { location, slot_bytes } => match self.pool.cached_value(location) {
+            Cell::Placed(slotted) => match self.pool.cached_value(slotted.location) {
                 Some(value) => Found::Value(Some(value)),
-                None => Found::Slot { location, slot_bytes },
+                None => Found::Slot(slotted),
             },
             Cell::Unplaced { number, .. } => Found::Value(Some(self.unplaced(number))),
         }
+    }
+
+    /// Whether that slot is the key's still, and its value not in memory.
+    pub fn points_to(&mut self, tree: TreeId, key: &[u8], slotted: Slotted) -> bool {
+        let Ok(root) = self.root(tree) else { return false };
+        matches!(self.lookup(root, key), Found::Slot(now) if now == slotted)
     }
 
     pub fn unplaced(&self, number: u64) -> Value {
@@ -175,13 +181,13 @@ impl State {
     }
 
     fn put_extent(&mut self, tree: u32, root: PageId, key: &[u8], extent: Extent, position: u64) {
-        let Extent { run, slot_bytes } = extent;
+        let Extent { run, slot_bytes, sum } = extent;
         let used_bytes = run.blocks * 4096;
         let chunk =
             Chunk { kind: ChunkKind::Extent, run, tree, live_bytes: slot_bytes, used_bytes, since: position };
         let id = self.chunks.add(chunk);
         self.chunk_table.mark(id);
-        let cell = Pointer::Placed { location: Location::new(id, 0), slot_bytes }.encode();
+        let cell = Pointer::Placed(Slotted { location: Location::new(id, 0), slot_bytes, sum }).encode();
         self.put_cell(root, key, &cell);
     }
 
@@ -204,7 +210,7 @@ impl State {
             (Pointer::Unplaced { number, .. }, Some(running)) if number < running.first_new_value => {
                 self.deferred.push(pointer);
             }
-            (Pointer::Placed { location, .. }, Some(_)) => {
+            (Pointer::Placed(Slotted { location, .. }), Some(_)) => {
                 self.pool.drop_value(location);
                 self.deferred.push(pointer);
             }
@@ -213,7 +219,7 @@ impl State {
                     self.give_back(location, bytes);
                 }
             }
-            (Pointer::Placed { location, slot_bytes }, None) => {
+            (Pointer::Placed(Slotted { location, slot_bytes, .. }), None) => {
                 self.pool.drop_value(location);
                 self.give_back(location, slot_bytes);
             }

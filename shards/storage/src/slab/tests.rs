@@ -8,7 +8,7 @@ use crate::slab::{SlabEngine, SlabOptions};
 use crate::suite::{self, EVERYTHING, Host, Random, named};
 
 /// Small, so that tests evict pages, fill segments and write checkpoints.
-const SMALL: SlabOptions = SlabOptions {
+pub(super) const SMALL: SlabOptions = SlabOptions {
     cache_bytes: 1 << 20,
     cache_entries: u64::MAX,
     wal_segment_bytes: 1 << 20,
@@ -16,13 +16,13 @@ const SMALL: SlabOptions = SlabOptions {
     checkpoint_dirty_bytes: 0,
 };
 
-struct Blocking {
-    directory: BlockingDirectory,
+pub(super) struct Blocking {
+    pub directory: BlockingDirectory,
     options: SlabOptions,
 }
 
 impl Blocking {
-    fn new(name: &str, options: SlabOptions) -> Self {
+    pub fn new(name: &str, options: SlabOptions) -> Self {
         let path = std::env::temp_dir().join(format!("photondb-slab-{}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
         Self { directory: BlockingDirectory::new(path).unwrap(), options }

@@ -7,14 +7,15 @@
 //! 16  segment u64         the number of the file it is in
 //! 24  previous u64        checksum of the frame before
 //! 32  payload bytes u32
-//! 36  zero u32
+//! 36  back u32            bytes of records before this payload that the same flush wrote
 //! 40  checksum u64        XXH3 of bytes 0..40 and the payload
 //! 48  payload, then zeros up to the end of a block
 //! ```
 //!
 //! Always: a frame begins a block and is written once, never again: a torn write can only hurt what nobody was told is
 //! durable. The chain of checksums says where the log ends: bytes that an older life of a recycled segment left, or that
-//! a client put into a value, cannot continue it. A padded block per flush costs less than writing the last block anew
+//! a client put into a value, cannot continue it. A frame says what was flushed before it was written, so that one that lies
+//! behind the end tells damage in the middle of the log from a torn tail ([`flushed_before`]). A padded block per flush costs less than writing the last block anew
 //! would, and it needs no way back.
 
 use crate::bytes::{Reader, round_up};
@@ -34,6 +35,7 @@ pub(crate) struct FrameHead {
     pub position: u64,
     pub segment: u64,
     pub previous: u64,
+    pub back: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +68,7 @@ pub(crate) fn encode(head: FrameHead, payload: &[u8], target: &mut [u8]) -> u64 
     target[16..24].copy_from_slice(&head.segment.to_le_bytes());
     target[24..32].copy_from_slice(&head.previous.to_le_bytes());
     target[32..36].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    target[36..40].copy_from_slice(&head.back.to_le_bytes());
     target[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + payload.len()].copy_from_slice(payload);
     let sum = sum_of(&target[..40], payload);
     target[40..48].copy_from_slice(&sum.to_le_bytes());
@@ -101,18 +104,29 @@ pub(crate) fn decode<'a>(bytes: &'a [u8], expected: &FrameHead) -> Option<(Begin
     Some((begins, payload, sum))
 }
 
+/// The position up to which the log was flushed when a whole frame was written to the segment; `None` for other bytes.
+pub(crate) fn flushed_before(bytes: &[u8], segment: u64) -> Option<u64> {
+    let payload = bytes.get(FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + payload_bytes(bytes)?)?;
+    let mut reader = Reader(bytes.get(8..FRAME_HEADER_BYTES)?);
+    let (position, found) = (reader.u64()?, reader.u64()?);
+    reader.bytes(12)?;
+    let (back, sum) = (reader.u32()?, reader.u64()?);
+    (found == segment && sum_of(&bytes[..40], payload) == sum)
+        .then(|| position.saturating_sub(u64::from(back)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn golden_bytes_of_a_frame_and_no_other_bytes_pass() {
-        let head = FrameHead { begins: Begins::Record, position: 5, segment: 6, previous: 7 };
+        let head = FrameHead { begins: Begins::Record, position: 5, segment: 6, previous: 7, back: 8 };
         let mut bytes = vec![0; frame_bytes(3) as usize];
         let sum = encode(head, b"abc", &mut bytes);
         assert_eq!(bytes.len(), 4096);
         assert_eq!(bytes[..12], [b'P', b'W', b'A', b'L', 1, 0, 0, 0, 5, 0, 0, 0]);
-        assert_eq!(bytes[32..40], [3, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(bytes[32..40], [3, 0, 0, 0, 8, 0, 0, 0]);
         assert_eq!(bytes[40..48], sum.to_le_bytes());
         assert_eq!(bytes[48..52], *b"abc\0");
         assert_eq!(decode(&bytes, &head), Some((Begins::Record, &b"abc"[..], sum)));
@@ -125,5 +139,10 @@ mod tests {
         assert_eq!(decode(&bytes, &FrameHead { segment: 5, ..head }), None);
         assert_eq!(decode(&bytes, &FrameHead { previous: 0, ..head }), None);
         assert_eq!(decode(&bytes[..50], &head), None);
+        let late = FrameHead { position: 100, ..head };
+        encode(late, b"abc", &mut bytes);
+        assert_eq!(flushed_before(&bytes, 6), Some(92));
+        assert_eq!(flushed_before(&bytes, 5), None);
+        assert_eq!(flushed_before(&bytes[..50], 6), None);
     }
 }

@@ -397,6 +397,7 @@ impl<F: Disk> Log<F> {
                 position: place.position,
                 segment: place.segment,
                 previous: place.previous,
+                back: (payload.len() - rest.len()) as u32,
             };
             let sum = frame::encode(head, piece, buffer.as_mut());
             segment.file.write(place.offset, buffer).await?;

@@ -7,7 +7,7 @@
 //! batch:          shard u32, term u64, commit number u64, transaction u64, commit time u64, edits:
 //!                   1 put     tree u32, key bytes u16, key, value bytes u32, value
 //!                   2 delete  tree u32, key bytes u16, key
-//!                   3 extent  tree u32, key bytes u16, key, block u32, blocks u32, slot bytes u32
+//!                   3 extent  tree u32, key bytes u16, key, block u32, blocks u32, slot bytes u32, sum u32
 //! created:        tree u32, name
 //! dropped:        tree u32
 //! ```
@@ -31,6 +31,7 @@ pub(crate) const RECORD_HEADER_BYTES: usize = 8;
 pub(crate) struct Extent {
     pub run: Run,
     pub slot_bytes: u32,
+    pub sum: u32,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -88,7 +89,7 @@ pub(crate) fn append_batch(log: &mut Vec<u8>, info: &CommitInfo, edits: &[Edit],
         match (edit, extents.get(place).copied().flatten()) {
             (Edit::Put { tree, key, .. }, Some(extent)) => {
                 head(EXTENT, tree.0, key);
-                for number in [extent.run.block, extent.run.blocks, extent.slot_bytes] {
+                for number in [extent.run.block, extent.run.blocks, extent.slot_bytes, extent.sum] {
                     log.extend_from_slice(&number.to_le_bytes());
                 }
             }
@@ -173,7 +174,11 @@ fn decode_change<'a>(reader: &mut Reader<'a>) -> Option<Change<'a>> {
         DELETE => Some(Change::Delete { tree, key }),
         EXTENT => {
             let run = Run { block: reader.u32()?, blocks: reader.u32()? };
-            Some(Change::Extent { tree, key, extent: Extent { run, slot_bytes: reader.u32()? } })
+            Some(Change::Extent {
+                tree,
+                key,
+                extent: Extent { run, slot_bytes: reader.u32()?, sum: reader.u32()? },
+            })
         }
         _ => None,
     }
@@ -193,14 +198,14 @@ mod tests {
             Edit::Delete { tree: TreeId(7), key: b"d".to_vec() },
             Edit::Put { tree: TreeId(8), key: b"e".to_vec(), value: vec![1; 70_000] },
         ];
-        let extent = Extent { run: Run { block: 9, blocks: 18 }, slot_bytes: 70_030 };
+        let extent = Extent { run: Run { block: 9, blocks: 18 }, slot_bytes: 70_030, sum: 10 };
         append_batch(&mut log, &info, &edits, &[None, None, Some(extent)]);
-        assert_eq!(log[..4], [79, 0, 0, 0]);
+        assert_eq!(log[..4], [83, 0, 0, 0]);
         assert_eq!(log[8..13], [1, 1, 0, 0, 0]);
         assert_eq!(log[45..59], [1, 6, 0, 0, 0, 1, 0, b'k', 2, 0, 0, 0, b'v', b'w']);
         assert_eq!(log[59..67], [2, 7, 0, 0, 0, 1, 0, b'd']);
         assert_eq!(log[67..75], [3, 8, 0, 0, 0, 1, 0, b'e']);
-        assert_eq!(log[75..], [9, 0, 0, 0, 18, 0, 0, 0, 0x8e, 0x11, 1, 0]);
+        assert_eq!(log[75..], [9, 0, 0, 0, 18, 0, 0, 0, 0x8e, 0x11, 1, 0, 10, 0, 0, 0]);
         let (record, bytes) = decode(&log).unwrap().unwrap();
         assert_eq!(bytes, log.len());
         let Record::Batch { info, changes } = record else { panic!("a batch") };

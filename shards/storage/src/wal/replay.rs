@@ -1,6 +1,8 @@
 //! Reads the log from a place to its end.
 //!
 //! The end is the first place where no frame continues the chain; a record that is not whole there was never acknowledged.
+//! Where a frame lies behind that place that was written after it had been flushed, the log is damaged in its middle:
+//! [`LogReader::damage`] finds that, so that nobody takes a part of the log for all of it.
 //! Frames are read through a window, so that a log of many small ones takes few reads.
 
 use crate::disk::{Directory, Disk, DiskError, OpenMode};
@@ -67,6 +69,49 @@ impl<'a, D: Directory> LogReader<'a, D> {
         }
     }
 
+    /// What is wrong with the log at the end that was found, if it is not the end.
+    pub async fn damage(&self) -> Result<Option<StorageError>, StorageError> {
+        let Some(segment) = &self.segment else { return Ok(None) };
+        let mut offset = self.place.offset;
+        while offset < segment.bytes {
+            let bytes = (segment.bytes - offset).min(u64::from(WINDOW_BYTES)) as u32;
+            let window = segment.file.read(offset, bytes).await?;
+            for start in (0..window.len()).step_by(4096) {
+                let Some(payload) = frame::payload_bytes(&window[start..]) else { continue };
+                let frame_bytes = frame::frame_bytes(payload);
+                let found = if start + frame_bytes as usize <= window.len() {
+                    frame::flushed_before(&window[start..], segment.number)
+                } else {
+                    let whole = segment.file.read(offset + start as u64, frame_bytes).await?;
+                    frame::flushed_before(&whole, segment.number)
+                };
+                if found.is_some_and(|flushed| flushed > self.place.position) {
+                    return Ok(Some(self.damaged(segment.number, offset + start as u64)));
+                }
+            }
+            offset += u64::from(bytes);
+        }
+        let next = segment.number + 1;
+        let file = match self.directory.open(&segment_name(next), OpenMode::Existing).await {
+            Ok(file) => file,
+            Err(DiskError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let first = file.read(0, 4096).await?;
+        let Some(payload) = frame::payload_bytes(&first) else { return Ok(None) };
+        let whole = file.read(0, frame::frame_bytes(payload)).await?;
+        let found = frame::flushed_before(&whole, next);
+        Ok(found.filter(|flushed| *flushed > self.place.position).map(|_| self.damaged(next, 0)))
+    }
+
+    fn damaged(&self, segment: u64, offset: u64) -> StorageError {
+        let what = format!(
+            "the log is damaged here: what lies in {} at offset {offset} was written after this had been flushed",
+            segment_name(segment)
+        );
+        StorageError::Corrupt { file: segment_name(self.place.segment), offset: self.place.offset, what }
+    }
+
     async fn next_frame(&mut self) -> Result<bool, StorageError> {
         if !self.open_segment().await? {
             return Ok(false);
@@ -80,6 +125,7 @@ impl<'a, D: Directory> LogReader<'a, D> {
             position: self.place.position,
             segment: self.place.segment,
             previous: self.place.previous,
+            back: 0,
         };
         let mut wanted = 4096;
         for _ in 0..2 {
@@ -165,6 +211,7 @@ impl<'a, D: Directory> LogReader<'a, D> {
             position: self.place.position,
             segment: next.number,
             previous: self.place.previous,
+            back: 0,
         };
         Ok(frame::decode(&whole, &head).is_some())
     }
