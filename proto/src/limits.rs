@@ -37,6 +37,8 @@ pub const WRITE_BATCH_ROWS: usize = 128;
 pub const SHARDS_DEFAULT: u16 = 16;
 /// Most shards a table may have.
 pub const SHARDS_MAX: u16 = 1024;
+/// Indexes of a table: every write evaluates all their functions, and the catalog's record of the table holds them.
+pub const INDEXES_MAX: usize = 256;
 /// Virtual shards a user may ask for in `table_create` and `reconfigure`.
 pub const VIRTUAL_SHARDS_MAX: u32 = 64;
 

@@ -20,6 +20,10 @@ pub struct TableId(pub [u8; 16]);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DatabaseId(pub [u8; 16]);
 
+/// An index's permanent identity: renaming keeps it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IndexId(pub [u8; 16]);
+
 /// Writes a UUID in its usual form.
 pub fn uuid_text(bytes: &[u8; 16]) -> String {
     let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -42,6 +46,16 @@ impl fmt::Display for DatabaseId {
     }
 }
 impl fmt::Debug for DatabaseId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+impl fmt::Display for IndexId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&uuid_text(&self.0))
+    }
+}
+impl fmt::Debug for IndexId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, formatter)
     }
@@ -147,15 +161,20 @@ pub enum TableRead {
     GetMany { keys: Vec<Key> },
     /// Some of the documents → [`TableReply::Parts`].
     Scan(Scan),
-    /// The number of documents in a key range, from the trees' counts → [`TableReply::Count`].
-    Count { range: KeyRange },
+    /// The number of documents in ranges of keys, or of entries of an index, from the trees' counts → [`TableReply::Count`].
+    Count { index: Option<IndexId>, ranges: Vec<ScanRange> },
 }
 
 /// A step of a scan. The first step has no `resume`: the router asks every part (a core with its shards) and each
 /// answers one [`PartBatch`]. Later steps name the parts to go on with and where.
+///
+/// With an index its entries are walked, and the rows they name are the scan's; `ranges` are ranges of entries
+/// ([`crate::datum::key::entry`]) and rows bear the entry's key where they bear one.
 #[derive(Clone, Debug)]
 pub struct Scan {
-    pub range: KeyRange,
+    pub index: Option<IndexId>,
+    /// Ascending; no two overlap.
+    pub ranges: Vec<ScanRange>,
     pub order: ScanOrder,
     /// Parts to go on with: (part, its `next`). `None`: all parts from the start.
     pub resume: Option<Vec<(u16, Vec<u8>)>>,
@@ -169,12 +188,22 @@ pub struct Scan {
     pub rows_max: u32,
 }
 
+/// A range of keys to scan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScanRange {
+    pub range: KeyRange,
+    /// How often each row of it is given: a key that a query names twice gives its rows twice.
+    pub copies: u32,
+}
+
 /// The order a scan's rows must come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScanOrder {
     /// Any: each part goes through its shards one after another, rows bear no key.
     Any,
-    /// By primary key; each part merges its shards and its rows bear their keys, so that the query can merge parts.
+    /// Any, and rows bear their keys.
+    Keyed,
+    /// By key; each part merges its shards and its rows bear their keys, so that the query can merge parts.
     Ascending,
     Descending,
 }
@@ -221,7 +250,7 @@ pub struct PartBatch {
 
 #[derive(Clone, Debug)]
 pub struct ScanRow {
-    /// The primary key in ordered scans; empty otherwise.
+    /// The primary key, or the index entry's; empty in scans of [`ScanOrder::Any`].
     pub key: Key,
     pub value: Document,
 }
@@ -383,6 +412,57 @@ pub enum CatalogOp {
         database: String,
         table: Option<String>,
     },
+    /// What is done with an index of a table.
+    Index {
+        table: TableId,
+        op: IndexOp,
+    },
+}
+
+/// What a query asks of a table's indexes.
+#[derive(Clone, Debug)]
+pub enum IndexOp {
+    /// → [`CatalogReply::Value`] `{created: 1}`; the index is not ready yet.
+    Create(IndexDefinition),
+    Drop {
+        name: String,
+    },
+    Rename {
+        from: String,
+        to: String,
+        overwrite: bool,
+    },
+    /// States of the named indexes, of all when none is named → [`CatalogReply::Indexes`], by name.
+    Status {
+        names: Vec<String>,
+    },
+    /// [`IndexOp::Status`] once all of them are ready.
+    Wait {
+        names: Vec<String>,
+    },
+    /// The index covers all rows from now on. Only the catalog's owner asks it.
+    Ready {
+        index: IndexId,
+    },
+}
+
+/// What makes an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexDefinition {
+    pub name: String,
+    /// The function as `index_status` shows it, made and read by the query crate; it knows `multi` and `geo` too.
+    pub function: Vec<u8>,
+    pub multi: bool,
+    pub geo: bool,
+}
+
+/// An index and how far it is.
+#[derive(Clone, Debug)]
+pub struct IndexState {
+    pub definition: IndexDefinition,
+    pub ready: bool,
+    /// From 0 to 1.
+    pub progress: f64,
 }
 
 /// What permissions are about. What is set for a table counts before what is set for its database, and that before what
@@ -408,6 +488,7 @@ pub enum CatalogReply {
     Table(TableInfo),
     Database(DatabaseInfo),
     Names(Vec<String>),
+    Indexes(Vec<IndexState>),
     /// An encoded datum: the whole answer of an administration term.
     Value(Document),
 }
@@ -421,6 +502,18 @@ pub struct TableInfo {
     pub name: String,
     pub primary_key: String,
     pub durability: Durability,
+    /// By name.
+    pub indexes: Vec<IndexInfo>,
+}
+
+/// What a query must know of an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IndexInfo {
+    pub id: IndexId,
+    pub name: String,
+    pub multi: bool,
+    pub geo: bool,
+    pub ready: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

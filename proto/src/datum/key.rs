@@ -102,6 +102,33 @@ pub fn first_length(bytes: &[u8]) -> Option<usize> {
     Some(bytes.len() - rest.len())
 }
 
+/// The key of an entry of an index: the value's key, the row's, and, from the second time on that a row has the value, how
+/// often it had it before. So entries are ordered by value and then by primary key, and every entry is there once.
+pub fn entry(value: &[u8], primary: &[u8], repetition: u32) -> Key {
+    let mut key = Key::with_capacity(value.len() + primary.len() + 4);
+    key.extend_from_slice(value);
+    key.extend_from_slice(primary);
+    if repetition > 0 {
+        key.extend_from_slice(&repetition.to_be_bytes());
+    }
+    key
+}
+
+/// The value's key and the row's of an index entry.
+pub fn split_entry(entry: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (value, rest) = entry.split_at(first_length(entry)?);
+    let primary = first_length(rest)?;
+    Some((value, &rest[..primary]))
+}
+
+/// A bound that lies behind all entries of this value and before those of greater ones: no primary key begins so.
+pub fn behind_entries(value: &[u8]) -> Key {
+    let mut key = Key::with_capacity(value.len() + 1);
+    key.extend_from_slice(value);
+    key.push(MAXVAL);
+    key
+}
+
 /// Whether `MinVal` and `MaxVal` are keys.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -491,6 +518,23 @@ mod tests {
             secondary(&Datum::Null).unwrap_err().message,
             "Secondary keys must be a number, string, bool, pseudotype, or array (got type NULL):\nnull"
         );
+    }
+
+    #[test]
+    fn entries_order_by_value_then_row_then_repetition_and_come_apart_again() {
+        let value = |number: f64| secondary(&Datum::Number(number)).expect("fit");
+        let row = |text: &str| primary(&text.into()).expect("fit");
+        let entries = [
+            entry(&value(1.0), &row("a"), 0),
+            entry(&value(1.0), &row("a"), 1),
+            entry(&value(1.0), &row("a"), 2),
+            entry(&value(1.0), &row("ab"), 0),
+            behind_entries(&value(1.0)),
+            entry(&value(2.0), &row("a"), 0),
+        ];
+        assert!(entries.is_sorted());
+        assert_eq!(split_entry(&entries[2]), Some((value(1.0).as_slice(), row("a").as_slice())));
+        assert_eq!(split_entry(&entries[3]), Some((value(1.0).as_slice(), row("ab").as_slice())));
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub fn write_hook(hook: &Function) -> Outcome<Vec<u8>> {
         return Err(Failure::logic("Write hook functions must expect 3 arguments."));
     }
     let mut blob = WRITE_HOOK_PREFIX.to_vec();
-    put_function(hook, &mut blob)?;
+    put_function(hook, Numbers::NONE, &mut blob)?;
     Ok(blob)
 }
 
@@ -83,13 +83,133 @@ pub fn describe_write_hook(blob: &[u8]) -> Datum {
     Datum::object([("function", Datum::Binary(Slice::from(blob))), ("query", Datum::String(text.into()))])
 }
 
+// ---------------------------------------------------------------- indexes
+
+/// What an index's bytes begin with: the prefix and the versions of RethinkDB 2.4's format.
+const INDEX_PREFIX: &[u8] = b"$reql_index_function$";
+const INDEX_VERSIONS: [u8; 4] = [9, 7, 7, 7];
+/// Versions below this spelled functions in another way.
+const INDEX_VERSION_MIN: u8 = 7;
+/// The parameter of an index's function that only takes a field.
+const FIELD_PARAMETER: i64 = -19;
+
+const NO_INDEX: &str = "Cannot create an sindex except from a reql_index_function returned from `index_status` in the \
+                        field `function`.";
+
+/// An index as it is stored: its function, then a byte each for `multi` and `geo`.
+#[derive(Clone, Debug)]
+pub struct StoredIndex {
+    pub function: Function,
+    pub multi: bool,
+    pub geo: bool,
+}
+
+impl StoredIndex {
+    /// The stored form. `numbers` are those of the function's body.
+    ///
+    /// # Errors
+    /// The function captured something that is not data.
+    pub fn to_bytes(&self, numbers: Numbers) -> Outcome<Vec<u8>> {
+        let mut blob = INDEX_PREFIX.to_vec();
+        blob.extend_from_slice(&INDEX_VERSIONS);
+        put_function(&self.function, numbers, &mut blob)?;
+        blob.extend_from_slice(&[u8::from(self.multi), u8::from(self.geo)]);
+        Ok(blob)
+    }
+
+    /// # Errors
+    /// The blob holds no index.
+    pub fn from_bytes(blob: &[u8]) -> Outcome<StoredIndex> {
+        let rest = blob.strip_prefix(INDEX_PREFIX).ok_or_else(|| Failure::logic(NO_INDEX))?;
+        let broken = |why: String| {
+            Failure::logic(format!(
+                "Binary blob passed to index create could not be interpreted as a reql_index_function ({why})."
+            ))
+        };
+        let Some((&[version, ..], rest)) = rest.split_first_chunk::<4>() else {
+            return Err(broken("it ends too early".into()));
+        };
+        if version < INDEX_VERSION_MIN {
+            return Err(broken("it was made by a RethinkDB before 2.2".into()));
+        }
+        match take_function(rest) {
+            Ok((function, &[multi, geo])) => Ok(StoredIndex { function, multi: multi != 0, geo: geo != 0 }),
+            Ok(_) => Err(broken("its end is not what it should be".into())),
+            Err(error) => Err(broken(error.to_string())),
+        }
+    }
+
+    /// `indexCreate('name', function(var1) { return …; })`
+    pub fn describe(&self, name: &str) -> String {
+        let options = [("multi", self.multi), ("geo", self.geo)];
+        let options: Vec<String> =
+            options.iter().filter(|(_, set)| *set).map(|(name, _)| format!("{name}: true")).collect();
+        let options =
+            if options.is_empty() { String::new() } else { format!(", {{{}}}", options.join(", ")) };
+        format!("indexCreate('{name}', {}{options})", source::of_function(&self.function))
+    }
+}
+
+/// The function of an index that is named like its field.
+///
+/// # Errors
+/// None but broken invariants.
+pub fn field_function(name: &str) -> Outcome<Function> {
+    let call = |number, arguments| Term::Call(Box::new(Call { number, arguments, options: Vec::new() }));
+    let parameter = Datum::Number(FIELD_PARAMETER as f64);
+    let row = call(number::VAR, vec![Term::Datum(parameter.clone())]);
+    let body = call(number::GET_FIELD, vec![row, Term::Datum(Datum::string(name))]);
+    let lambda = call(FUNC, vec![Term::Datum(Datum::array(vec![parameter])), body]);
+    Ok(Function::lambda(check::check_inside(&lambda, &[], &Place::root(), Standing::Function)?, None))
+}
+
 // ---------------------------------------------------------------- writing
 
-/// Appends a function.
+/// The numbers that RethinkDB gives the terms of a query, counted from the front.
+#[derive(Clone, Copy, Debug)]
+pub struct Numbers {
+    next: u32,
+    step: u32,
+}
+
+impl Numbers {
+    /// Terms that were in no query: all have number 0.
+    pub const NONE: Numbers = Numbers { next: 0, step: 0 };
+
+    /// For what stands behind `count` terms of a query.
+    pub fn behind(count: u32) -> Numbers {
+        Numbers { next: count, step: 1 }
+    }
+
+    fn take(&mut self) -> u32 {
+        let number = self.next;
+        self.next += self.step;
+        number
+    }
+}
+
+/// The number of terms in a term, itself included.
+pub fn count_terms(term: &Term) -> u32 {
+    match term {
+        Term::Call(call) => {
+            let parts = call.arguments.iter().chain(call.options.iter().map(|(_, term)| term));
+            1 + parts.map(count_terms).sum::<u32>()
+        }
+        Term::Datum(Datum::Array(items)) => {
+            1 + items.iter().map(|item| count_terms(&Term::Datum(item))).sum::<u32>()
+        }
+        Term::Datum(Datum::Object(object)) => {
+            1 + object.iter().map(|(_, value)| count_terms(&Term::Datum(value))).sum::<u32>()
+        }
+        Term::Datum(_) => 1,
+    }
+}
+
+/// Appends a function, whose body's term is the next of `numbers`.
 ///
 /// # Errors
 /// It captured something that is not data.
-pub fn put_function(function: &Function, out: &mut Vec<u8>) -> Outcome<()> {
+pub fn put_function(function: &Function, mut numbers: Numbers, out: &mut Vec<u8>) -> Outcome<()> {
     let Some((parameters, body, env)) = function.anatomy() else {
         return Err(Failure::logic("Only functions can be stored, not values that stand for them."));
     };
@@ -99,26 +219,27 @@ pub fn put_function(function: &Function, out: &mut Vec<u8>) -> Outcome<()> {
     put_varint(u32::try_from(parameters.len()).expect("parameters fit in a query"), out);
     parameters.iter().for_each(|id| out.extend_from_slice(&id.to_le_bytes()));
     let mut text = Vec::new();
-    put_term(&body.to_term(), parameters, env, &mut text)?;
+    let first = numbers.next;
+    put_term(&body.to_term(), parameters, env, &mut numbers, &mut text)?;
     let length = i32::try_from(text.len() + 1).map_err(|_| Failure::limit("The function is too large."))?;
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(&text);
     out.push(0);
-    out.extend_from_slice(&0u32.to_le_bytes());
+    out.extend_from_slice(&first.to_le_bytes());
     Ok(())
 }
 
 /// The JSON of a term. `bound` are the variables that are bound inside; others are replaced by their values.
-fn put_term(term: &Term, bound: &[i64], env: &Env, out: &mut Vec<u8>) -> Outcome<()> {
+fn put_term(term: &Term, bound: &[i64], env: &Env, numbers: &mut Numbers, out: &mut Vec<u8>) -> Outcome<()> {
     let call = match term {
-        Term::Datum(datum) => return put_datum(datum, out),
+        Term::Datum(datum) => return put_datum(datum, numbers, out),
         Term::Call(call) => call,
     };
     let mut bound = bound.to_vec();
     match (call.number, call.arguments.as_slice()) {
         (number::VAR, [Term::Datum(Datum::Number(id))]) if !bound.contains(&(*id as i64)) => {
             return match eval::lookup(env, *id as i64) {
-                Some(Value::Datum(datum)) => put_datum(datum, out),
+                Some(Value::Datum(datum)) => put_datum(datum, numbers, out),
                 Some(_) | None => Err(Failure::logic("A stored function may only use data from outside it.")),
             };
         }
@@ -128,12 +249,13 @@ fn put_term(term: &Term, bound: &[i64], env: &Env, out: &mut Vec<u8>) -> Outcome
         })),
         _ => {}
     }
+    let own = numbers.take();
     put_head(call.number, out);
     for (index, argument) in call.arguments.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        put_term(argument, &bound, env, out)?;
+        put_term(argument, &bound, env, numbers, out)?;
     }
     out.push(b']');
     if !call.options.is_empty() {
@@ -141,12 +263,16 @@ fn put_term(term: &Term, bound: &[i64], env: &Env, out: &mut Vec<u8>) -> Outcome
             out.extend_from_slice(if index == 0 { b",{" } else { b"," });
             json::write_string(key.as_bytes(), out);
             out.push(b':');
-            put_term(option, &bound, env, out)?;
+            put_term(option, &bound, env, numbers, out)?;
         }
         out.push(b'}');
     }
-    out.extend_from_slice(b",0]");
+    put_end(own, out);
     Ok(())
+}
+
+fn put_end(number: u32, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!(",{number}]").as_bytes());
 }
 
 /// A term as far as its first argument.
@@ -154,41 +280,49 @@ fn put_head(number: u32, out: &mut Vec<u8>) {
     out.extend_from_slice(format!("[{number},[").as_bytes());
 }
 
-fn put_datum(datum: &Datum, out: &mut Vec<u8>) -> Outcome<()> {
+fn put_datum(datum: &Datum, numbers: &mut Numbers, out: &mut Vec<u8>) -> Outcome<()> {
     match datum {
         Datum::Array(items) => {
+            let own = numbers.take();
             put_head(number::MAKE_ARRAY, out);
             for (index, item) in items.iter().enumerate() {
                 if index > 0 {
                     out.push(b',');
                 }
-                put_datum(&item, out)?;
+                put_datum(&item, numbers, out)?;
             }
-            out.extend_from_slice(b"],0]");
+            out.push(b']');
+            put_end(own, out);
         }
-        Datum::Object(object) => put_pairs(object.iter(), out)?,
+        Datum::Object(object) => put_pairs(object.iter(), numbers, out)?,
         Datum::Time(_) | Datum::Binary(_) => {
             let plain = json_parse::parse_with(&json::to_string(datum).into(), Pseudotypes::Plain)?;
             let Datum::Object(object) = &plain else {
                 return Err(Failure::internal("times and binary data are printed as objects"));
             };
-            put_pairs(object.iter(), out)?;
+            put_pairs(object.iter(), numbers, out)?;
         }
         Datum::MinVal | Datum::MaxVal => {
             let bound = if matches!(datum, Datum::MinVal) { number::MINVAL } else { number::MAXVAL };
             put_head(bound, out);
-            out.extend_from_slice(b"],0]");
+            out.push(b']');
+            put_end(numbers.take(), out);
         }
         Datum::Null | Datum::Bool(_) | Datum::Number(_) | Datum::String(_) => {
             out.extend_from_slice(b"[1,");
             json::write(datum, out);
-            out.extend_from_slice(b",0]");
+            put_end(numbers.take(), out);
         }
     }
     Ok(())
 }
 
-fn put_pairs(pairs: impl Iterator<Item = (Text, Datum)>, out: &mut Vec<u8>) -> Outcome<()> {
+fn put_pairs(
+    pairs: impl Iterator<Item = (Text, Datum)>,
+    numbers: &mut Numbers,
+    out: &mut Vec<u8>,
+) -> Outcome<()> {
+    let own = numbers.take();
     put_head(number::MAKE_OBJ, out);
     out.extend_from_slice(b"],{");
     for (index, (key, value)) in pairs.enumerate() {
@@ -197,9 +331,10 @@ fn put_pairs(pairs: impl Iterator<Item = (Text, Datum)>, out: &mut Vec<u8>) -> O
         }
         json::write_string(key.as_bytes(), out);
         out.push(b':');
-        put_datum(&value, out)?;
+        put_datum(&value, numbers, out)?;
     }
-    out.extend_from_slice(b"},0]");
+    out.push(b'}');
+    put_end(own, out);
     Ok(())
 }
 
@@ -371,12 +506,12 @@ mod tests {
     #[track_caller]
     fn check(term: &str, want: &str) {
         let mut bytes = Vec::new();
-        put_function(&function(term), &mut bytes).expect("it can be stored");
+        put_function(&function(term), Numbers::NONE, &mut bytes).expect("it can be stored");
         let (read, rest) = take_function(&bytes).expect("our own bytes");
         assert!(rest.is_empty());
         assert_eq!(source::of_function(&read), want);
         let mut again = Vec::new();
-        put_function(&read, &mut again).expect("it can be stored");
+        put_function(&read, Numbers::NONE, &mut again).expect("it can be stored");
         assert_eq!(again, bytes);
     }
 
@@ -426,9 +561,38 @@ mod tests {
     }
 
     #[test]
+    fn indexes_are_stored_as_rethinkdb_stores_them() {
+        let stored = |head: &[u8], json: &str, tail: &[u8]| {
+            let length = (json.len() as i32 + 1).to_le_bytes();
+            let start = [INDEX_PREFIX, b"\x09\x07\x07\x07\0\0\0\0\0\0\x01"].concat();
+            [&start, head, &length[..], json.as_bytes(), &[0][..], tail].concat()
+        };
+        let field = field_function("a").expect("a function");
+        let index = StoredIndex { function: field, multi: false, geo: false };
+        let want =
+            stored(&(-19i64).to_le_bytes(), r#"[31,[[10,[[1,-19,0]],0],[1,"a",0]],0]"#, &[0, 0, 0, 0, 0, 0]);
+        assert_eq!(index.to_bytes(Numbers::NONE).expect("data"), want);
+        let body = "[69,[[2,[1]],[29,[[2,[0,1]],[170,[[10,[1]],\"value\"]]]]]]";
+        let index = StoredIndex { function: function(body), multi: true, geo: true };
+        let json = r#"[29,[[2,[[1,0,11],[1,1,12]],10],[170,[[10,[[1,1,15]],14],[1,"value",16]],13]],9]"#;
+        let want = stored(&1i64.to_le_bytes(), json, &[9, 0, 0, 0, 1, 1]);
+        assert_eq!(index.to_bytes(Numbers::behind(9)).expect("data"), want);
+        let read = StoredIndex::from_bytes(&want).expect("our own bytes");
+        assert_eq!(
+            read.describe("i"),
+            "indexCreate('i', function(var1) { return r.expr([0, 1]).append(var1(\"value\")); }, \
+             {multi: true, geo: true})"
+        );
+        for cut in 0..want.len() {
+            assert!(StoredIndex::from_bytes(&want[..cut]).is_err(), "{cut} bytes");
+        }
+    }
+
+    #[test]
     fn other_bytes_are_refused() {
         let mut bytes = Vec::new();
-        put_function(&function("[69,[[2,[1]],[10,[1]]]]"), &mut bytes).expect("it can be stored");
+        put_function(&function("[69,[[2,[1]],[10,[1]]]]"), Numbers::NONE, &mut bytes)
+            .expect("it can be stored");
         for cut in 0..bytes.len() {
             assert!(take_function(&bytes[..cut]).is_err(), "{cut} of {} bytes", bytes.len());
         }

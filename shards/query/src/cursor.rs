@@ -5,18 +5,19 @@
 
 use std::collections::VecDeque;
 
-use photondb_proto::datum::{Array, Datum, document};
-use photondb_proto::op::{Scan, ScanOrder, ScanRow, TableRead, TableReply};
+use photondb_proto::datum::{Array, Datum, document, key};
+use photondb_proto::op::{Key, ScanOrder, ScanRow, TableRead, TableReply};
 
 use crate::eval::{self, Now, Stop};
 use crate::failure::{Failure, Outcome};
-use crate::fold::{FoldCursor, is_empty_range};
+use crate::fold::FoldCursor;
 use crate::join::JoinCursor;
 use crate::merge::UnionCursor;
 use crate::push;
 use crate::run::{Run, wrong_reply};
 use crate::stream::{Sequence, Source, Stage, TableScan, sequence_of};
 use crate::terms::Evaluation;
+use crate::ties::TiesCursor;
 use crate::value::{TableHandle, Value};
 
 /// Rows of the first step of a scan; later steps ask for more.
@@ -45,6 +46,7 @@ enum SourceCursor {
         end: Option<i64>,
     },
     Scan(ScanCursor),
+    Ties(Box<TiesCursor>),
     Keys {
         table: TableHandle,
         keys: std::rc::Rc<Vec<Vec<u8>>>,
@@ -74,6 +76,10 @@ impl Cursor {
                 SourceCursor::Rows { array: array.clone(), index: 0, built: false, items: VecDeque::new() }
             }
             Source::Range { start, end } => SourceCursor::Range { next: *start, end: *end },
+            // What decides between equal rows are the rows themselves: nothing is done with them before.
+            Source::Scan(scan) if let Some(keys) = &scan.further => SourceCursor::Ties(Box::new(
+                TiesCursor::new(ScanCursor::new(scan, Vec::new(), wanted), keys.clone()),
+            )),
             Source::Scan(scan) => {
                 travelling = sequence.stages.iter().take_while(|stage| stage.travels()).count();
                 let (there, here) = sequence.stages.split_at(travelling);
@@ -214,6 +220,7 @@ impl SourceCursor {
             }
             SourceCursor::Scan(scan) => scan.at_hand().map(|row| Some(document::decode(row.value.into()))),
             SourceCursor::Keys { rows, .. } => rows.pop_front().map(Some),
+            SourceCursor::Ties(ties) => ties.at_hand().map(Some),
             SourceCursor::Rows { built: false, .. }
             | SourceCursor::Concatenation { .. }
             | SourceCursor::Parallel { .. }
@@ -244,6 +251,7 @@ impl SourceCursor {
             SourceCursor::Scan(scan) => {
                 Ok(scan.next(run).await?.map(|row| document::decode(row.value.into())))
             }
+            SourceCursor::Ties(ties) => boxed(ties.next(run)).await,
             SourceCursor::Keys { table, keys, index, rows } => loop {
                 if let Some(row) = rows.pop_front() {
                     return Ok(Some(row));
@@ -299,7 +307,7 @@ fn boxed<'a, T: 'a>(future: impl Future<Output = Outcome<T>> + 'a) -> Evaluation
 // ---------------------------------------------------------------- scans
 
 /// Walks a table's rows, step by step, merging the parts.
-struct ScanCursor {
+pub struct ScanCursor {
     scan: TableScan,
     pipeline: Vec<u8>,
     parts: Option<Vec<Part>>,
@@ -322,13 +330,13 @@ impl Part {
 }
 
 impl ScanCursor {
-    fn new(scan: &TableScan, pipeline: Vec<u8>, wanted: Option<u64>) -> ScanCursor {
+    pub fn new(scan: &TableScan, pipeline: Vec<u8>, wanted: Option<u64>) -> ScanCursor {
         let wanted = wanted.map(|rows| u32::try_from(rows).unwrap_or(STEP_ROWS_MAX));
         ScanCursor {
             scan: scan.clone(),
             pipeline,
             // Nobody need be asked for what cannot be there.
-            parts: is_empty_range(&scan.range).then(Vec::new),
+            parts: scan.ranges.is_empty().then(Vec::new),
             rows_max: wanted.unwrap_or(FIRST_STEP_ROWS).clamp(1, STEP_ROWS_MAX),
             turn: 0,
         }
@@ -338,7 +346,7 @@ impl ScanCursor {
     fn at_hand(&mut self) -> Option<ScanRow> {
         let parts = self.parts.as_mut()?;
         let part = match self.scan.order {
-            ScanOrder::Any => {
+            ScanOrder::Any | ScanOrder::Keyed => {
                 self.turn = next_unordered(parts, self.turn);
                 parts.get_mut(self.turn)
             }
@@ -350,6 +358,13 @@ impl ScanCursor {
             }
         };
         part?.rows.pop_front()
+    }
+
+    /// The next row with the key of its index value; the scan's rows must bear their entries' keys.
+    pub async fn next_keyed(&mut self, run: &Run) -> Outcome<Option<(Key, Datum)>> {
+        let Some(row) = self.next(run).await? else { return Ok(None) };
+        let (value, _) = key::split_entry(&row.key).ok_or_else(wrong_reply)?;
+        Ok(Some((value.to_vec(), document::decode(row.value.into()))))
     }
 
     async fn next(&mut self, run: &Run) -> Outcome<Option<ScanRow>> {
@@ -372,14 +387,10 @@ impl ScanCursor {
                 .filter_map(|part| Some((part.number, part.next.take()?)))
                 .collect()
         });
-        let read = TableRead::Scan(Scan {
-            range: self.scan.range.clone(),
-            order: self.scan.order,
-            resume,
-            pipeline: self.pipeline.clone(),
-            bytes_max: STEP_BYTES,
-            rows_max: self.rows_max,
-        });
+        let pipeline = self.pipeline.clone();
+        let mut step = self.scan.step(self.scan.order, pipeline, self.rows_max, STEP_BYTES);
+        step.resume = resume;
+        let read = TableRead::Scan(step);
         self.rows_max = (self.rows_max.saturating_mul(4)).min(STEP_ROWS_MAX);
         let table = &self.scan.table;
         let TableReply::Parts(batches) = run.read(table.info.id, read, table.mode).await? else {

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use photondb_proto::datum::{Datum, document};
-use photondb_proto::op::{KeyBound, KeyRange, Scan, ScanOrder, TableRead, TableReply};
+use photondb_proto::op::{ScanOrder, TableRead, TableReply};
 
 use crate::call::check_array_size;
 use crate::cursor::{Cursor, Stages};
@@ -525,10 +525,10 @@ pub async fn aggregate(
 }
 
 async fn count_rows(run: &Run, scan: &TableScan) -> Outcome<Aggregated> {
-    if is_empty_range(&scan.range) {
+    if scan.ranges.is_empty() {
         return Ok(Aggregated::Single(Datum::Number(0.0)));
     }
-    let read = TableRead::Count { range: scan.range.clone() };
+    let read = TableRead::Count { index: scan.index.id(), ranges: scan.ranges.to_vec() };
     match run.read(scan.table.info.id, read, scan.table.mode).await? {
         TableReply::Count(count) => Ok(Aggregated::Single(Datum::Number(count as f64))),
         TableReply::Row(_) | TableReply::Rows(_) | TableReply::Parts(_) => Err(wrong_reply()),
@@ -548,19 +548,13 @@ async fn aggregate_there(
 ) -> Outcome<Aggregated> {
     let pipeline = push::encode(run, stages, Some((&terminal, group.as_ref())))?;
     let mut aggregation = Aggregation::new(terminal, group);
-    if is_empty_range(&scan.range) {
+    // Nobody need be asked for what cannot be there.
+    if scan.ranges.is_empty() {
         return aggregation.finish();
     }
-    let mut resume = None;
+    let mut step = scan.step(ScanOrder::Any, pipeline, STEP_ROWS, STEP_BYTES);
     loop {
-        let read = TableRead::Scan(Scan {
-            range: scan.range.clone(),
-            order: ScanOrder::Any,
-            resume,
-            pipeline: pipeline.clone(),
-            bytes_max: STEP_BYTES,
-            rows_max: STEP_ROWS,
-        });
+        let read = TableRead::Scan(step.clone());
         let TableReply::Parts(batches) = run.read(scan.table.info.id, read, scan.table.mode).await? else {
             return Err(wrong_reply());
         };
@@ -574,17 +568,7 @@ async fn aggregate_there(
         if open.is_empty() {
             return aggregation.finish();
         }
-        resume = Some(open);
-    }
-}
-
-/// Whether a range holds nothing whatever is stored.
-pub fn is_empty_range(range: &KeyRange) -> bool {
-    match (&range.start, &range.end) {
-        (KeyBound::Included(start), KeyBound::Included(end)) => start > end,
-        (KeyBound::Included(start) | KeyBound::Excluded(start), KeyBound::Excluded(end))
-        | (KeyBound::Excluded(start), KeyBound::Included(end)) => start >= end,
-        (KeyBound::Unbounded, _) | (_, KeyBound::Unbounded) => false,
+        step.resume = Some(open);
     }
 }
 

@@ -26,6 +26,7 @@ pub mod fields;
 pub mod fold;
 pub mod function;
 pub mod group;
+pub mod index;
 pub mod join;
 pub mod merge;
 pub mod options;
@@ -36,6 +37,7 @@ pub mod shape;
 pub mod source;
 pub mod stream;
 pub mod terms;
+pub mod ties;
 pub mod value;
 pub mod write;
 

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use photondb_proto::datum::{Array, Datum};
-use photondb_proto::op::{Key, KeyRange, ScanOrder};
+use photondb_proto::op::{IndexId, IndexInfo, Key, KeyBound, KeyRange, Scan, ScanOrder, ScanRange};
 
 use crate::call::check_array_size;
 use crate::cursor::Cursor;
@@ -16,7 +16,7 @@ use crate::fields::RowTerm;
 use crate::fold::FoldSource;
 use crate::function::Function;
 use crate::join::Join;
-use crate::merge::OrderedUnion;
+use crate::merge::{OrderedUnion, SortKeys};
 use crate::run::Run;
 use crate::value::{TableHandle, Value};
 
@@ -67,14 +67,103 @@ pub enum Source {
     Fold(Rc<FoldSource>),
 }
 
-/// All rows of a table within a range of keys.
+/// All rows of a table within ranges of keys, or within ranges of an index's entries.
 #[derive(Clone, Debug)]
 pub struct TableScan {
     pub table: TableHandle,
-    pub range: KeyRange,
+    pub index: ScanIndex,
+    /// Ascending, none overlaps; those that cannot hold anything are left out.
+    pub ranges: Rc<[ScanRange]>,
     pub order: ScanOrder,
+    /// Decide between rows that the order leaves equal.
+    pub further: Option<Rc<SortKeys>>,
     /// What BETWEEN was told, for INFO; at most one BETWEEN applies.
     pub bounds: Option<Rc<Bounds>>,
+}
+
+/// What a scan walks along.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ScanIndex {
+    Primary,
+    Secondary(Rc<IndexInfo>),
+}
+
+impl ScanIndex {
+    /// `None`: the primary key.
+    pub fn id(&self) -> Option<IndexId> {
+        match self {
+            ScanIndex::Primary => None,
+            ScanIndex::Secondary(index) => Some(index.id),
+        }
+    }
+
+    pub fn name<'a>(&'a self, table: &'a TableHandle) -> &'a str {
+        match self {
+            ScanIndex::Primary => &table.info.primary_key,
+            ScanIndex::Secondary(index) => &index.name,
+        }
+    }
+}
+
+impl TableScan {
+    pub fn new(table: TableHandle, index: ScanIndex) -> TableScan {
+        let ranges = ranges_of([KeyRange::all()]);
+        TableScan { table, index, ranges, order: ScanOrder::Any, further: None, bounds: None }
+    }
+
+    /// Walks along that index from now on.
+    ///
+    /// # Errors
+    /// It is bounded along another.
+    pub fn choose(&mut self, index: ScanIndex) -> Outcome<()> {
+        if self.bounds.is_some() && self.index != index {
+            return Err(Failure::logic(format!(
+                "Cannot order by index `{}` after calling BETWEEN on index `{}`.",
+                index.name(&self.table),
+                self.index.name(&self.table)
+            )));
+        }
+        self.index = index;
+        Ok(())
+    }
+
+    /// The first step of it.
+    pub fn step(&self, order: ScanOrder, pipeline: Vec<u8>, rows_max: u32, bytes_max: u32) -> Scan {
+        let index = self.index.id();
+        Scan { index, ranges: self.ranges.to_vec(), order, resume: None, pipeline, bytes_max, rows_max }
+    }
+}
+
+/// Ranges for a scan: sorted, equal ones put together, without those that are empty whatever is stored. Ranges that overlap
+/// must be equal.
+pub fn ranges_of(ranges: impl IntoIterator<Item = KeyRange>) -> Rc<[ScanRange]> {
+    let mut ranges: Vec<KeyRange> = ranges.into_iter().filter(|range| !is_empty_range(range)).collect();
+    ranges.sort_by(|left, right| start(left).cmp(&start(right)));
+    let mut out: Vec<ScanRange> = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        match out.last_mut() {
+            Some(last) if last.range == range => last.copies += 1,
+            Some(_) | None => out.push(ScanRange { range, copies: 1 }),
+        }
+    }
+    out.into()
+}
+
+fn start(range: &KeyRange) -> Option<&Key> {
+    match &range.start {
+        KeyBound::Unbounded => None,
+        KeyBound::Included(key) | KeyBound::Excluded(key) => Some(key),
+    }
+}
+
+/// Whether a range holds nothing whatever is stored.
+fn is_empty_range(range: &KeyRange) -> bool {
+    match (&range.start, &range.end) {
+        (KeyBound::Included(start), KeyBound::Included(end)) => start > end,
+        (KeyBound::Included(start) | KeyBound::Excluded(start), KeyBound::Excluded(end))
+        | (KeyBound::Excluded(start), KeyBound::Included(end)) => start >= end,
+        (KeyBound::Unbounded, _) | (_, KeyBound::Unbounded) => false,
+    }
 }
 
 #[derive(Debug)]
@@ -125,8 +214,7 @@ impl Sequence {
     }
 
     pub fn of_table(table: TableHandle) -> Sequence {
-        let scan =
-            TableScan { table: table.clone(), range: KeyRange::all(), order: ScanOrder::Any, bounds: None };
+        let scan = TableScan::new(table.clone(), ScanIndex::Primary);
         Sequence {
             source: Source::Scan(scan),
             stages: Vec::new(),

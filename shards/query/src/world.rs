@@ -17,6 +17,7 @@ use photondb_proto::op::*;
 use photondb_proto::term::parse::{Parser, QueryMessage};
 
 use crate::exec::{AnswerKind, Context, Execution, Step};
+use crate::index::IndexWriter;
 use crate::push::{Flow, Pipeline};
 use crate::write::{RowDecision, RowEffect, RowWriter};
 
@@ -24,11 +25,15 @@ const PARTS: u16 = 2;
 
 /// What there is of the system database: rows that terms give, of which those of `table_config` may be changed.
 const CONFIGURATION: [&str; 3] = ["db_config", "table_config", "table_status"];
+/// Rows by their key, or by that of an entry.
+type Entries = BTreeMap<Key, Rc<[u8]>>;
 
 struct Table {
     info: TableInfo,
     config: Datum,
-    parts: Vec<BTreeMap<Key, Rc<[u8]>>>,
+    parts: Vec<Entries>,
+    /// Those of `info.indexes`, in the same order.
+    indexes: Vec<IndexDefinition>,
     write_hook: Option<Vec<u8>>,
 }
 
@@ -163,9 +168,12 @@ impl World {
         Ok(match read {
             TableRead::Get { key } => TableReply::Row(row(&key)),
             TableRead::GetMany { keys } => TableReply::Rows(keys.iter().map(row).collect()),
-            TableRead::Count { range } => {
-                let count = table.parts.iter().map(|part| part.range(bounds(&range)).count()).sum::<usize>();
-                TableReply::Count(count as u64)
+            TableRead::Count { index, ranges } => {
+                let count = |entries: &Entries| {
+                    let count = |range: &ScanRange| entries.range(bounds(&range.range)).count() as u64;
+                    ranges.iter().map(|range| count(range) * u64::from(range.copies)).sum::<u64>()
+                };
+                TableReply::Count((0..PARTS).map(|part| count(&table.entries(part, index))).sum())
             }
             TableRead::Scan(scan) => {
                 let parts = match &scan.resume {
@@ -176,7 +184,7 @@ impl World {
                 };
                 let batches = parts
                     .into_iter()
-                    .map(|(number, next)| scan_part(number, &table.parts[usize::from(number)], &scan, next));
+                    .map(|(number, next)| scan_part(number, &table.entries(number, scan.index), &scan, next));
                 TableReply::Parts(batches.collect::<Result<_, _>>()?)
             }
         })
@@ -268,6 +276,7 @@ impl World {
                     name: table,
                     primary_key: "id".to_owned(),
                     durability: Durability::Soft,
+                    indexes: Vec::new(),
                 })
             }
             CatalogOp::Table { database, table, .. } => {
@@ -326,6 +335,10 @@ impl World {
                 table.config = Datum::Object(config.build());
                 encoded(&table.config)
             }
+            CatalogOp::Index { table, op } => {
+                let id = IndexId(self.fresh_id());
+                self.table(table)?.index_op(op, id)?
+            }
             CatalogOp::WriteHook { table } => {
                 let hook = self.table(table)?.write_hook.as_deref();
                 encoded(&hook.map_or(Datum::Null, crate::blob::describe_write_hook))
@@ -370,6 +383,7 @@ impl World {
             name: name.to_owned(),
             primary_key: options.primary_key.unwrap_or_else(|| "id".to_owned()),
             durability: options.durability.unwrap_or_default(),
+            indexes: Vec::new(),
         };
         let shards = vec![Datum::string("shard"); options.shards.unwrap_or(1) as usize];
         let config = Datum::object([
@@ -379,7 +393,8 @@ impl World {
             ("shards", Datum::array(shards)),
         ]);
         let parts = (0..PARTS).map(|_| BTreeMap::new()).collect();
-        self.tables.push(Table { info, config: config.clone(), parts, write_hook: None });
+        let indexes = Vec::new();
+        self.tables.push(Table { info, config: config.clone(), parts, indexes, write_hook: None });
         Ok(config)
     }
 }
@@ -389,6 +404,85 @@ impl Table {
         match (&self.write_hook, options.write_hook) {
             (Some(hook), WriteHook::Asked) => writer.with_hook(hook, 1_000),
             (Some(_), WriteHook::Ignored) | (None, _) => Ok(writer),
+        }
+    }
+
+    /// What a scan of a part walks along: its rows, or the entries of an index, made of the rows as they are now.
+    fn entries(&self, part: u16, index: Option<IndexId>) -> Entries {
+        let rows = &self.parts[usize::from(part)];
+        let Some(id) = index else { return rows.clone() };
+        let place = self.info.indexes.iter().position(|index| index.id == id).expect("the query knows it");
+        let writer = IndexWriter::new(&self.indexes[place].function).expect("our own bytes");
+        let entries = |(key, row): (&Key, &Rc<[u8]>)| {
+            let row = row.clone();
+            writer.entries(key, &row).into_iter().map(move |entry| (entry, row.clone())).collect::<Vec<_>>()
+        };
+        rows.iter().flat_map(entries).collect()
+    }
+
+    fn index(&self, name: &str, error: String) -> Result<usize, QueryError> {
+        self.info.indexes.iter().position(|index| index.name == name).ok_or_else(|| failed(error))
+    }
+
+    fn sort_indexes(&mut self) {
+        self.indexes.sort_by(|left, right| left.name.cmp(&right.name));
+        self.info.indexes.sort_by(|left, right| left.name.cmp(&right.name));
+    }
+
+    fn index_op(&mut self, op: IndexOp, id: IndexId) -> Result<CatalogReply, QueryError> {
+        let table = format!("{}.{}", self.info.database, self.info.name);
+        let one = |what| value([(what, Datum::Number(1.0))]);
+        match op {
+            IndexOp::Create(definition) => {
+                let IndexDefinition { name, multi, geo, .. } = definition.clone();
+                if self.index(&name, String::new()).is_ok() {
+                    return Err(failed(format!("Index `{name}` already exists on table `{table}`.")));
+                }
+                self.indexes.push(definition);
+                self.info.indexes.push(IndexInfo { id, name, multi, geo, ready: true });
+                self.sort_indexes();
+                Ok(one("created"))
+            }
+            IndexOp::Drop { name } => {
+                let place =
+                    self.index(&name, format!("Index `{name}` does not exist on table `{table}`."))?;
+                self.indexes.remove(place);
+                self.info.indexes.remove(place);
+                Ok(one("dropped"))
+            }
+            IndexOp::Rename { from, to, overwrite } => {
+                let text = format!(
+                    "Index `{from}` does not exist or index `{to}` already exists on table `{table}`."
+                );
+                let place = self.index(&from, text.clone())?;
+                if from == to {
+                    return Ok(value([("renamed", Datum::Number(0.0))]));
+                }
+                match self.index(&to, String::new()).ok() {
+                    Some(_) if !overwrite => return Err(failed(text)),
+                    taken => {
+                        self.indexes[place].name.clone_from(&to);
+                        self.info.indexes[place].name = to;
+                        taken.map(|taken| (self.indexes.remove(taken), self.info.indexes.remove(taken)));
+                    }
+                }
+                self.sort_indexes();
+                Ok(one("renamed"))
+            }
+            IndexOp::Status { names } | IndexOp::Wait { names } => {
+                for name in &names {
+                    self.index(name, format!("Index `{name}` was not found on table `{table}`."))?;
+                }
+                let wanted = self.indexes.iter();
+                let wanted = wanted.filter(|index| names.is_empty() || names.contains(&index.name));
+                let state = |index: &IndexDefinition| IndexState {
+                    definition: index.clone(),
+                    ready: true,
+                    progress: 1.0,
+                };
+                Ok(CatalogReply::Indexes(wanted.map(state).collect()))
+            }
+            IndexOp::Ready { .. } => Err(failed("only the runtime says so".into())),
         }
     }
 
@@ -433,30 +527,20 @@ const STEP_ROWS: usize = 3;
 
 fn scan_part(
     number: u16,
-    rows: &BTreeMap<Key, Rc<[u8]>>,
+    rows: &Entries,
     scan: &Scan,
     next: Option<Vec<u8>>,
 ) -> Result<PartBatch, QueryError> {
-    let (mut start, mut end) = bounds(&scan.range);
     let descending = scan.order == ScanOrder::Descending;
-    match (next, descending) {
-        (Some(key), false) => start = Bound::Excluded(key),
-        (Some(key), true) => end = Bound::Excluded(key),
-        (None, _) => {}
+    let mut found: Vec<(&Key, &Rc<[u8]>, u32)> = Vec::new();
+    for ScanRange { range, copies } in &scan.ranges {
+        found.extend(rows.range(bounds(range)).map(|(key, row)| (key, row, *copies)));
     }
-    let crossed = match (&start, &end) {
-        (Bound::Included(start), Bound::Included(end)) => start > end,
-        (Bound::Included(start) | Bound::Excluded(start), Bound::Included(end) | Bound::Excluded(end)) => {
-            start >= end
-        }
-        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
-    };
-    let mut found: Vec<(Key, Rc<[u8]>)> = match crossed {
-        true => Vec::new(),
-        false => rows.range((start, end)).map(|(key, row)| (key.clone(), row.clone())).collect(),
-    };
     if descending {
         found.reverse();
+    }
+    if let Some(last) = next {
+        found.retain(|(key, _, _)| if descending { **key < last } else { **key > last });
     }
     let (mut out, mut last, mut enough) = (Vec::new(), None, false);
     let more = found.len() > STEP_ROWS;
@@ -464,12 +548,16 @@ fn scan_part(
         true => None,
         false => Some(Pipeline::decode(&scan.pipeline)?),
     };
-    for (key, row) in found.into_iter().take(STEP_ROWS) {
-        match &mut pipeline {
-            None => out.push(ScanRow { key: key.clone(), value: row.to_vec() }),
-            Some(pipeline) => enough |= finish(pipeline.feed(&key, row, &mut out))? == Flow::Enough,
+    for (key, row, copies) in found.into_iter().take(STEP_ROWS) {
+        for _ in 0..copies {
+            match &mut pipeline {
+                None => out.push(ScanRow { key: key.clone(), value: row.to_vec() }),
+                Some(pipeline) => {
+                    enough |= finish(pipeline.feed(key, row.clone(), &mut out))? == Flow::Enough
+                }
+            }
         }
-        last = Some(key);
+        last = Some(key.clone());
     }
     let next = if more && !enough { last } else { None };
     Ok(PartBatch { part: number, rows: out, partial: pipeline.and_then(Pipeline::partial), next })

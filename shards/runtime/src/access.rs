@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use photondb_proto::error::QueryError;
 use photondb_proto::op::{
-    CatalogOp, Op, SYSTEM_DATABASE, SYSTEM_DATABASE_ID, Scope, TableId, TableWrite, WriteHook,
+    CatalogOp, IndexOp, Op, SYSTEM_DATABASE, SYSTEM_DATABASE_ID, Scope, TableId, TableWrite, WriteHook,
 };
 
 use crate::catalog::{ADMIN, Catalog, Permission};
@@ -124,6 +124,13 @@ impl Access {
             | CatalogOp::Reconfigure { table: id, .. }
             | CatalogOp::WriteHook { table: id }
             | CatalogOp::SetWriteHook { table: id, .. } => table(*id),
+            CatalogOp::Index { table: id, op } => match op {
+                IndexOp::Status { .. } | IndexOp::Wait { .. } => Ok(()),
+                IndexOp::Create(_)
+                | IndexOp::Drop { .. }
+                | IndexOp::Rename { .. }
+                | IndexOp::Ready { .. } => table(*id),
+            },
             CatalogOp::Grant { .. } => {
                 let permissions = system::permissions_table();
                 self.check_rows(catalog, permissions, &[Permission::Read, Permission::Write])

@@ -4,7 +4,7 @@
 //! `route.rs`; what the control plane wants comes through the command channel. A core that owns store 0 owns the catalog.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use photondb_proto::control::{CoreReport, DurationHistogram, QueryKind};
 use photondb_proto::error::QueryError;
 use photondb_proto::op::CatalogReply;
 use photondb_proto::op::ReadMode;
-use photondb_proto::op::{CatalogOp, RowOutcome, TableId, TableRead, TableReply, TableWrite};
+use photondb_proto::op::{CatalogOp, IndexId, RowOutcome, TableId, TableRead, TableReply, TableWrite};
 use photondb_proto::term::parse::Parser;
 use photondb_proto::wire::scram::Credential;
 use photondb_storage::engine::{Lsn, StorageEngine, StorageError, StorageStats, TreeId};
@@ -35,6 +35,10 @@ pub enum Request {
     SystemWrite { table: TableId, write: TableWrite, user: String },
     /// The catalog has changed: take this over.
     Follow(Vec<Record>),
+    /// Construct the peer's part of an index.
+    Construct { table: TableId, index: IndexId },
+    /// How far the peer's parts of a table's indexes are.
+    Progress { table: TableId },
 }
 
 /// What comes back.
@@ -43,6 +47,10 @@ pub enum Answer {
     Write(Result<Vec<RowOutcome>, QueryError>),
     Catalog(Result<CatalogReply, QueryError>),
     Followed,
+    /// The peer's part of the index is whole and durable.
+    Constructed(Result<(), QueryError>),
+    /// Rows done and rows in all, of each index of the table.
+    Progress(Vec<(IndexId, u64, u64)>),
     /// The request was made with an older catalog than the peer's, whose epoch this is: nothing was done.
     Stale {
         epoch: u64,
@@ -92,6 +100,8 @@ pub struct CatalogOwner {
     pub tree: TreeId,
     /// One change at a time.
     pub turnstile: Turnstile,
+    /// Indexes whose construction is under way.
+    pub constructing: RefCell<HashSet<IndexId>>,
 }
 
 /// One core.
@@ -107,6 +117,8 @@ pub struct Core<E: Env> {
     /// Stores of all cores.
     pub stores: u16,
     pub figures: Figures,
+    /// One index is constructed at a time.
+    pub constructing: Turnstile,
     /// A flush of soft writes is on its way.
     flush_planned: Cell<bool>,
     pub budget: Rc<Budget>,
@@ -157,6 +169,7 @@ impl<E: Env> Core<E> {
             tables: Tables::new(parts.own_stores),
             stores: parts.stores,
             figures: Figures::default(),
+            constructing: Turnstile::default(),
             flush_planned: Cell::new(false),
             budget: Budget::new(parts.query_memory_bytes),
             slow_work: parts.slow_work,

@@ -6,10 +6,12 @@
 pub mod access;
 pub mod admission;
 pub mod catalog;
+mod construct;
 pub mod core;
 mod cursor;
 pub mod env;
 mod hot;
+pub mod index;
 pub mod mesh;
 mod owner;
 mod panics;

@@ -9,19 +9,21 @@ use std::rc::Rc;
 use futures_util::future::join_all;
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::op::{
-    CatalogOp, CatalogReply, Change, Document, Durability, InsertRow, Key, KeyRange, Op, OpError, OpReply,
-    PartBatch, ReadMode, RowOutcome, Scan, TableId, TableRead, TableReply, TableWrite, WriteOptions,
+    CatalogOp, CatalogReply, Change, Document, Durability, IndexId, IndexOp, IndexState, InsertRow, Key, Op,
+    OpError, OpReply, PartBatch, ReadMode, RowOutcome, Scan, TableId, TableRead, TableReply, TableWrite,
+    WriteOptions,
 };
 use photondb_storage::engine::{Cached, Lsn, StorageEngine};
 
 use crate::access::Access;
 use crate::catalog::{self, Table, change};
+use crate::construct;
 use crate::core::{Answer, Core, Request};
 use crate::env::Env;
 use crate::owner;
 use crate::scan;
 use crate::system;
-use crate::table::{OpenStore, storage_failed, storage_range};
+use crate::table::{OpenStore, storage_failed};
 use crate::write;
 
 /// Most random bytes a query may ask for at once.
@@ -70,7 +72,7 @@ pub fn answer_at_once<E: Env>(
         return AtOnce::Answered(Err(refusal));
     }
     match op {
-        Op::Catalog(op) if !change::is_change(&op) => {
+        Op::Catalog(op) if change::is_at_hand(&op) => {
             AtOnce::Answered(read_catalog(core, &op).map(OpReply::Catalog))
         }
         Op::Random { bytes } if bytes <= RANDOM_BYTES_AT_ONCE => {
@@ -112,7 +114,9 @@ pub fn serve_at_once<E: Env>(core: &Rc<Core<E>>, request: Request) -> AtOnce<Ans
         | Request::Write { .. }
         | Request::Catalog(_)
         | Request::SystemWrite { .. }
-        | Request::Follow(_) => None,
+        | Request::Follow(_)
+        | Request::Construct { .. }
+        | Request::Progress { .. } => None,
     };
     match row {
         Some(row) => AtOnce::Answered(Answer::Read(Ok(TableReply::Row(row)))),
@@ -147,13 +151,22 @@ async fn serve_now<E: Env>(core: &Rc<Core<E>>, request: Request) -> Answer {
             core.follow(&records);
             Answer::Followed
         }
+        Request::Construct { table, index } => Answer::Constructed(match table_of(core, table) {
+            Ok(table) => construct::part(core, &table, index).await,
+            Err(_) => Ok(()),
+        }),
+        Request::Progress { table } => Answer::Progress(progress_here(core, table)),
     }
 }
 
 fn epoch_of(request: &Request) -> Option<u64> {
     match request {
         Request::Read { epoch, .. } | Request::Write { epoch, .. } => Some(*epoch),
-        Request::Catalog(_) | Request::SystemWrite { .. } | Request::Follow(_) => None,
+        Request::Catalog(_)
+        | Request::SystemWrite { .. }
+        | Request::Follow(_)
+        | Request::Construct { .. }
+        | Request::Progress { .. } => None,
     }
 }
 
@@ -162,16 +175,23 @@ async fn request<E: Env>(core: &Rc<Core<E>>, peer: u16, mut request: Request) ->
     loop {
         match &mut request {
             Request::Read { epoch, .. } | Request::Write { epoch, .. } => *epoch = core.epoch(),
-            Request::Catalog(_) | Request::SystemWrite { .. } | Request::Follow(_) => {}
+            Request::Catalog(_)
+            | Request::SystemWrite { .. }
+            | Request::Follow(_)
+            | Request::Construct { .. }
+            | Request::Progress { .. } => {}
         }
         match core.mesh.request(peer, request).await {
             Answer::Stale { epoch, request: back } => {
                 core.catalog_watchers.until(|| core.epoch() >= epoch).await;
                 request = *back;
             }
-            answer @ (Answer::Read(_) | Answer::Write(_) | Answer::Catalog(_) | Answer::Followed) => {
-                return answer;
-            }
+            answer @ (Answer::Read(_)
+            | Answer::Write(_)
+            | Answer::Catalog(_)
+            | Answer::Followed
+            | Answer::Constructed(_)
+            | Answer::Progress(_)) => return answer,
         }
     }
 }
@@ -204,7 +224,7 @@ async fn read_table<E: Env>(
         }
         TableRead::GetMany { keys } => get_many(core, &table, keys, mode).await,
         TableRead::Scan(scan) => scan_parts(core, &table, scan, mode).await,
-        TableRead::Count { range } => count(core, &table, range, mode).await,
+        read @ TableRead::Count { .. } => count(core, &table, read, mode).await,
     }
 }
 
@@ -215,7 +235,7 @@ pub fn home<E: Env>(core: &Core<E>, table: &Table, key: &[u8]) -> u16 {
 }
 
 /// The cores that hold shards of the table, ascending.
-fn homes<E: Env>(core: &Core<E>, table: &Table) -> Vec<u16> {
+pub fn homes<E: Env>(core: &Core<E>, table: &Table) -> Vec<u16> {
     let mut homes: Vec<u16> = table.placement.iter().map(|store| core.core_of(*store)).collect();
     homes.sort_unstable();
     homes.dedup();
@@ -234,9 +254,12 @@ async fn read_at<E: Env>(
     }
     match request(core, peer, Request::Read { epoch: 0, table, read, mode }).await {
         Answer::Read(reply) => reply,
-        Answer::Write(_) | Answer::Catalog(_) | Answer::Followed | Answer::Stale { .. } => {
-            Err(wrong_answer())
-        }
+        Answer::Write(_)
+        | Answer::Catalog(_)
+        | Answer::Followed
+        | Answer::Constructed(_)
+        | Answer::Progress(_)
+        | Answer::Stale { .. } => Err(wrong_answer()),
     }
 }
 
@@ -316,12 +339,12 @@ async fn scan_parts<E: Env>(
 async fn count<E: Env>(
     core: &Rc<Core<E>>,
     table: &Rc<Table>,
-    range: KeyRange,
+    read: TableRead,
     mode: ReadMode,
 ) -> Result<TableReply, QueryError> {
-    let range = &range;
+    let read = &read;
     let counts = homes(core, table).into_iter().map(|peer| async move {
-        match read_at(core, peer, table.id, TableRead::Count { range: range.clone() }, mode).await? {
+        match read_at(core, peer, table.id, read.clone(), mode).await? {
             TableReply::Count(count) => Ok(count),
             TableReply::Row(_) | TableReply::Rows(_) | TableReply::Parts(_) => Err(wrong_answer()),
         }
@@ -355,15 +378,8 @@ async fn read_here<E: Env>(
             TableReply::Rows(rows)
         }
         TableRead::Scan(scan) => TableReply::Parts(vec![scan::part(core, &local, scan).await?]),
-        TableRead::Count { range } => {
-            let range = storage_range(&range);
-            let mut count = 0;
-            for shard in local.shards.iter().flatten() {
-                if let Some(tree) = shard.tree() {
-                    count += shard.store.engine.count(tree, &range).await.map_err(storage_failed)?;
-                }
-            }
-            TableReply::Count(count)
+        TableRead::Count { index, ranges } => {
+            TableReply::Count(scan::count(&scan::Along::new(&local, index)?, &ranges).await?)
         }
     };
     match mode {
@@ -456,7 +472,12 @@ async fn write_at<E: Env>(
     }
     match request(core, peer, Request::Write { epoch: 0, table, write }).await {
         Answer::Write(outcomes) => outcomes,
-        Answer::Read(_) | Answer::Catalog(_) | Answer::Followed | Answer::Stale { .. } => Err(wrong_answer()),
+        Answer::Read(_)
+        | Answer::Catalog(_)
+        | Answer::Followed
+        | Answer::Constructed(_)
+        | Answer::Progress(_)
+        | Answer::Stale { .. } => Err(wrong_answer()),
     }
 }
 
@@ -496,6 +517,9 @@ pub type Written<S> = Vec<(Rc<OpenStore<S>>, Lsn)>;
 // ---------------------------------------------------------------- catalog
 
 async fn catalog<E: Env>(core: &Rc<Core<E>>, op: CatalogOp) -> Result<CatalogReply, QueryError> {
+    if let CatalogOp::Index { table, op: op @ (IndexOp::Status { .. } | IndexOp::Wait { .. }) } = op {
+        return index_states(core, table, op).await;
+    }
     if !change::is_change(&op) {
         return read_catalog(core, &op);
     }
@@ -506,7 +530,99 @@ async fn catalog<E: Env>(core: &Rc<Core<E>>, op: CatalogOp) -> Result<CatalogRep
     }
     match core.mesh.request(owner, Request::Catalog(op)).await {
         Answer::Catalog(reply) => reply,
-        Answer::Read(_) | Answer::Write(_) | Answer::Followed | Answer::Stale { .. } => Err(wrong_answer()),
+        Answer::Read(_)
+        | Answer::Write(_)
+        | Answer::Followed
+        | Answer::Constructed(_)
+        | Answer::Progress(_)
+        | Answer::Stale { .. } => Err(wrong_answer()),
+    }
+}
+
+/// States of indexes, once they are ready if the op says so.
+async fn index_states<E: Env>(
+    core: &Rc<Core<E>>,
+    table: TableId,
+    op: IndexOp,
+) -> Result<CatalogReply, QueryError> {
+    let waits = matches!(op, IndexOp::Wait { .. });
+    let op = CatalogOp::Index { table, op };
+    let states = || match change::read(&core.catalog(), &op)? {
+        CatalogReply::Indexes(states) => Ok(states),
+        CatalogReply::Table(_)
+        | CatalogReply::Database(_)
+        | CatalogReply::Names(_)
+        | CatalogReply::Value(_) => Err(wrong_answer()),
+    };
+    if waits {
+        let ended = |states: &Vec<IndexState>| states.iter().all(|state| state.ready);
+        core.catalog_watchers.until(|| states().as_ref().map_or(true, ended)).await;
+    }
+    let mut states = states()?;
+    if states.iter().all(|state| state.ready) {
+        return Ok(CatalogReply::Indexes(states));
+    }
+    let table = table_of(core, table)?;
+    let parts = homes(core, &table).into_iter().map(|peer| progress_at(core, peer, table.id));
+    let parts = join_all(parts).await.into_iter().collect::<Result<Vec<_>, QueryError>>()?;
+    for state in &mut states {
+        let index = table.indexes.iter().find(|index| index.definition.name == state.definition.name);
+        let of_index = parts.iter().flatten().filter(|(id, ..)| index.is_some_and(|index| index.id == *id));
+        let (done, total) = of_index.fold((0, 0), |(done, all), (_, more, total)| (done + more, all + total));
+        // All rows may be done while the last flush is not.
+        let done = (done as f64 / total.max(1) as f64).min(0.999);
+        state.progress = if state.ready { 1.0 } else { done };
+    }
+    Ok(CatalogReply::Indexes(states))
+}
+
+async fn progress_at<E: Env>(
+    core: &Rc<Core<E>>,
+    peer: u16,
+    table: TableId,
+) -> Result<Vec<(IndexId, u64, u64)>, QueryError> {
+    if peer == core.number {
+        return Ok(progress_here(core, table));
+    }
+    match request(core, peer, Request::Progress { table }).await {
+        Answer::Progress(progress) => Ok(progress),
+        Answer::Read(_)
+        | Answer::Write(_)
+        | Answer::Catalog(_)
+        | Answer::Followed
+        | Answer::Constructed(_)
+        | Answer::Stale { .. } => Err(wrong_answer()),
+    }
+}
+
+fn progress_here<E: Env>(core: &Rc<Core<E>>, table: TableId) -> Vec<(IndexId, u64, u64)> {
+    let Ok(table) = table_of(core, table) else { return Vec::new() };
+    let indexes = core.tables.local(&table).indexes();
+    let progress = indexes.iter().map(|index| {
+        let progress = &index.progress;
+        (index.id, progress.done.get(), progress.total.get())
+    });
+    progress.collect()
+}
+
+/// Has a core construct its part of an index.
+pub async fn construct_at<E: Env>(
+    core: &Rc<Core<E>>,
+    peer: u16,
+    table: TableId,
+    index: IndexId,
+) -> Result<(), QueryError> {
+    if peer == core.number {
+        return construct::part(core, &table_of(core, table)?, index).await;
+    }
+    match request(core, peer, Request::Construct { table, index }).await {
+        Answer::Constructed(constructed) => constructed,
+        Answer::Read(_)
+        | Answer::Write(_)
+        | Answer::Catalog(_)
+        | Answer::Followed
+        | Answer::Progress(_)
+        | Answer::Stale { .. } => Err(wrong_answer()),
     }
 }
 
@@ -536,7 +652,12 @@ async fn write_system<E: Env>(
     }
     match core.mesh.request(owner, Request::SystemWrite { table, write, user }).await {
         Answer::Write(outcomes) => outcomes,
-        Answer::Read(_) | Answer::Catalog(_) | Answer::Followed | Answer::Stale { .. } => Err(wrong_answer()),
+        Answer::Read(_)
+        | Answer::Catalog(_)
+        | Answer::Followed
+        | Answer::Constructed(_)
+        | Answer::Progress(_)
+        | Answer::Stale { .. } => Err(wrong_answer()),
     }
 }
 
@@ -546,10 +667,14 @@ fn read_catalog<E: Env>(core: &Core<E>, op: &CatalogOp) -> Result<CatalogReply, 
 }
 
 /// Carries out a change as the catalog's owner.
-async fn change_catalog<E: Env>(core: &Rc<Core<E>>, op: CatalogOp) -> Result<CatalogReply, QueryError> {
+///
+/// # Errors
+/// The client's, or the store's.
+pub async fn change_catalog<E: Env>(core: &Rc<Core<E>>, op: CatalogOp) -> Result<CatalogReply, QueryError> {
     let owner = core.owner.as_ref().ok_or_else(wrong_answer)?;
     let _inside = owner.turnstile.enter().await;
     let plan = change::plan(&core.catalog(), &op, owner::means(core))?;
     owner::commit(core, plan.records).await?;
+    construct::begin(core);
     Ok(CatalogReply::Value(photondb_proto::datum::document::to_bytes(&plan.answer)))
 }

@@ -34,7 +34,7 @@ impl Rows {
     pub fn new(scan: &Scan) -> Result<Rows, QueryError> {
         let has_keys = match scan.order {
             ScanOrder::Any => false,
-            ScanOrder::Ascending | ScanOrder::Descending => true,
+            ScanOrder::Keyed | ScanOrder::Ascending | ScanOrder::Descending => true,
         };
         let pipeline = if scan.pipeline.is_empty() { None } else { Some(Pipeline::decode(&scan.pipeline)?) };
         Ok(Rows {
@@ -45,6 +45,25 @@ impl Rows {
             rows_max: scan.rows_max as usize,
             has_keys,
         })
+    }
+
+    /// Takes a row as often as it is to be given.
+    ///
+    /// # Errors
+    /// The query's, from the work that travelled here.
+    pub async fn take_copies(&mut self, key: &[u8], value: Value, copies: u32) -> Result<Taken, QueryError> {
+        let mut is_full = false;
+        for _ in 1..copies {
+            match self.take(key, value.clone()).await? {
+                Taken::GoOn => {}
+                Taken::Full => is_full = true,
+                Taken::End => return Ok(Taken::End),
+            }
+        }
+        match self.take(key, value).await? {
+            Taken::GoOn if is_full => Ok(Taken::Full),
+            taken => Ok(taken),
+        }
     }
 
     /// # Errors

@@ -2,19 +2,22 @@
 //!
 //! Always: a step holds nothing when it has answered; `next` says where to go on. In any order it is a shard and the last
 //! key seen there; in key order it is the last key seen, since the shards are merged: each is read in small runs and the
-//! nearest key goes first. Long steps let other tasks of the core have their turn.
+//! nearest key goes first. Long steps let other tasks of the core have their turn. Along an index the keys are those of
+//! entries, and a row is given only while its entry stands.
 
 use std::collections::VecDeque;
 use std::ops::Bound;
 use std::rc::Rc;
 use std::time::Duration;
 
+use photondb_proto::datum::key;
 use photondb_proto::error::{ErrorKind, QueryError};
-use photondb_proto::op::{PartBatch, Scan, ScanOrder};
-use photondb_storage::engine::{Direction, Range, StorageEngine, Value};
+use photondb_proto::op::{IndexId, PartBatch, Scan, ScanOrder, ScanRange};
+use photondb_storage::engine::{Cached, Direction, Lsn, Range, StorageEngine, StorageError, TreeId, Value};
 
 use crate::core::Core;
 use crate::env::Env;
+use crate::index::LocalIndex;
 use crate::rows::{Rows, Taken};
 use crate::table::{LocalTable, Shard, storage_failed, storage_range};
 
@@ -42,13 +45,14 @@ pub async fn part<E: Env>(
     };
     let mut rows = Rows::new(&scan)?;
     let mut pace = Pace::new(core);
+    let along = Along::new(local, scan.index)?;
     let next = match scan.order {
-        ScanOrder::Any => any_order(local, &scan, from, &mut rows, &mut pace).await?,
+        ScanOrder::Any | ScanOrder::Keyed => any_order(&along, &scan, from, &mut rows, &mut pace).await?,
         ScanOrder::Ascending => {
-            in_order(local, &scan, Direction::Forward, from, &mut rows, &mut pace).await?
+            in_order(&along, &scan, Direction::Forward, from, &mut rows, &mut pace).await?
         }
         ScanOrder::Descending => {
-            in_order(local, &scan, Direction::Backward, from, &mut rows, &mut pace).await?
+            in_order(&along, &scan, Direction::Backward, from, &mut rows, &mut pace).await?
         }
     };
     let (rows, partial) = rows.end();
@@ -78,9 +82,135 @@ fn bad_resume() -> QueryError {
     QueryError::new(ErrorKind::Internal, "a scan was resumed at no place")
 }
 
+// ---------------------------------------------------------------- what is walked along
+
+/// The trees of a scan: those of the rows, or of an index.
+pub struct Along<'a, S> {
+    local: &'a LocalTable<S>,
+    index: Option<Rc<LocalIndex>>,
+}
+
+impl<'a, S: StorageEngine> Along<'a, S> {
+    /// # Errors
+    /// The index has been dropped.
+    pub fn new(local: &'a LocalTable<S>, index: Option<IndexId>) -> Result<Along<'a, S>, QueryError> {
+        let index = index.map(|id| local.index(id).ok_or_else(index_dropped)).transpose()?;
+        Ok(Along { local, index })
+    }
+
+    /// None when nothing is there.
+    fn tree(&self, shard: &Shard<S>) -> Option<TreeId> {
+        match &self.index {
+            None => shard.tree(),
+            Some(index) => index.tree_of(shard),
+        }
+    }
+
+    fn failed(&self, error: StorageError) -> QueryError {
+        match (&self.index, &error) {
+            (Some(_), StorageError::NoTree(_)) => index_dropped(),
+            (_, _) => storage_failed(error),
+        }
+    }
+
+    /// The row of what was found under `key` when the store stood at `seen`; `None` when it has gone since.
+    async fn row(
+        &self,
+        shard: &Shard<S>,
+        tree: TreeId,
+        key: &[u8],
+        value: Value,
+        seen: Lsn,
+    ) -> Result<Option<Value>, StorageError> {
+        if self.index.is_none() {
+            return Ok(Some(value));
+        }
+        let (Some((_, primary)), Some(rows)) = (key::split_entry(key), shard.tree()) else { return Ok(None) };
+        let engine = &shard.store.engine;
+        loop {
+            let Cached::Hit(row) = engine.cached(rows, primary)? else {
+                engine.get(rows, primary).await?;
+                continue;
+            };
+            if engine.applied() == seen {
+                return Ok(row);
+            }
+            // Something was written since: the row counts only if its entry still stands.
+            match engine.cached(tree, key)? {
+                Cached::Hit(entry) => return Ok(entry.and(row)),
+                Cached::Miss => drop(engine.get(tree, key).await?),
+            }
+        }
+    }
+}
+
+fn index_dropped() -> QueryError {
+    QueryError::new(ErrorKind::OpFailed, "The index was dropped while the query ran.")
+}
+
+/// The number of keys in ranges.
+///
+/// # Errors
+/// The store's.
+pub async fn count<S: StorageEngine>(along: &Along<'_, S>, ranges: &[ScanRange]) -> Result<u64, QueryError> {
+    let mut count = 0;
+    for ScanRange { range, copies } in ranges {
+        let range = storage_range(range);
+        for shard in along.local.shards.iter().flatten() {
+            if let Some(tree) = along.tree(shard) {
+                let found = shard.store.engine.count(tree, &range).await;
+                count += found.map_err(|error| along.failed(error))? * u64::from(*copies);
+            }
+        }
+    }
+    Ok(count)
+}
+
+/// Ranges of a scan that are left behind (or, backward, before) `from`, in the direction's order.
+fn ranges_left(scan: &Scan, direction: Direction, from: Option<&[u8]>) -> VecDeque<(Range, u32)> {
+    let mut left = VecDeque::with_capacity(scan.ranges.len());
+    for ScanRange { range, copies } in &scan.ranges {
+        let mut range = storage_range(range);
+        if let Some(from) = from {
+            let bound = match direction {
+                Direction::Forward => &mut range.start,
+                Direction::Backward => &mut range.end,
+            };
+            let is_within = match (&*bound, direction) {
+                (Bound::Unbounded, _) => true,
+                (Bound::Included(key) | Bound::Excluded(key), Direction::Forward) => key.as_slice() <= from,
+                (Bound::Included(key) | Bound::Excluded(key), Direction::Backward) => key.as_slice() >= from,
+            };
+            if is_within {
+                *bound = Bound::Excluded(from.to_vec());
+            }
+            if is_crossed(&range) {
+                continue;
+            }
+        }
+        match direction {
+            Direction::Forward => left.push_back((range, *copies)),
+            Direction::Backward => left.push_front((range, *copies)),
+        }
+    }
+    left
+}
+
+fn is_crossed(range: &Range) -> bool {
+    match (&range.start, &range.end) {
+        (Bound::Included(start), Bound::Included(end)) => start > end,
+        (Bound::Included(start) | Bound::Excluded(start), Bound::Included(end) | Bound::Excluded(end)) => {
+            start >= end
+        }
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
+    }
+}
+
+// ---------------------------------------------------------------- in any order
+
 /// Goes through the shards one after another.
 async fn any_order<E: Env>(
-    local: &LocalTable<E::Store>,
+    along: &Along<'_, E::Store>,
     scan: &Scan,
     from: Option<&[u8]>,
     rows: &mut Rows,
@@ -90,32 +220,42 @@ async fn any_order<E: Env>(
         None => (0, None),
         Some(next) => {
             let (shard, key) = next.split_first_chunk::<2>().ok_or_else(bad_resume)?;
-            (u16::from_be_bytes(*shard), Some(key.to_vec()).filter(|key| !key.is_empty()))
+            (u16::from_be_bytes(*shard), Some(key).filter(|key| !key.is_empty()))
         }
     };
-    let whole = storage_range(&scan.range);
-    for number in usize::from(first)..local.shards.len() {
-        let mut range = whole.clone();
-        if let Some(after) = after.take() {
-            range.start = Bound::Excluded(after);
-        }
-        let Some(shard) = &local.shards[number] else { continue };
-        let Some(tree) = shard.tree() else { continue };
-        loop {
-            let run = shard.store.engine.range(tree, &range, Direction::Forward, RUN_ROWS, RUN_BYTES).await;
-            let run = run.map_err(storage_failed)?;
-            let (more, mut last) = (run.more, None);
-            for (key, value) in run.entries {
-                match rows.take(&[], value).await? {
-                    Taken::GoOn => last = Some(key),
-                    Taken::Full => return Ok(Some(place(number, &key))),
-                    Taken::End => return Ok(None),
+    let mut since = 0;
+    for number in usize::from(first)..along.local.shards.len() {
+        let ranges = ranges_left(scan, Direction::Forward, after.take());
+        let Some(shard) = &along.local.shards[number] else { continue };
+        let Some(tree) = along.tree(shard) else { continue };
+        let engine = &shard.store.engine;
+        for (mut range, copies) in ranges {
+            loop {
+                let seen = engine.applied();
+                let run = engine.range(tree, &range, Direction::Forward, RUN_ROWS, RUN_BYTES).await;
+                let run = run.map_err(|error| along.failed(error))?;
+                let (more, mut last) = (run.more, None);
+                since += run.entries.len() + 1;
+                for (key, value) in run.entries {
+                    let row = along.row(shard, tree, &key, value, seen).await;
+                    let taken = match row.map_err(|error| along.failed(error))? {
+                        Some(row) => rows.take_copies(&key, row, copies).await?,
+                        None => Taken::GoOn,
+                    };
+                    match taken {
+                        Taken::GoOn => last = Some(key),
+                        Taken::Full => return Ok(Some(place(number, &key))),
+                        Taken::End => return Ok(None),
+                    }
                 }
-            }
-            pace.keep().await;
-            match last {
-                Some(last) if more => range.start = Bound::Excluded(last),
-                Some(_) | None => break,
+                if since >= RUN_ROWS / 8 {
+                    since = 0;
+                    pace.keep().await;
+                }
+                match last {
+                    Some(last) if more => range.start = Bound::Excluded(last),
+                    Some(_) | None => break,
+                }
             }
         }
     }
@@ -128,62 +268,64 @@ fn place(shard: usize, key: &[u8]) -> Vec<u8> {
     next
 }
 
+// ---------------------------------------------------------------- in order
+
 /// One shard of a merge.
 struct Source<'a, S> {
     shard: &'a Shard<S>,
-    range: Range,
+    tree: TreeId,
+    /// Those not read to their end; the first is under way.
+    ranges: VecDeque<(Range, u32)>,
     run: VecDeque<(Vec<u8>, Value)>,
-    more: bool,
+    /// How often rows of the run are given.
+    copies: u32,
+    /// Where the store stood when the run was read.
+    seen: Lsn,
 }
 
 impl<S: StorageEngine> Source<'_, S> {
     /// Reads the next run unless one is there.
-    async fn fill(&mut self, direction: Direction, rows_max: usize) -> Result<(), QueryError> {
-        let Some(tree) = self.shard.tree() else {
-            self.more = false;
-            return Ok(());
-        };
-        if !self.run.is_empty() || !self.more {
-            return Ok(());
-        }
-        let run = self.shard.store.engine.range(tree, &self.range, direction, rows_max, RUN_BYTES).await;
-        let run = run.map_err(storage_failed)?;
-        self.more = run.more;
-        if let Some((last, _)) = run.entries.last() {
-            match direction {
-                Direction::Forward => self.range.start = Bound::Excluded(last.clone()),
-                Direction::Backward => self.range.end = Bound::Excluded(last.clone()),
+    async fn fill(&mut self, direction: Direction, rows_max: usize) -> Result<(), StorageError> {
+        let engine = &self.shard.store.engine;
+        while self.run.is_empty() {
+            let Some((range, copies)) = self.ranges.front_mut() else { return Ok(()) };
+            self.seen = engine.applied();
+            let run = engine.range(self.tree, range, direction, rows_max, RUN_BYTES).await?;
+            self.copies = *copies;
+            match run.entries.last() {
+                Some((last, _)) if run.more => match direction {
+                    Direction::Forward => range.start = Bound::Excluded(last.clone()),
+                    Direction::Backward => range.end = Bound::Excluded(last.clone()),
+                },
+                Some(_) | None => drop(self.ranges.pop_front()),
             }
+            self.run = run.entries.into();
         }
-        self.run = run.entries.into();
         Ok(())
     }
 }
 
 /// Merges the shards by key.
 async fn in_order<E: Env>(
-    local: &LocalTable<E::Store>,
+    along: &Along<'_, E::Store>,
     scan: &Scan,
     direction: Direction,
     from: Option<&[u8]>,
     rows: &mut Rows,
     pace: &mut Pace<'_, E>,
 ) -> Result<Option<Vec<u8>>, QueryError> {
-    let mut range = storage_range(&scan.range);
-    if let Some(after) = from {
-        match direction {
-            Direction::Forward => range.start = Bound::Excluded(after.to_vec()),
-            Direction::Backward => range.end = Bound::Excluded(after.to_vec()),
-        }
-    }
-    let shards = local.shards.iter().flatten();
-    let source = |shard| Source { shard, range: range.clone(), run: VecDeque::new(), more: true };
-    let mut sources: Vec<Source<'_, E::Store>> = shards.map(source).collect();
+    let ranges = ranges_left(scan, direction, from);
+    let shards = along.local.shards.iter().flatten();
+    let source = |shard| {
+        let (run, seen) = (VecDeque::new(), Lsn::default());
+        Some(Source { shard, tree: along.tree(shard)?, ranges: ranges.clone(), run, copies: 1, seen })
+    };
+    let mut sources: Vec<Source<'_, E::Store>> = shards.filter_map(source).collect();
     // Hashing spreads neighbouring keys evenly: a little more than an even share of what is wanted is read first.
     let share = scan.rows_max as usize / sources.len().max(1);
     let rows_max = (share + share / 2).clamp(MERGE_ROWS_MIN, RUN_ROWS);
     for source in &mut sources {
-        source.fill(direction, rows_max).await?;
+        source.fill(direction, rows_max).await.map_err(|error| along.failed(error))?;
     }
     let mut since = 0;
     loop {
@@ -191,12 +333,17 @@ async fn in_order<E: Env>(
         let Some(nearest) = nearest else { return Ok(None) };
         let source = &mut sources[nearest];
         let (key, value) = source.run.pop_front().expect("the nearest has a row");
-        match rows.take(&key, value).await? {
+        let row = along.row(source.shard, source.tree, &key, value, source.seen).await;
+        let taken = match row.map_err(|error| along.failed(error))? {
+            Some(row) => rows.take_copies(&key, row, source.copies).await?,
+            None => Taken::GoOn,
+        };
+        match taken {
             Taken::GoOn => {}
             Taken::Full => return Ok(Some(key)),
             Taken::End => return Ok(None),
         }
-        source.fill(direction, rows_max).await?;
+        source.fill(direction, rows_max).await.map_err(|error| along.failed(error))?;
         since += 1;
         if since >= RUN_ROWS {
             since = 0;

@@ -23,6 +23,7 @@ use crate::catalog::{
     Catalog, DEFAULT_TAG, Database, HEARTBEAT_TIMEOUT_SECS, Record, Server, database_record, server_record,
     user_record,
 };
+use crate::construct;
 use crate::core::{Answer, CatalogOwner, Core, CoreParts, Request, SlowWork};
 use crate::env::Env;
 use crate::mesh::{Endpoint, Mesh, endpoints};
@@ -291,6 +292,7 @@ async fn run_core(env: UringEnv, plan: CorePlan) -> Result<(), String> {
     for socket in sockets {
         env.spawn(accept(core.clone(), socket.into_listener()));
     }
+    construct::begin(&core);
     obey(&core, &commands).await;
     close(&core).await
 }
@@ -445,7 +447,7 @@ async fn own_catalog<E: Env>(
             catalog
         }
     };
-    Ok(Ok((catalog, CatalogOwner { tree, turnstile: Default::default() })))
+    Ok(Ok((catalog, CatalogOwner { tree, turnstile: Default::default(), constructing: Default::default() })))
 }
 
 /// The catalog of a new data directory: its server, the database `test`, the user `admin`.

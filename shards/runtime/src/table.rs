@@ -11,12 +11,13 @@ use std::rc::Rc;
 
 use futures_lite::future::poll_once;
 use photondb_proto::error::{ErrorKind, QueryError};
-use photondb_proto::op::{KeyBound, KeyRange, TableId};
+use photondb_proto::op::{IndexId, KeyBound, KeyRange, TableId};
 use photondb_storage::engine::{
     Cached, CommitInfo, Edit, Lsn, Range, StorageEngine, StorageError, TreeId, TreeName, Value,
 };
 
 use crate::catalog::{Catalog, Table};
+use crate::index::{self, LocalIndex, LocalIndexes};
 
 /// Commit numbers of one opening of a store: 2^40 of them for a shard, enough for a million a second for twelve days
 /// without a pause, and 2^24 openings.
@@ -33,9 +34,11 @@ pub struct OpenStore<S> {
 /// A shard's place on this core.
 pub struct Shard<S> {
     pub store: Rc<OpenStore<S>>,
+    /// Its place among the shards of its table.
+    pub place: usize,
     /// The shard's number among all shards of the server.
     pub number: u32,
-    name: TreeName,
+    pub name: TreeName,
     /// None until something is written.
     tree: Cell<Option<TreeId>>,
     next_commit: Cell<u64>,
@@ -44,6 +47,8 @@ pub struct Shard<S> {
 /// A table as this core sees it: its own shards are there, the others are not.
 pub struct LocalTable<S> {
     pub shards: Vec<Option<Shard<S>>>,
+    /// As the catalog has them now.
+    indexes: RefCell<LocalIndexes>,
 }
 
 /// All tables this core has touched.
@@ -66,7 +71,36 @@ fn shard_tree(table: TableId, shard: u16) -> TreeName {
     TreeName(name.into())
 }
 
-/// The table and shard of a tree's name, if it is a shard's.
+/// The tree of a shard's entries in an index.
+pub fn index_tree(table: TableId, shard: u16, index: IndexId) -> TreeName {
+    let mut name = shard_tree(table, shard).0.to_vec();
+    name.extend_from_slice(&index.0);
+    TreeName(name.into())
+}
+
+/// What the catalog says of a tree.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It is not a table's.
+    Foreign,
+    Known,
+    /// Its table, shard or index is not there, or not in this store.
+    Orphan,
+}
+
+fn standing(catalog: &Catalog, name: &TreeName, store: u16) -> Standing {
+    let Some((id, shard)) = shard_of_tree(name) else { return Standing::Foreign };
+    let Some(table) = catalog.table(id) else { return Standing::Orphan };
+    if table.placement.get(usize::from(shard)) != Some(&store) {
+        return Standing::Orphan;
+    }
+    match <[u8; 16]>::try_from(&name.0[19..]) {
+        Ok(index) if table.index(IndexId(index)).is_none() => Standing::Orphan,
+        Ok(_) | Err(_) => Standing::Known,
+    }
+}
+
+/// The table and shard of a tree's name, if it is a shard's or an index's of it.
 fn shard_of_tree(name: &TreeName) -> Option<(TableId, u16)> {
     let (prefix, rest) = name.0.split_first()?;
     if *prefix != SHARD_PREFIX || rest.len() < 18 {
@@ -99,13 +133,11 @@ impl<S: StorageEngine> OpenStore<S> {
     /// The store's.
     pub async fn drop_orphans(&self, catalog: &Catalog) -> Result<(), StorageError> {
         for name in self.engine.tree_names() {
-            let Some((table, shard)) = shard_of_tree(&name) else { continue };
-            let placed = catalog.table(table).and_then(|table| table.placement.get(usize::from(shard)));
-            if placed == Some(&self.number) {
+            if standing(catalog, &name, self.number) != Standing::Orphan {
                 continue;
             }
             if let Some(tree) = self.engine.tree(&name) {
-                tracing::info!(store = self.number, %table, shard, "dropping what is left of a dropped table");
+                tracing::info!(store = self.number, tree = ?name, "dropping what is left of a dropped table or index");
                 self.engine.drop_tree(tree).await?;
             }
         }
@@ -128,24 +160,33 @@ impl<S: StorageEngine> Tables<S> {
             let name = shard_tree(table.id, shard as u16);
             Some(Shard {
                 store: store.clone(),
+                place: shard,
                 number: table.first_shard + shard as u32,
                 tree: Cell::new(store.engine.tree(&name)),
                 name,
                 next_commit: Cell::new((store.epoch << COMMITS_BITS) + 1),
             })
         });
-        let local = Rc::new(LocalTable { shards: shards.collect() });
+        let indexes = RefCell::new(index::follow(&[].into(), table));
+        let local = Rc::new(LocalTable { shards: shards.collect(), indexes });
         self.local.borrow_mut().insert(table.id, local.clone());
         local
     }
 
     /// Follows a change of the catalog: forgets tables that are gone and gives back their trees, for the caller to drop.
     pub fn follow(&self, catalog: &Catalog) -> Vec<(Rc<OpenStore<S>>, TreeId)> {
-        self.local.borrow_mut().retain(|id, _| catalog.table(*id).is_some());
+        self.local.borrow_mut().retain(|id, local| match catalog.table(*id) {
+            Some(table) => {
+                let indexes = index::follow(&local.indexes(), table);
+                local.indexes.replace(indexes);
+                true
+            }
+            None => false,
+        });
         let mut gone = Vec::new();
         for store in self.stores.values() {
             for name in store.engine.tree_names() {
-                if shard_of_tree(&name).is_some_and(|(table, _)| catalog.table(table).is_none()) {
+                if standing(catalog, &name, store.number) == Standing::Orphan {
                     gone.extend(store.engine.tree(&name).map(|tree| (store.clone(), tree)));
                 }
             }
@@ -163,6 +204,15 @@ impl<S> LocalTable<S> {
     pub fn shard_of(&self, key: &[u8]) -> Option<&Shard<S>> {
         let shard = photondb_proto::datum::key::shard_of(key, self.shards.len() as u16);
         self.shards[usize::from(shard)].as_ref()
+    }
+
+    /// The table's indexes, which may be others after any wait.
+    pub fn indexes(&self) -> LocalIndexes {
+        self.indexes.borrow().clone()
+    }
+
+    pub fn index(&self, id: IndexId) -> Option<Rc<LocalIndex>> {
+        self.indexes.borrow().iter().find(|index| index.id == id).cloned()
     }
 }
 
@@ -190,6 +240,7 @@ impl<S: StorageEngine> Shard<S> {
         }
     }
 
+    /// The tree of its rows, if it has any.
     pub fn tree(&self) -> Option<TreeId> {
         self.tree.get()
     }
@@ -203,13 +254,15 @@ impl<S: StorageEngine> Shard<S> {
         Ok(tree)
     }
 
-    /// Reads a row, lets `decide` say what becomes of it and applies that. If `decide` had to wait, the row is read again
-    /// and must be the same, else it is decided again. Gives the place in the log to wait for, if anything was written.
+    /// Reads a row, lets `decide` say what becomes of it and applies that, with the entries of `local`'s indexes. If `decide`
+    /// had to wait, the row is read again and must be the same, else it is decided again. Gives the place in the log to wait
+    /// for, if anything was written.
     ///
     /// # Errors
     /// The store's.
     pub async fn change<T>(
         &self,
+        local: &LocalTable<S>,
         key: &[u8],
         now_ms: u64,
         decide: impl AsyncFn(Option<Value>) -> Change<T>,
@@ -218,6 +271,11 @@ impl<S: StorageEngine> Shard<S> {
         let engine = &self.store.engine;
         let mut decided: Option<Decided<T>> = None;
         loop {
+            let indexes = local.indexes();
+            if let Some(missing) = indexes.iter().find(|index| index.tree(self.place).is_none()) {
+                missing.tree_made(self).await?;
+                continue;
+            }
             let Cached::Hit(old) = engine.cached(tree, key)? else {
                 engine.get(tree, key).await?;
                 continue;
@@ -230,12 +288,12 @@ impl<S: StorageEngine> Shard<S> {
                         Some(change) => (change, false),
                         None => (deciding.await, true),
                     };
-                    let (edits, word) = match change {
+                    let (new, word) = match change {
                         Change::Keep(word) => return Ok((word, None)),
-                        Change::Put(value, word) => ([Edit::Put { tree, key: key.to_vec(), value }], word),
-                        Change::Delete(word) => ([Edit::Delete { tree, key: key.to_vec() }], word),
+                        Change::Put(value, word) => (Some(value), word),
+                        Change::Delete(word) => (None, word),
                     };
-                    let decision = Decided { seen: old, edits, word };
+                    let decision = Decided { seen: old, new, word };
                     if waited {
                         decided = Some(decision);
                         continue;
@@ -243,6 +301,7 @@ impl<S: StorageEngine> Shard<S> {
                     decision
                 }
             };
+            let edits = self.edits(tree, &indexes, key, &decision);
             let info = CommitInfo {
                 shard: self.number,
                 term: 0,
@@ -250,24 +309,42 @@ impl<S: StorageEngine> Shard<S> {
                 transaction: 0,
                 commit_time_ms: now_ms,
             };
-            match engine.apply(info, &decision.edits)? {
+            match engine.apply(info, &edits)? {
                 Cached::Hit(lsn) => {
                     self.next_commit.set(info.commit_number + 1);
                     return Ok((decision.word, Some(lsn)));
                 }
                 Cached::Miss => {
-                    engine.prepare(&decision.edits).await?;
+                    engine.prepare(&edits).await?;
                     decided = Some(decision);
                 }
             }
         }
+    }
+
+    /// The row's change and what it changes in the indexes.
+    fn edits<T>(&self, tree: TreeId, indexes: &LocalIndexes, key: &[u8], decision: &Decided<T>) -> Vec<Edit> {
+        let mut edits = Vec::with_capacity(1 + 2 * indexes.len());
+        let Decided { seen, new, .. } = decision;
+        edits.push(match new {
+            Some(value) => Edit::Put { tree, key: key.to_vec(), value: value.clone() },
+            None => Edit::Delete { tree, key: key.to_vec() },
+        });
+        if !indexes.is_empty() {
+            let new: Option<Value> = new.as_deref().map(Rc::from);
+            for index in indexes.iter() {
+                index.add_edits(self.place, key, seen.as_ref(), new.as_ref(), &mut edits);
+            }
+        }
+        edits
     }
 }
 
 /// What becomes of a row if it is still as it was seen.
 struct Decided<T> {
     seen: Option<Value>,
-    edits: [Edit; 1],
+    /// `None`: it is deleted.
+    new: Option<Vec<u8>>,
     word: T,
 }
 

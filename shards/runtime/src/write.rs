@@ -88,7 +88,7 @@ impl<E: Env> Batch<'_, E> {
             Ok(RowDecision { effect: RowEffect::Delete, outcome }) => table::Change::Delete(Ok(outcome)),
             Err(error) => table::Change::Keep(Err(error)),
         };
-        let (outcome, lsn) = match shard.change(key, self.now_ms, decide).await {
+        let (outcome, lsn) = match shard.change(self.local, key, self.now_ms, decide).await {
             Ok((outcome, lsn)) => (outcome?, lsn),
             Err(error) if self.outcomes.is_empty() => return Err(storage_failed(error)),
             // Rows before it are written: the client must hear of them, and of this one's failure.

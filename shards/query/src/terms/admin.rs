@@ -24,6 +24,7 @@ use crate::call::Call;
 use crate::failure::{Failure, Outcome};
 use crate::function::Meaning;
 use crate::run::{Run, wrong_reply};
+use crate::stream::ranges_of;
 use crate::value::{SelectedRow, TableHandle, Value, wrong_type};
 
 pub static TERMS: &[TermDef] = &[
@@ -68,24 +69,6 @@ pub static TERMS: &[TermDef] = &[
     strict("GET_WRITE_HOOK", number::GET_WRITE_HOOK, Arity::exactly(1), &[], |run, invocation| {
         Box::pin(get_write_hook(run, invocation))
     }),
-    strict("INDEX_CREATE", number::INDEX_CREATE, Arity::between(2, 3), &["geo", "multi"], |_, invocation| {
-        Box::pin(async move { index_create(&invocation.call) })
-    }),
-    strict("INDEX_DROP", number::INDEX_DROP, Arity::exactly(2), &[], |_, invocation| {
-        Box::pin(async move { index_drop(&invocation.call) })
-    }),
-    strict("INDEX_RENAME", number::INDEX_RENAME, Arity::exactly(3), &["overwrite"], |_, invocation| {
-        Box::pin(async move { index_rename(&invocation.call) })
-    }),
-    strict("INDEX_LIST", number::INDEX_LIST, Arity::exactly(1), &[], |_, invocation| {
-        Box::pin(async move { indexes(&invocation.call, IndexNames::All) })
-    }),
-    strict("INDEX_STATUS", number::INDEX_STATUS, Arity::at_least(1), &[], |_, invocation| {
-        Box::pin(async move { indexes(&invocation.call, IndexNames::Given) })
-    }),
-    strict("INDEX_WAIT", number::INDEX_WAIT, Arity::at_least(1), &[], |_, invocation| {
-        Box::pin(async move { indexes(&invocation.call, IndexNames::Given) })
-    }),
 ];
 
 const TABLE_OPTIONS: &[&str] =
@@ -97,7 +80,7 @@ const RECONFIGURE_OPTIONS: &[&str] =
 /// The tag that every server bears.
 const SERVER_TAG: &str = "default";
 
-const fn strict(
+pub const fn strict(
     name: &'static str,
     number: u32,
     arity: Arity,
@@ -107,7 +90,7 @@ const fn strict(
     TermDef { name, number, arity, options, determinism: Determinism::Never, eval: Eval::Strict(eval) }
 }
 
-fn failed(text: String) -> Failure {
+pub fn failed(text: String) -> Failure {
     Failure::new(ErrorKind::OpFailed, text)
 }
 
@@ -134,31 +117,43 @@ async fn get_write_hook(run: &Run, invocation: Invocation) -> Outcome<Value> {
 
 // ---------------------------------------------------------------- asking the catalog
 
-async fn value(run: &Run, op: CatalogOp) -> Outcome<Datum> {
+pub async fn value(run: &Run, op: CatalogOp) -> Outcome<Datum> {
     match run.catalog(op).await? {
         CatalogReply::Value(bytes) => Ok(document::from_bytes(&bytes)),
-        CatalogReply::Table(_) | CatalogReply::Database(_) | CatalogReply::Names(_) => Err(wrong_reply()),
+        CatalogReply::Table(_)
+        | CatalogReply::Database(_)
+        | CatalogReply::Names(_)
+        | CatalogReply::Indexes(_) => Err(wrong_reply()),
     }
 }
 
 async fn names(run: &Run, op: CatalogOp) -> Outcome<Vec<String>> {
     match run.catalog(op).await? {
         CatalogReply::Names(names) => Ok(names),
-        CatalogReply::Table(_) | CatalogReply::Database(_) | CatalogReply::Value(_) => Err(wrong_reply()),
+        CatalogReply::Table(_)
+        | CatalogReply::Database(_)
+        | CatalogReply::Indexes(_)
+        | CatalogReply::Value(_) => Err(wrong_reply()),
     }
 }
 
 async fn table_info(run: &Run, database: String, table: String) -> Outcome<TableInfo> {
     match run.catalog(CatalogOp::Table { database, table, identifiers: Identifiers::Names }).await? {
         CatalogReply::Table(info) => Ok(info),
-        CatalogReply::Database(_) | CatalogReply::Names(_) | CatalogReply::Value(_) => Err(wrong_reply()),
+        CatalogReply::Database(_)
+        | CatalogReply::Names(_)
+        | CatalogReply::Indexes(_)
+        | CatalogReply::Value(_) => Err(wrong_reply()),
     }
 }
 
 async fn database_info(run: &Run, name: String) -> Outcome<DatabaseInfo> {
     match run.catalog(CatalogOp::Database { name }).await? {
         CatalogReply::Database(info) => Ok(info),
-        CatalogReply::Table(_) | CatalogReply::Names(_) | CatalogReply::Value(_) => Err(wrong_reply()),
+        CatalogReply::Table(_)
+        | CatalogReply::Names(_)
+        | CatalogReply::Indexes(_)
+        | CatalogReply::Value(_) => Err(wrong_reply()),
     }
 }
 
@@ -363,7 +358,7 @@ async fn status(run: &Run, invocation: Invocation) -> Outcome<Value> {
     system_row(run, "table_status", &table.info.id.0, row).await
 }
 
-fn table_argument(call: &Call) -> Outcome<&TableHandle> {
+pub fn table_argument(call: &Call) -> Outcome<&TableHandle> {
     let argument = &call.arguments[0];
     match &argument.value {
         Value::Table(table) => Ok(table),
@@ -520,7 +515,7 @@ async fn rebalance(run: &Run, invocation: Invocation) -> Outcome<Value> {
 
 /// `doc_count_estimates` of INFO: the number of documents, spread over the virtual shards.
 pub async fn document_count_estimates(run: &Run, info: &TableInfo) -> Outcome<Datum> {
-    let read = TableRead::Count { range: KeyRange::all() };
+    let read = TableRead::Count { index: None, ranges: ranges_of([KeyRange::all()]).to_vec() };
     let TableReply::Count(count) = run.read(info.id, read, ReadMode::Single).await? else {
         return Err(wrong_reply());
     };
@@ -541,63 +536,6 @@ fn virtual_shards(status: &Object) -> u64 {
         Some(Datum::Array(shards)) => (shards.len() as u64).max(1),
         Some(_) | None => 1,
     }
-}
-
-// ---------------------------------------------------------------- indexes
-
-/// Whether the arguments behind the table name indexes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum IndexNames {
-    All,
-    Given,
-}
-
-/// Tables have no secondary indexes yet: all there are is none, and a named one is not found.
-fn indexes(call: &Call, wanted: IndexNames) -> Outcome<Value> {
-    let table = table_argument(call)?;
-    if wanted == IndexNames::Given && call.count() > 1 {
-        let TableInfo { database, name, .. } = &*table.info;
-        let index = call.string(1)?;
-        return Err(failed(format!(
-            "Index `{}` was not found on table `{database}.{name}`.",
-            index.as_str()
-        )));
-    }
-    Ok(Datum::array(Vec::new()).into())
-}
-
-/// The name of an index, which is not that of the primary key.
-fn index_name(call: &Call, index: usize) -> Outcome<String> {
-    let primary_key = &table_argument(call)?.info.primary_key;
-    let name = call.string(index)?;
-    if name.as_str() == primary_key {
-        return Err(Failure::logic(format!(
-            "Index name conflict: `{primary_key}` is the name of the primary key."
-        )));
-    }
-    Ok(name.as_str().to_owned())
-}
-
-fn index_create(call: &Call) -> Outcome<Value> {
-    let TableInfo { database, name, .. } = &*table_argument(call)?.info;
-    let index = index_name(call, 1)?;
-    Err(failed(format!(
-        "Index `{index}` cannot be created on table `{database}.{name}` yet: secondary indexes come in a later version."
-    )))
-}
-
-fn index_drop(call: &Call) -> Outcome<Value> {
-    let TableInfo { database, name, .. } = &*table_argument(call)?.info;
-    let index = call.string(1)?;
-    Err(failed(format!("Index `{}` does not exist on table `{database}.{name}`.", index.as_str())))
-}
-
-fn index_rename(call: &Call) -> Outcome<Value> {
-    let TableInfo { database, name, .. } = &*table_argument(call)?.info;
-    let (from, to) = (index_name(call, 1)?, index_name(call, 2)?);
-    Err(failed(format!(
-        "Index `{from}` does not exist or index `{to}` already exists on table `{database}.{name}`."
-    )))
 }
 
 #[cfg(test)]

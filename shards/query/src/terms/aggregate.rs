@@ -9,7 +9,7 @@ use photondb_proto::term::number;
 
 use super::sequence::{never_now, sequence, short_array, with_options};
 use super::slice::selected;
-use super::table::{check_index, slice_at};
+use super::table::{ordered_index_option, slice_at, table_place};
 use super::{Arity, Groups, Invocation, TermDef};
 use crate::cursor::Cursor;
 use crate::eval::{Now, Stop};
@@ -18,7 +18,7 @@ use crate::fold::{self, Aggregated, Terminal, TerminalKind};
 use crate::function::{Function, Meaning};
 use crate::group::{self, Grouped};
 use crate::run::Run;
-use crate::stream::{Source, Stage, sequence_of};
+use crate::stream::{ScanIndex, Source, Stage, sequence_of};
 use crate::value::Value;
 
 pub static TERMS: &[TermDef] = &[
@@ -171,7 +171,9 @@ async fn best(run: &Run, invocation: Invocation, kind: TerminalKind) -> Outcome<
     }
     let mut slice = slice_at(&invocation, 0)?;
     let Source::Scan(scan) = &mut slice.source else { return Err(Failure::internal("a slice is a scan")) };
-    check_index(&invocation, &scan.table)?;
+    if let Some(index) = ordered_index_option(&invocation, &scan.table)? {
+        scan.choose(index).map_err(|failure| failure.at(table_place(&invocation)))?;
+    }
     scan.order = if kind == TerminalKind::Min { ScanOrder::Ascending } else { ScanOrder::Descending };
     let mut cursor = Cursor::open(run, &slice, Some(1))?;
     match cursor.next(run).await? {
@@ -207,7 +209,12 @@ async fn distinct(run: &Run, invocation: Invocation) -> Outcome<Value> {
         return Err(Failure::logic("Can only perform an indexed distinct on a TABLE."));
     };
     let Source::Scan(scan) = &mut slice.source else { return Err(Failure::internal("a slice is a scan")) };
-    check_index(&invocation, &scan.table)?;
+    if let Some(index) = ordered_index_option(&invocation, &scan.table)? {
+        scan.choose(index).map_err(|failure| failure.at(table_place(&invocation)))?;
+    }
+    if scan.index != ScanIndex::Primary {
+        return Err(Failure::logic("Distinct values of a secondary index come in a later version."));
+    }
     // Primary keys are distinct already: the keys in order.
     if scan.order == ScanOrder::Any {
         scan.order = ScanOrder::Ascending;

@@ -35,7 +35,10 @@ async fn grant(run: &Run, invocation: Invocation) -> Outcome<Value> {
             let answer = [("granted", Datum::Number(1.0)), ("permissions_changes", changes)];
             Ok(Datum::object(answer).into())
         }
-        CatalogReply::Table(_) | CatalogReply::Database(_) | CatalogReply::Names(_) => Err(wrong_reply()),
+        CatalogReply::Table(_)
+        | CatalogReply::Database(_)
+        | CatalogReply::Names(_)
+        | CatalogReply::Indexes(_) => Err(wrong_reply()),
     }
 }
 

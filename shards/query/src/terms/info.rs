@@ -63,7 +63,7 @@ async fn table_info(run: &Run, table: &TableHandle) -> Outcome<Datum> {
         ("id", id),
         ("primary_key", Datum::string(&info.primary_key)),
         ("doc_count_estimates", document_count_estimates(run, info).await?),
-        ("indexes", Datum::array(Vec::new())),
+        ("indexes", Datum::array(info.indexes.iter().map(|index| Datum::string(&index.name)).collect())),
         (
             "db",
             Datum::object([
@@ -76,9 +76,9 @@ async fn table_info(run: &Run, table: &TableHandle) -> Outcome<Datum> {
 }
 
 fn slice_info(info: &mut ObjectBuilder, scan: &TableScan) {
-    info.set("index", Datum::string(&scan.table.info.primary_key));
+    info.set("index", Datum::string(scan.index.name(&scan.table)));
     let sorting = match scan.order {
-        ScanOrder::Any => "UNORDERED",
+        ScanOrder::Any | ScanOrder::Keyed => "UNORDERED",
         ScanOrder::Ascending => "ASCENDING",
         ScanOrder::Descending => "DESCENDING",
     };

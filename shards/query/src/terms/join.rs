@@ -5,13 +5,13 @@ use std::rc::Rc;
 use photondb_proto::term::number;
 
 use super::sequence::{finished, never_now, sequence, staged, with_options};
-use super::table::{check_index, table_at};
+use super::table::{ordered_index_option, table_at};
 use super::{Arity, Groups, Invocation, TermDef};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::function::Meaning;
-use crate::join::Join;
+use crate::join::{Join, Lookup, Ordered};
 use crate::run::Run;
-use crate::stream::{self, Sequence, Source, Stage};
+use crate::stream::{self, ScanIndex, Sequence, Source, Stage};
 use crate::value::Value;
 use photondb_proto::datum::Datum;
 
@@ -66,7 +66,14 @@ async fn eq_join(run: &Run, invocation: Invocation) -> Outcome<Value> {
     let left = invocation.sequence(0)?;
     let function = invocation.function(1, Meaning::Field)?;
     let table = table_at(&invocation, 2)?;
-    check_index(&invocation, &table)?;
-    let joined = Sequence::new(Source::Join(Rc::new(Join::Lookup { left, table, function })));
+    let index = ordered_index_option(&invocation, &table);
+    // This term answers for its index itself.
+    let index = index.map_err(|failure| Failure { place: None, ..failure })?.unwrap_or(ScanIndex::Primary);
+    let ordered = match invocation.call.option_datum("ordered")? {
+        Some(datum) if datum.is_truthy() => Ordered::Yes,
+        Some(_) | None => Ordered::No,
+    };
+    let lookup = Lookup { table, index, function, ordered };
+    let joined = Sequence::new(Source::Join(Rc::new(Join::Lookup { left, lookup })));
     finished(run, joined).await
 }

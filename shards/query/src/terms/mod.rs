@@ -9,6 +9,7 @@ pub mod control;
 pub mod fields;
 pub mod grant;
 pub mod group;
+pub mod index;
 pub mod info;
 pub mod iso8601;
 pub mod join;
@@ -187,6 +188,7 @@ static FAMILIES: &[&[TermDef]] = &[
     fields::TERMS,
     grant::TERMS,
     group::TERMS,
+    index::TERMS,
     join::TERMS,
     literal::TERMS,
     logic::TERMS,

@@ -1,6 +1,6 @@
 //! ORDER_BY, ASC, DESC.
 //!
-//! By the primary key the rows are read in order. By anything else they are gathered and sorted, stably; rows that lack a key come
+//! By an index the rows are read in order. By anything else they are gathered and sorted, stably; rows that lack a key come
 //! before all others, behind them when descending.
 
 use std::rc::Rc;
@@ -10,7 +10,7 @@ use photondb_proto::op::ScanOrder;
 use photondb_proto::term::number;
 
 use super::sequence::with_options;
-use super::table::check_index;
+use super::table::{ordered_index_option, table_place};
 use super::{Arity, Determinism, Eval, Invocation, TermDef};
 use crate::call::Argument;
 use crate::failure::{Failure, Outcome, Place};
@@ -18,7 +18,7 @@ use crate::function::{Function, Meaning};
 use crate::group;
 use crate::merge::SortKeys;
 use crate::run::Run;
-use crate::stream::{self, Sequence, SequenceKind, Source};
+use crate::stream::{self, ScanIndex, Sequence, SequenceKind, Source};
 use crate::value::{Direction, Ordering, Value};
 
 const fn marker(name: &'static str, number: u32, eval: Eval) -> TermDef {
@@ -130,7 +130,7 @@ async fn order_by(run: &Run, mut invocation: Invocation) -> Outcome<Value> {
         return Err(Failure::logic("Must specify something to order by."));
     }
     if let Some(index) = index {
-        return by_primary_key(&invocation, &index);
+        return by_index(&invocation, &index, keys);
     }
     let sequence = invocation.sequence(0)?;
     invocation.blame(0, sequence.check_finite())?;
@@ -142,8 +142,12 @@ async fn order_by(run: &Run, mut invocation: Invocation) -> Outcome<Value> {
     })
 }
 
-/// Primary keys are unique: further sort keys never decide.
-fn by_primary_key(invocation: &Invocation, index: &Argument) -> Outcome<Value> {
+/// In the order of an index; further keys decide between rows with equal values. Primary keys are unique: there they never do.
+fn by_index(
+    invocation: &Invocation,
+    index: &Argument,
+    further: Vec<(Function, Direction)>,
+) -> Outcome<Value> {
     let mut slice = match &invocation.call.arguments[0].value {
         Value::Table(table) => Sequence::of_table(table.clone()),
         Value::Sequence(sequence) if sequence.kind == SequenceKind::Slice => (**sequence).clone(),
@@ -156,9 +160,14 @@ fn by_primary_key(invocation: &Invocation, index: &Argument) -> Outcome<Value> {
     };
     slice.kind = SequenceKind::Slice;
     let Source::Scan(scan) = &mut slice.source else { return Err(Failure::internal("a slice is a scan")) };
-    check_index(invocation, &scan.table)?;
+    let wanted = ordered_index_option(invocation, &scan.table)?.unwrap_or(ScanIndex::Primary);
     if scan.order != ScanOrder::Any {
-        return Err(Failure::logic("Cannot perform multiple indexed ORDER_BYs on the same table."));
+        let failure = Failure::logic("Cannot perform multiple indexed ORDER_BYs on the same table.");
+        return Err(failure.at(table_place(invocation)));
+    }
+    scan.choose(wanted).map_err(|failure| failure.at(table_place(invocation)))?;
+    if scan.index != ScanIndex::Primary && !further.is_empty() {
+        scan.further = Some(Rc::new(SortKeys(further)));
     }
     let descending =
         matches!(&index.value, Value::Ordering(ordering) if ordering.direction == Direction::Descending);

@@ -7,7 +7,9 @@ use std::rc::Rc;
 
 use photondb_proto::datum::{Datum, Text, key};
 use photondb_proto::error::ErrorKind;
-use photondb_proto::op::{CatalogOp, CatalogReply, Identifiers, KeyBound, KeyRange, ReadMode};
+use photondb_proto::op::{
+    CatalogOp, CatalogReply, Identifiers, IndexInfo, KeyBound, KeyRange, ReadMode, ScanOrder,
+};
 use photondb_proto::term::number;
 
 use super::options::{Named, check_name};
@@ -15,9 +17,10 @@ use super::{Arity, Determinism, Eval, Invocation, SequenceLater, TermDef};
 use crate::call::Argument;
 use crate::check::Node;
 use crate::eval::{self, Env};
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, Place};
+use crate::index;
 use crate::run::{Run, wrong_reply};
-use crate::stream::{Bounds, Sequence, SequenceKind, Source};
+use crate::stream::{Bounds, ScanIndex, Sequence, SequenceKind, Source, TableScan, ranges_of};
 use crate::value::{SelectedRow, TableHandle, Value, wrong_type};
 
 const fn reading(
@@ -65,7 +68,10 @@ async fn database(run: &Run, invocation: Invocation) -> Outcome<Value> {
     check_name(Named::Database, &name)?;
     match run.catalog(CatalogOp::Database { name: name.as_str().into() }).await? {
         CatalogReply::Database(info) => Ok(Value::Database(Rc::new(info))),
-        CatalogReply::Table(_) | CatalogReply::Names(_) | CatalogReply::Value(_) => Err(wrong_reply()),
+        CatalogReply::Table(_)
+        | CatalogReply::Names(_)
+        | CatalogReply::Indexes(_)
+        | CatalogReply::Value(_) => Err(wrong_reply()),
     }
 }
 
@@ -127,7 +133,12 @@ async fn table(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Value> {
     let op = CatalogOp::Table { database: database_name, table: text.as_str().into(), identifiers };
     match run.catalog(op).await {
         Ok(CatalogReply::Table(info)) => Ok(Value::Table(TableHandle { info: Rc::new(info), mode })),
-        Ok(CatalogReply::Database(_) | CatalogReply::Names(_) | CatalogReply::Value(_)) => Err(wrong_reply()),
+        Ok(
+            CatalogReply::Database(_)
+            | CatalogReply::Names(_)
+            | CatalogReply::Indexes(_)
+            | CatalogReply::Value(_),
+        ) => Err(wrong_reply()),
         Err(failure) => Err(match database {
             Some((_, place)) if failure.message.starts_with("Database") => failure.at(place),
             Some(_) | None => failure,
@@ -205,9 +216,12 @@ fn get(invocation: &Invocation) -> Outcome<Value> {
     Ok(Value::Row(Rc::new(SelectedRow { table, key, key_datum, document: OnceCell::new() })))
 }
 
-/// Refuses an index other than the primary key.
-pub fn check_index(invocation: &Invocation, table: &TableHandle) -> Outcome<()> {
-    let Some(index) = invocation.call.option("index") else { return Ok(()) };
+/// The index that the option of that name asks for; `None` without one.
+///
+/// # Errors
+/// There is no such index, or it does not cover the table yet.
+pub fn index_option(invocation: &Invocation, table: &TableHandle) -> Outcome<Option<ScanIndex>> {
+    let Some(index) = invocation.call.option("index") else { return Ok(None) };
     let value = match &index.value {
         Value::Ordering(ordering) => &ordering.value,
         value => value,
@@ -215,39 +229,75 @@ pub fn check_index(invocation: &Invocation, table: &TableHandle) -> Outcome<()> 
     let name = value.clone().into_datum().and_then(|datum| text_of(&datum));
     let name = name.map_err(|failure| failure.at(&index.place))?;
     if name.as_str() == table.info.primary_key {
-        return Ok(());
+        return Ok(Some(ScanIndex::Primary));
     }
-    Err(Failure::new(
-        ErrorKind::OpFailed,
-        format!(
-            "Index `{}` was not found on table `{}.{}`.",
-            name.as_str(),
-            table.info.database,
-            table.info.name
-        ),
-    ))
+    Ok(Some(ScanIndex::Secondary(Rc::new(index_named(table, name.as_str())?.clone()))))
+}
+
+/// # Errors
+/// There is no such index, or it does not cover the table yet.
+fn index_named<'a>(table: &'a TableHandle, name: &str) -> Outcome<&'a IndexInfo> {
+    let (database, table_name) = (&table.info.database, &table.info.name);
+    let found = table.info.indexes.iter().find(|index| index.name == name);
+    let Some(found) = found else {
+        let text = format!("Index `{name}` was not found on table `{database}.{table_name}`.");
+        return Err(Failure::new(ErrorKind::OpFailed, text));
+    };
+    if !found.ready {
+        let text = format!(
+            "Index `{name}` on table `{database}.{table_name}` was accessed before its construction was finished."
+        );
+        return Err(Failure::new(ErrorKind::OpFailed, text));
+    }
+    Ok(found)
+}
+
+/// [`index_option`] of terms that need an index in the order of its values.
+pub fn ordered_index_option(invocation: &Invocation, table: &TableHandle) -> Outcome<Option<ScanIndex>> {
+    let index = index_option(invocation, table)?;
+    match &index {
+        Some(ScanIndex::Secondary(info)) if info.geo => Err(Failure::logic(format!(
+            "Index `{}` is a geospatial index.  Only get_nearest and get_intersecting can use a geospatial index.",
+            info.name
+        ))),
+        Some(ScanIndex::Primary | ScanIndex::Secondary(_)) | None => Ok(index),
+    }
 }
 
 async fn get_all(_: &Run, invocation: Invocation) -> Outcome<Value> {
     let table = table_at(&invocation, 0)?;
-    check_index(&invocation, &table)?;
+    let index = index_option(&invocation, &table)?;
     let mut keys = Vec::with_capacity(invocation.count().saturating_sub(1));
-    for index in 1..invocation.count() {
-        let datum = invocation.datum(index)?;
+    for place in 1..invocation.count() {
+        let datum = invocation.datum(place)?;
         if datum.is_null() {
-            return invocation.blame(index, Err(Failure::missing("Keys cannot be NULL.")));
+            return invocation.blame(place, Err(Failure::missing("Keys cannot be NULL.")));
         }
-        keys.push(key::primary(&datum)?);
+        if datum.type_name() == "PTYPE<GEOMETRY>" {
+            return Err(no_geo_get_all());
+        }
+        keys.push(datum);
     }
-    // Rows come in the order of their keys; a key given twice gives its row twice.
-    keys.sort();
-    let sequence = Sequence {
-        source: Source::Keys { table: table.clone(), keys: Rc::new(keys) },
-        stages: Vec::new(),
-        table: Some(table),
-        kind: SequenceKind::Selection,
+    let source = match index {
+        Some(ScanIndex::Secondary(info)) if info.geo => return Err(no_geo_get_all()),
+        Some(index @ ScanIndex::Secondary(_)) => {
+            let ranges = keys.iter().map(index::range_of_value).collect::<Outcome<Vec<_>>>()?;
+            let ranges = ranges_of(ranges);
+            Source::Scan(TableScan { ranges, ..TableScan::new(table.clone(), index) })
+        }
+        Some(ScanIndex::Primary) | None => {
+            let mut keys = keys.iter().map(key::primary).collect::<Result<Vec<_>, _>>()?;
+            // Rows come in the order of their keys; a key given twice gives its row twice.
+            keys.sort();
+            Source::Keys { table: table.clone(), keys: Rc::new(keys) }
+        }
     };
+    let sequence = Sequence { source, stages: Vec::new(), table: Some(table), kind: SequenceKind::Selection };
     Ok(Value::Sequence(Rc::new(sequence)))
+}
+
+fn no_geo_get_all() -> Failure {
+    Failure::logic("Cannot use a geospatial index with `get_all`. Use `get_intersecting` instead.")
 }
 
 // ---------------------------------------------------------------- between
@@ -284,6 +334,17 @@ pub fn slice_at(invocation: &Invocation, index: usize) -> Outcome<Sequence> {
     }
 }
 
+/// Where the table stands that a term is applied to: what cannot be done with a slice is blamed there.
+pub fn table_place(invocation: &Invocation) -> &Place {
+    let mut node = &invocation.node;
+    while node.def.number != number::TABLE
+        && let Some(receiver) = node.arguments.first()
+    {
+        node = receiver;
+    }
+    &node.place
+}
+
 fn between(invocation: &Invocation, nulls: NullBounds) -> Outcome<Value> {
     let mut slice = slice_at(invocation, 0)?;
     let left_open = is_open(invocation, "left_bound", false)?;
@@ -293,28 +354,48 @@ fn between(invocation: &Invocation, nulls: NullBounds) -> Outcome<Value> {
     let Source::Scan(scan) = &mut slice.source else {
         return Err(Failure::internal("a slice is a scan"));
     };
-    check_index(invocation, &scan.table)?;
+    let index = ordered_index_option(invocation, &scan.table)?;
     if scan.bounds.is_some() {
-        return Err(Failure::logic("Cannot perform multiple BETWEENs on the same table."));
+        let failure = Failure::logic("Cannot perform multiple BETWEENs on the same table.");
+        return Err(failure.at(table_place(invocation)));
     }
+    if let Some(index) = index
+        && scan.index != index
+    {
+        if scan.order != ScanOrder::Any {
+            let (wanted, has) = (index.name(&scan.table), scan.index.name(&scan.table));
+            let text = format!("Cannot call BETWEEN on index `{wanted}` after ordering on index `{has}`.");
+            return Err(Failure::logic(text).at(table_place(invocation)));
+        }
+        scan.index = index;
+    }
+    let range = match &scan.index {
+        ScanIndex::Primary => primary_range(&left, left_open, &right, right_open)?,
+        ScanIndex::Secondary(_) => index::range_between(&left, left_open, &right, right_open)?,
+    };
+    scan.ranges = ranges_of([range]);
+    scan.bounds = Some(Rc::new(Bounds { left, right, left_open, right_open }));
+    Ok(Value::Sequence(Rc::new(slice)))
+}
+
+fn primary_range(left: &Datum, left_open: bool, right: &Datum, right_open: bool) -> Outcome<KeyRange> {
     let bound = |datum: &Datum, open: bool| -> Outcome<KeyBound> {
         let key = key::bound(datum)?;
         Ok(if open { KeyBound::Excluded(key) } else { KeyBound::Included(key) })
     };
-    scan.range = KeyRange {
-        start: if matches!(left, Datum::MinVal) { KeyBound::Unbounded } else { bound(&left, left_open)? },
-        end: if matches!(right, Datum::MaxVal) { KeyBound::Unbounded } else { bound(&right, right_open)? },
-    };
-    scan.bounds = Some(Rc::new(Bounds { left, right, left_open, right_open }));
-    Ok(Value::Sequence(Rc::new(slice)))
+    Ok(KeyRange {
+        start: if matches!(left, Datum::MinVal) { KeyBound::Unbounded } else { bound(left, left_open)? },
+        end: if matches!(right, Datum::MaxVal) { KeyBound::Unbounded } else { bound(right, right_open)? },
+    })
 }
 
 fn bound_datum(invocation: &Invocation, index: usize, nulls: NullBounds, unbounded: Datum) -> Outcome<Datum> {
     match (invocation.datum(index)?, nulls) {
         (Datum::Null, NullBounds::Unbounded) => Ok(unbounded),
-        (Datum::Null, NullBounds::Refused) => Err(Failure::logic(
-            "Cannot use `null` in BETWEEN, use `r.minval` or `r.maxval` to denote unboundedness.",
-        )),
+        (Datum::Null, NullBounds::Refused) => {
+            let text = "Cannot use `null` in BETWEEN, use `r.minval` or `r.maxval` to denote unboundedness.";
+            invocation.blame(index, Err(Failure::logic(text)))
+        }
         (datum, _) => Ok(datum),
     }
 }

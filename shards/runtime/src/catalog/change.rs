@@ -13,8 +13,8 @@ use photondb_proto::op::{
 };
 
 use super::{
-    Catalog, Database, Record, Server, Table, database_gone, database_record, failed, permissions, row,
-    server_record, table_gone, table_record,
+    Catalog, Database, Record, Server, Table, database_gone, database_record, failed, index, permissions,
+    row, server_record, table_gone, table_record,
 };
 
 /// What a plan needs from outside the catalog.
@@ -45,6 +45,7 @@ pub fn is_change(op: &CatalogOp) -> bool {
         | CatalogOp::SetWriteHook { .. }
         | CatalogOp::Reconfigure { .. }
         | CatalogOp::Grant { .. } => true,
+        CatalogOp::Index { op, .. } => index::is_change(op),
         CatalogOp::Table { .. }
         | CatalogOp::Database { .. }
         | CatalogOp::DatabaseList
@@ -55,6 +56,11 @@ pub fn is_change(op: &CatalogOp) -> bool {
         | CatalogOp::WriteHook { .. }
         | CatalogOp::Wait { .. } => false,
     }
+}
+
+/// Whether [`read`] has the whole answer.
+pub fn is_at_hand(op: &CatalogOp) -> bool {
+    !is_change(op) && !matches!(op, CatalogOp::Index { .. })
 }
 
 /// Answers an operation that changes nothing.
@@ -103,6 +109,7 @@ pub fn read(catalog: &Catalog, op: &CatalogOp) -> Result<CatalogReply, QueryErro
         }
         CatalogOp::WriteHook { table } => Ok(value(&row::write_hook(table_by_id(catalog, *table)?))),
         CatalogOp::Wait { database, table } => wait(catalog, database, table.as_deref()),
+        CatalogOp::Index { table, op } => index::read(catalog, table_by_id(catalog, *table)?, op),
         CatalogOp::DatabaseCreate { .. }
         | CatalogOp::DatabaseDrop { .. }
         | CatalogOp::TableCreate { .. }
@@ -169,6 +176,10 @@ pub fn plan(catalog: &Catalog, op: &CatalogOp, means: Means) -> Result<Plan, Que
             permissions::grant(catalog, *scope, user, &document::from_bytes(wanted))
         }
         CatalogOp::SetWriteHook { table, hook } => set_write_hook(catalog, *table, hook.as_deref()),
+        CatalogOp::Index { table, op } => {
+            let (table, answer) = index::plan(catalog, table_by_id(catalog, *table)?, op, means)?;
+            Ok(planned(catalog, vec![table_record(&table)], answer))
+        }
         CatalogOp::Table { .. }
         | CatalogOp::Database { .. }
         | CatalogOp::DatabaseList
@@ -285,6 +296,7 @@ pub fn fresh_table(catalog: &Catalog, id: TableId, database: DatabaseId, name: &
         first_shard: catalog.server.next_shard,
         placement: (0..shards).map(|shard| shard % means.stores).collect(),
         write_hook: None,
+        indexes: Vec::new(),
     }
 }
 

@@ -7,6 +7,7 @@
 pub mod change;
 pub mod configure;
 pub mod edit;
+pub mod index;
 pub mod permissions;
 pub mod row;
 pub mod users;
@@ -17,7 +18,8 @@ use std::rc::Rc;
 use photondb_proto::datum::{Datum, Object, document};
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::op::{
-    DatabaseId, DatabaseInfo, Durability, SYSTEM_DATABASE_ID, Scope, TableId, TableInfo, uuid_text,
+    DatabaseId, DatabaseInfo, Durability, IndexDefinition, IndexId, IndexInfo, SYSTEM_DATABASE_ID, Scope,
+    TableId, TableInfo, uuid_text,
 };
 use photondb_proto::wire::scram::{Credential, SALT_BYTES};
 
@@ -79,12 +81,27 @@ pub struct Table {
     pub placement: Vec<u16>,
     /// As the query crate stores functions.
     pub write_hook: Option<Vec<u8>>,
+    /// By name.
+    pub indexes: Vec<Index>,
+}
+
+/// A secondary index of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Index {
+    pub id: IndexId,
+    pub definition: IndexDefinition,
+    /// It covers all rows. Writes keep it up from the start; until then it is being constructed.
+    pub ready: bool,
 }
 
 impl Table {
     /// Shards: a power of two.
     pub fn shards(&self) -> u16 {
         self.placement.len() as u16
+    }
+
+    pub fn index(&self, id: IndexId) -> Option<&Index> {
+        self.indexes.iter().find(|index| index.id == id)
     }
 }
 
@@ -309,6 +326,7 @@ impl Catalog {
             name: table.name.clone(),
             primary_key: table.primary_key.clone(),
             durability: table.durability,
+            indexes: table.indexes.iter().map(index_info).collect(),
         }
     }
 
@@ -327,6 +345,11 @@ impl Catalog {
         records.extend(granted);
         records
     }
+}
+
+fn index_info(index: &Index) -> IndexInfo {
+    let IndexDefinition { name, multi, geo, .. } = &index.definition;
+    IndexInfo { id: index.id, name: name.clone(), multi: *multi, geo: *geo, ready: index.ready }
 }
 
 /// An administration that failed: OP_FAILED.
@@ -424,6 +447,7 @@ pub fn table_record(table: &Table) -> Record {
         ("database", binary(&table.database.0)),
         ("durability", Datum::string(durability)),
         ("first_shard", Datum::Number(f64::from(table.first_shard))),
+        ("indexes", Datum::array(table.indexes.iter().map(index_datum).collect())),
         ("name", Datum::string(&table.name)),
         ("placement", Datum::array(placement)),
         ("primary_key", Datum::string(&table.primary_key)),
@@ -432,6 +456,31 @@ pub fn table_record(table: &Table) -> Record {
         ("write_hook", table.write_hook.as_deref().map_or(Datum::Null, binary)),
     ]);
     (id_key(TABLE_PREFIX, &table.id.0), Some(document::to_bytes(&value)))
+}
+
+fn index_datum(index: &Index) -> Datum {
+    let IndexDefinition { name, function, multi, geo } = &index.definition;
+    Datum::object([
+        ("function", binary(function)),
+        ("geo", Datum::Bool(*geo)),
+        ("id", binary(&index.id.0)),
+        ("multi", Datum::Bool(*multi)),
+        ("name", Datum::string(name)),
+        ("ready", Datum::Bool(index.ready)),
+    ])
+}
+
+fn index_from(datum: &Datum) -> Option<Index> {
+    let Datum::Object(object) = datum else { return None };
+    let Datum::Binary(function) = object.field("function")? else { return None };
+    let definition = IndexDefinition {
+        name: text(object, "name")?,
+        function: function.to_vec(),
+        multi: object.field("multi")?.is_truthy(),
+        geo: object.field("geo")?.is_truthy(),
+    };
+    let ready = object.field("ready")?.is_truthy();
+    Some(Index { id: IndexId(bytes(object, "id")?), definition, ready })
 }
 
 fn table_from(key: &[u8], object: &Object) -> Option<Table> {
@@ -445,6 +494,14 @@ fn table_from(key: &[u8], object: &Object) -> Option<Table> {
     {
         return None;
     }
+    // Tables made before there were indexes have no such field.
+    let indexes = match object.field("indexes") {
+        Some(Datum::Array(indexes)) => {
+            indexes.iter().map(|index| index_from(&index)).collect::<Option<_>>()?
+        }
+        Some(_) => return None,
+        None => Vec::new(),
+    };
     Some(Table {
         id: TableId(id_of(key)?),
         database: DatabaseId(bytes(object, "database")?),
@@ -459,6 +516,7 @@ fn table_from(key: &[u8], object: &Object) -> Option<Table> {
             Some(Datum::Binary(blob)) => Some(blob.to_vec()),
             Some(_) | None => None,
         },
+        indexes,
     })
 }
 

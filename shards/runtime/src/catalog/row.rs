@@ -26,11 +26,12 @@ pub fn table_config(catalog: &Catalog, table: &Table, identifiers: Identifiers) 
         Durability::Hard => "hard",
         Durability::Soft => "soft",
     };
+    let indexes = table.indexes.iter().map(|index| Datum::string(&index.definition.name));
     Datum::object([
         ("db", database(catalog, table, identifiers)),
         ("durability", Datum::string(durability)),
         ("id", Datum::string(&uuid_text(&table.id.0))),
-        ("indexes", Datum::array(Vec::new())),
+        ("indexes", Datum::array(indexes.collect())),
         ("name", Datum::string(&table.name)),
         ("primary_key", Datum::string(&table.primary_key)),
         ("shards", Datum::array(vec![shard; table.virtual_shards as usize])),

@@ -112,6 +112,7 @@ impl SystemTable {
             name: self.name.to_owned(),
             primary_key: "id".to_owned(),
             durability: Durability::Soft,
+            indexes: Vec::new(),
         }
     }
 }

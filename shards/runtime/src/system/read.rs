@@ -8,7 +8,7 @@ use std::rc::Rc;
 use photondb_proto::datum::{Datum, Object, document, key};
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::op::{
-    Document, Key, KeyBound, KeyRange, PartBatch, Scan, ScanOrder, TableId, TableRead, TableReply,
+    Document, Key, KeyBound, KeyRange, PartBatch, Scan, ScanOrder, ScanRange, TableId, TableRead, TableReply,
 };
 
 use super::{SystemTable, View};
@@ -36,7 +36,9 @@ pub async fn read<E: Env>(
         TableRead::GetMany { keys } => {
             TableReply::Rows(keys.iter().map(|key| row(table, &view, key)).collect())
         }
-        TableRead::Count { range } => TableReply::Count(rows(core, table, &view, &range).await?.len() as u64),
+        TableRead::Count { ranges, .. } => {
+            TableReply::Count(rows(core, table, &view, &ranges).await?.len() as u64)
+        }
         TableRead::Scan(scan) => TableReply::Parts(vec![part(core, table, &view, scan).await?]),
     })
 }
@@ -56,18 +58,18 @@ fn key_of(row: &Datum) -> Result<Key, QueryError> {
     key::primary(&id.ok_or_else(|| QueryError::new(ErrorKind::Internal, "a system row lacks its key"))?)
 }
 
-/// The rows within a range, sorted by key.
+/// The rows within ranges, sorted by key.
 async fn rows<E: Env>(
     core: &Rc<Core<E>>,
     table: &SystemTable,
     view: &View,
-    range: &KeyRange,
+    ranges: &[ScanRange],
 ) -> Result<Vec<(Key, Document)>, QueryError> {
     let mut pace = Pace::new(core);
     let mut rows = Vec::new();
     for row in (table.rows)(view, None) {
         let key = key_of(&row)?;
-        if is_within(range, &key) {
+        if ranges.iter().any(|range| is_within(&range.range, &key)) {
             rows.push((key, document::to_bytes(&row)));
         }
         pace.keep().await;
@@ -100,12 +102,14 @@ async fn part<E: Env>(
     let descending = scan.order == ScanOrder::Descending;
     if let Some([(_, last)]) = scan.resume.take().as_deref() {
         let behind = KeyBound::Excluded(last.clone());
-        match descending {
-            false => scan.range.start = behind,
-            true => scan.range.end = behind,
+        for ScanRange { range, .. } in &mut scan.ranges {
+            match descending {
+                false => range.start = behind.clone(),
+                true => range.end = behind.clone(),
+            }
         }
     }
-    let mut found = rows(core, table, view, &scan.range).await?;
+    let mut found = rows(core, table, view, &scan.ranges).await?;
     if descending {
         found.reverse();
     }
