@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, anyhow, bail};
 use photondb_runtime::{CoreHandle, DataPlane, DataPlaneOptions, StartSummary};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::serve::{InitialPassword, MB, Security, ServeConfig};
 use crate::control::board::Server;
@@ -223,8 +223,8 @@ struct Life {
 
 impl Life {
     fn watch_signals() -> anyhow::Result<Life> {
-        let mut signals =
-            signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).context("cannot watch for signals")?;
+        let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])
+            .context("cannot watch for signals")?;
         let stage = Arc::new(AtomicU8::new(STARTING));
         let (tell, stop) = mpsc::channel();
         let seen = stage.clone();

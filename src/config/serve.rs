@@ -4,7 +4,7 @@
 //! use, io_uring, locks) is `boot`'s to find out.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::layers::{Source, Values};
@@ -76,13 +76,18 @@ pub const MB: u64 = 1 << 20;
 /// What the server takes besides its two budgets, with a moderate number of connections.
 const OVERHEAD_BYTES: u64 = 64 * MB;
 
+/// The executor opens files relative to no directory, so a path must say where it begins.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// Turns resolved settings into what `serve` needs.
 pub fn serve_config(values: &Values, machine: &Machine) -> Result<ServeConfig, ConfigError> {
     let mut warnings = Vec::new();
     let [driver_port, http_port, cluster_port] = ports(values)?;
     let (cache_bytes, query_memory_bytes) = memory(values, machine, &mut warnings)?;
-    let data_dir = values.path("data-dir").expect("has a default").to_owned();
-    let log_dir = values.path("log-dir").map_or_else(|| data_dir.join("log"), PathBuf::from);
+    let data_dir = absolute(values.path("data-dir").expect("has a default"));
+    let log_dir = values.path("log-dir").map_or_else(|| data_dir.join("log"), absolute);
     let config = ServeConfig {
         bind_driver: listen_addresses(values, "bind-driver")?,
         driver_port,

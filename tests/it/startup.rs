@@ -45,6 +45,23 @@ fn a_data_directory_that_another_server_holds_is_refused() {
 }
 
 #[test]
+fn a_data_directory_may_be_named_from_where_one_is() {
+    let machine = Machine::shared();
+    let folder = Folder::new("relative");
+    for named in ["./data", "data", "deeper/data"] {
+        let mut command = serve(&folder, 2);
+        command.current_dir(&folder.0).args(["--data-dir", named]);
+        let server = Server::start_with(&machine, &folder, command);
+        let mut client = server.client();
+        let databases =
+            client.run(&crate::client::term(photondb_proto::term::number::DB_LIST, serde_json::json!([])));
+        assert!(databases.as_array().is_some_and(|names| names.contains(&"rethinkdb".into())), "{databases}");
+        assert!(folder.0.join(named).join("store-1").exists(), "{named}");
+        assert!(server.stop().success());
+    }
+}
+
+#[test]
 fn a_port_in_use_is_refused() {
     let _machine = Machine::shared();
     let folder = Folder::new("port");

@@ -425,12 +425,12 @@ fn object_json(bytes: &[u8], at: usize, out: &mut Vec<u8>) -> usize {
     here
 }
 
-/// Whether minval or maxval is among the items of an array's body (`pairs` false) or the values of an object's.
-pub(super) fn body_has_bound(body: &[u8], pairs: bool) -> bool {
-    has_bound(body, 0, pairs)
+/// The name of a bound among the items of an array's body (`pairs` false) or the values of an object's.
+pub(super) fn bound_in(body: &[u8], pairs: bool) -> Option<&'static str> {
+    bound_at(body, 0, pairs)
 }
 
-fn has_bound(bytes: &[u8], at: usize, pairs: bool) -> bool {
+fn bound_at(bytes: &[u8], at: usize, pairs: bool) -> Option<&'static str> {
     let (count, mut here) = varint_at(bytes, at).expect(BROKEN);
     for _ in 0..count {
         if pairs {
@@ -438,17 +438,18 @@ fn has_bound(bytes: &[u8], at: usize, pairs: bool) -> bool {
             here = start + length as usize;
         }
         let found = match bytes[here] {
-            MINVAL | MAXVAL => true,
-            ARRAY => has_bound(bytes, here + 5, false),
-            OBJECT => has_bound(bytes, here + 5, true),
-            _ => false,
+            MINVAL => Some("r.minval"),
+            MAXVAL => Some("r.maxval"),
+            ARRAY => bound_at(bytes, here + 5, false),
+            OBJECT => bound_at(bytes, here + 5, true),
+            _ => None,
         };
-        if found {
-            return true;
+        if found.is_some() {
+            return found;
         }
         here = skip(bytes, here);
     }
-    false
+    None
 }
 
 fn json_at(bytes: &[u8], at: usize, out: &mut Vec<u8>) -> usize {

@@ -15,10 +15,31 @@ const BASE64_LINE: usize = 76;
 /// Integers up to this magnitude print without a fraction.
 const INTEGER_MAX: u64 = 1 << 53;
 
-/// Appends compact JSON, as replies carry it. The caller has refused `MinVal` and `MaxVal`, which have no JSON form;
-/// should one come through it prints as its name.
+/// What became of writing a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    Whole,
+    /// A part was written.
+    TooLarge,
+    /// The value holds a bound of this name, which has no JSON form.
+    Bound(&'static str),
+}
+
+/// Appends compact JSON, as replies carry it. `MinVal` and `MaxVal`, which have no JSON form, print as their names.
 pub fn write(datum: &Datum, out: &mut Vec<u8>) {
-    Writer { out, style: Style::Compact }.datum(datum, 0);
+    write_within(datum, usize::MAX, out);
+}
+
+/// [`write`] that gives up soon after `out` has grown beyond `bytes_max`: a value that holds another many times may be far larger
+/// as text than in memory.
+pub fn write_within(datum: &Datum, bytes_max: usize, out: &mut Vec<u8>) -> Written {
+    let mut writer = Writer { out, style: Style::Compact, bytes_max, bound: None };
+    writer.datum(datum, 0);
+    match writer.bound {
+        Some(name) => Written::Bound(name),
+        None if out.len() > bytes_max => Written::TooLarge,
+        None => Written::Whole,
+    }
 }
 
 /// Compact JSON text.
@@ -31,13 +52,17 @@ pub fn to_string(datum: &Datum) -> String {
 /// RethinkDB's pretty print used in messages: tab-indented, a tab after colons, one array item a line.
 pub fn to_pretty_string(datum: &Datum) -> String {
     let mut out = Vec::new();
-    Writer { out: &mut out, style: Style::Pretty }.datum(datum, 0);
+    Writer { out: &mut out, style: Style::Pretty, bytes_max: usize::MAX, bound: None }.datum(datum, 0);
     String::from_utf8(out).expect("JSON output is UTF-8")
 }
 
 /// Pretty print cut to 300 bytes with `...`, as messages quote values.
 pub fn to_message_string(datum: &Datum) -> String {
-    let mut text = to_pretty_string(datum);
+    let mut out = Vec::new();
+    // Text of the last value may be long; what is behind it is cut anyway.
+    Writer { out: &mut out, style: Style::Pretty, bytes_max: MESSAGE_CHARACTERS, bound: None }
+        .datum(datum, 0);
+    let mut text = String::from_utf8(out).expect("JSON output is UTF-8");
     if text.len() > MESSAGE_CHARACTERS {
         let mut end = MESSAGE_CHARACTERS - 3;
         while !text.is_char_boundary(end) {
@@ -207,6 +232,9 @@ enum Style {
 struct Writer<'a> {
     out: &'a mut Vec<u8>,
     style: Style,
+    bytes_max: usize,
+    /// A bound that was met.
+    bound: Option<&'static str>,
 }
 
 impl Writer<'_> {
@@ -216,11 +244,13 @@ impl Writer<'_> {
             if let Datum::Object(object) = datum
                 && let Some(body) = object.encoded()
             {
+                self.bound = self.bound.or(document::bound_in(body, true));
                 return document::write_object_json(body, self.out);
             }
             if let Datum::Array(array) = datum
                 && let Some(body) = array.encoded()
             {
+                self.bound = self.bound.or(document::bound_in(body, false));
                 return document::write_array_json(body, self.out);
             }
         }
@@ -246,9 +276,14 @@ impl Writer<'_> {
                 });
             }
             Datum::Time(time) => self.time(time, depth),
-            Datum::MinVal => self.out.extend_from_slice(b"r.minval"),
-            Datum::MaxVal => self.out.extend_from_slice(b"r.maxval"),
+            Datum::MinVal => self.bound("r.minval"),
+            Datum::MaxVal => self.bound("r.maxval"),
         }
+    }
+
+    fn bound(&mut self, name: &'static str) {
+        self.bound = Some(name);
+        self.out.extend_from_slice(name.as_bytes());
     }
 
     fn time(&mut self, time: &Time, depth: usize) {
@@ -277,6 +312,9 @@ impl Writer<'_> {
                 self.out.push(b',');
             }
             empty = false;
+            if self.out.len() > self.bytes_max {
+                return;
+            }
             self.line(depth + 1);
             write(self, item);
         }

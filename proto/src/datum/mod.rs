@@ -439,27 +439,6 @@ impl Datum {
         Datum::Object(builder.build())
     }
 
-    /// Whether minval or maxval is anywhere in the value: then it has no JSON form.
-    pub fn has_bound(&self) -> bool {
-        match self {
-            Datum::MinVal | Datum::MaxVal => true,
-            Datum::Array(array) => match array.encoded() {
-                Some(body) => document::body_has_bound(body, false),
-                None => array.iter().any(|item| item.has_bound()),
-            },
-            Datum::Object(object) => match object.encoded() {
-                Some(body) => document::body_has_bound(body, true),
-                None => object.iter().any(|(_, value)| value.has_bound()),
-            },
-            Datum::Null
-            | Datum::Bool(_)
-            | Datum::Number(_)
-            | Datum::String(_)
-            | Datum::Binary(_)
-            | Datum::Time(_) => false,
-        }
-    }
-
     /// About how many bytes of memory the value holds on to: what a query's memory budget counts.
     pub fn approximate_bytes(&self) -> usize {
         std::mem::size_of::<Datum>()

@@ -51,6 +51,11 @@ impl FrameDecoder {
     /// Adds received bytes.
     pub fn push(&mut self, bytes: &[u8]) {
         self.compact();
+        // Room grows as bytes come, but never beyond the end of the frame: its size is only what the peer says.
+        let missing = self.missing_bytes();
+        if missing > KEPT_BYTES && self.buffer.capacity() - self.buffer.len() < bytes.len() {
+            self.buffer.reserve_exact(missing.min(self.buffer.len()).max(bytes.len()));
+        }
         self.buffer.extend_from_slice(bytes);
     }
 

@@ -22,6 +22,27 @@ pub struct Limits {
     pub array_elements_max: usize,
     /// `now()`: one moment for the whole query.
     pub now_epoch_seconds: f64,
+    /// Most bytes of any single value the query builds.
+    pub value_bytes_max: usize,
+}
+
+/// What an element of an array takes at least.
+const ELEMENT_BYTES: usize = 16;
+
+/// Fails when a value of `bytes` would be larger than the query may build.
+pub fn check_value_size(bytes: usize, limits: &Limits) -> Outcome<()> {
+    if bytes <= limits.value_bytes_max {
+        return Ok(());
+    }
+    Err(value_too_large(limits.value_bytes_max))
+}
+
+/// One value would be larger than all that the query may hold.
+pub fn value_too_large(bytes_max: usize) -> Failure {
+    Failure::limit(format!(
+        "The query would build a value of more than {bytes_max} bytes, its memory budget.  Build it in smaller parts, or raise \
+         the server's query memory."
+    ))
 }
 
 /// One call of a strict term.
@@ -107,7 +128,7 @@ impl Call {
 /// Fails when an array of `count` elements would break `array_limit`.
 pub fn check_array_size(count: usize, limits: &Limits) -> Outcome<()> {
     if count <= limits.array_elements_max {
-        return Ok(());
+        return check_value_size(count.saturating_mul(ELEMENT_BYTES), limits);
     }
     Err(Failure::limit(format!(
         "Array over size limit `{}`.  To raise the number of allowed elements, modify the `array_limit` option to `.run` \

@@ -139,7 +139,9 @@ fn strict_with_options(
             if call.arguments.iter().any(|argument| !matches!(argument.value, Value::Datum(_))) {
                 return Err(Stop::Later);
             }
-            Ok(Value::Datum(evaluate(&call)?))
+            let datum = evaluate(&call)?;
+            run.spend_for(&datum);
+            Ok(Value::Datum(datum))
         }
         Eval::Sequence { now, .. } => {
             let waits = |value: &Value| matches!(value, Value::Grouped(_) | Value::Row(_));

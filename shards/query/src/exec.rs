@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use photondb_proto::control::QueryKind;
-use photondb_proto::datum::{Datum, Text, json};
+use photondb_proto::datum::{Datum, Text};
 use photondb_proto::error::QueryError;
 use photondb_proto::limits;
 use photondb_proto::op::{Op, OpError, OpReply};
@@ -28,7 +28,7 @@ use crate::group;
 use crate::options::{self, QueryOptions};
 use crate::run::{Ops, Run};
 use crate::stream::{self, Sequence, Source};
-use crate::terms::string::check_json;
+use crate::terms::string::put_json;
 use crate::value::Value;
 
 /// What a query is told from outside.
@@ -50,6 +50,9 @@ pub enum Step {
     Ready(Answer),
     Failed(QueryError),
 }
+
+/// The largest answer that is one value: several documents of the largest size.
+const ATOM_BYTES_MAX: usize = 256 << 20;
 
 /// What is sent to the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +109,7 @@ impl Execution {
         let limits = Limits {
             array_elements_max: options.array_elements_max,
             now_epoch_seconds: context.now_epoch_seconds,
+            value_bytes_max: context.memory_bytes_max,
         };
         let run = Rc::new(Run::new(limits, context.memory_bytes_max, context.user, Ops::Allowed));
         if let Some(database) = &options.database {
@@ -267,14 +271,9 @@ fn profile(options: &QueryOptions) -> Option<Vec<u8>> {
     options.profile.then(|| b"[]".to_vec())
 }
 
-fn check_printable(datum: &Datum) -> Outcome<()> {
-    if datum.has_bound() { check_json(datum) } else { Ok(()) }
-}
-
 fn atom(datum: &Datum, options: &QueryOptions) -> Outcome<Answer> {
-    check_printable(datum)?;
     let mut items = Vec::with_capacity(64);
-    json::write(datum, &mut items);
+    put_json(datum, ATOM_BYTES_MAX, &mut items)?;
     Ok(Answer { kind: AnswerKind::Atom, items, count: 1, notes: Vec::new(), profile: profile(options) })
 }
 
@@ -291,11 +290,10 @@ async fn batches(run: &Run, sequence: &Sequence, options: &QueryOptions, outbox:
         let (mut items, mut count) = (Vec::new(), 0);
         let mut failed = None;
         while let Some(row) = ahead.take() {
-            check_printable(&row)?;
             if count > 0 {
                 items.push(b',');
             }
-            json::write(&row, &mut items);
+            put_json(&row, ATOM_BYTES_MAX, &mut items)?;
             count += 1;
             match cursor.next(run).await {
                 Ok(next) => ahead = next,

@@ -92,7 +92,11 @@ impl IndexWriter {
 }
 
 fn fresh_run() -> Run {
-    let limits = Limits { array_elements_max: limits::ARRAY_ELEMENTS_DEFAULT, now_epoch_seconds: 0.0 };
+    let limits = Limits {
+        array_elements_max: limits::ARRAY_ELEMENTS_DEFAULT,
+        now_epoch_seconds: 0.0,
+        value_bytes_max: ENTRY_MEMORY_BYTES,
+    };
     Run::new(limits, ENTRY_MEMORY_BYTES, "".into(), Ops::Forbidden)
 }
 

@@ -88,12 +88,25 @@ pub fn read(options: Vec<(Text, Term)>) -> Result<QueryOptions, QueryError> {
 fn own(read: &mut QueryOptions, name: &str, term: &Term) -> Result<(), QueryError> {
     let at_least_one = |number: f64| number.clamp(1.0, usize::MAX as f64) as usize;
     match (name, term) {
-        ("db", Term::Call(call)) if call.number == number::DB => {
-            if let [Term::Datum(Datum::String(name))] = call.arguments.as_slice() {
-                read.database = Some(name.clone());
+        ("db", Term::Call(call)) if call.number == number::DB => match call.arguments.as_slice() {
+            [Term::Datum(Datum::String(name))] => read.database = Some(name.clone()),
+            [Term::Datum(other)] => return Err(logic(crate::value::wrong_type("STRING", other))),
+            _ => {
+                return Err(logic(crate::failure::Failure::logic(
+                    "The `db` of a query must be named by a text.",
+                )));
             }
+        },
+        ("db", Term::Datum(other)) => {
+            let text = photondb_proto::datum::json::to_message_string(other);
+            return Err(logic(crate::failure::Failure::logic(format!(
+                "Expected type DATABASE but found DATUM:\n{text}"
+            ))));
         }
-        ("noreply", Term::Datum(datum)) => read.noreply = datum.is_truthy(),
+        ("db", Term::Call(_)) => {
+            return Err(logic(crate::failure::Failure::logic("The `db` of a query must be the term DB.")));
+        }
+        ("noreply", Term::Datum(datum)) => read.noreply = matches!(datum, Datum::Bool(true)),
         ("profile", Term::Datum(datum)) => read.profile = datum.is_truthy(),
         ("array_limit", Term::Datum(datum)) => read.array_elements_max = array_limit(datum)?,
         ("max_batch_rows", Term::Datum(Datum::Number(number))) => read.batch_rows_max = at_least_one(*number),
@@ -107,6 +120,10 @@ fn own(read: &mut QueryOptions, name: &str, term: &Term) -> Result<(), QueryErro
         _ => {}
     }
     Ok(())
+}
+
+fn logic(failure: crate::failure::Failure) -> QueryError {
+    failure.into_query_error()
 }
 
 fn array_limit(datum: &Datum) -> Result<usize, QueryError> {

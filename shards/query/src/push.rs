@@ -307,7 +307,11 @@ fn broken(error: wire::WireError) -> Failure {
 fn decode(bytes: &[u8]) -> Outcome<Pipeline> {
     let mut reader = wire::Reader::new(bytes);
     if bytes.is_empty() {
-        let limits = Limits { array_elements_max: usize::MAX, now_epoch_seconds: 0.0 };
+        let limits = Limits {
+            array_elements_max: usize::MAX,
+            now_epoch_seconds: 0.0,
+            value_bytes_max: STEP_MEMORY_BYTES,
+        };
         return Ok(pipeline(limits, &[], None));
     }
     let array_elements_max = reader.varint().map_err(broken)? as usize;
@@ -315,7 +319,11 @@ fn decode(bytes: &[u8]) -> Outcome<Pipeline> {
     for byte in &mut now {
         *byte = reader.byte().map_err(broken)?;
     }
-    let limits = Limits { array_elements_max, now_epoch_seconds: f64::from_le_bytes(now) };
+    let limits = Limits {
+        array_elements_max,
+        now_epoch_seconds: f64::from_le_bytes(now),
+        value_bytes_max: STEP_MEMORY_BYTES,
+    };
     let stages = stages(&mut reader)?;
     let mut aggregation = None;
     if flag(&mut reader)? {

@@ -134,7 +134,7 @@ pub fn updated(old: &Datum, change: &Datum) -> Outcome<Datum> {
 /// # Errors
 /// Bounds and literals inside, arrays, depth or size beyond what documents may have.
 pub fn storable(datum: &Datum) -> Outcome<Vec<u8>> {
-    check_storable(datum, 0)?;
+    check_storable(datum, 0, &mut { limits::DOCUMENT_BYTES_MAX })?;
     let bytes = document::to_bytes(datum);
     if bytes.len() > limits::DOCUMENT_BYTES_MAX {
         let (found, most) = (bytes.len(), limits::DOCUMENT_BYTES_MAX);
@@ -145,7 +145,22 @@ pub fn storable(datum: &Datum) -> Outcome<Vec<u8>> {
     Ok(bytes)
 }
 
-fn check_storable(datum: &Datum, depth: u32) -> Outcome<()> {
+/// `left` is what the value may still take: one that holds another many times is found out before it is written.
+fn check_storable(datum: &Datum, depth: u32, left: &mut usize) -> Outcome<()> {
+    // What it takes at least when it is stored.
+    let bytes = match datum {
+        Datum::Null | Datum::Bool(_) | Datum::MinVal | Datum::MaxVal => 1,
+        Datum::Number(_) => 2,
+        Datum::Time(_) => 11,
+        Datum::String(text) => text.len() + 2,
+        Datum::Binary(bytes) => bytes.len() + 2,
+        Datum::Array(_) => 6,
+        Datum::Object(object) => 6 + object.iter().map(|(key, _)| key.len() + 1).sum::<usize>(),
+    };
+    *left = left.checked_sub(bytes).ok_or_else(|| {
+        let most = limits::DOCUMENT_BYTES_MAX;
+        Failure::logic(format!("Document too large for disk writes (more than {most} bytes)."))
+    })?;
     if depth > limits::DATUM_DEPTH_MAX {
         return Err(Failure::logic("Nesting depth limit exceeded."));
     }
@@ -154,13 +169,13 @@ fn check_storable(datum: &Datum, depth: u32) -> Outcome<()> {
             if items.len() > limits::ARRAY_ELEMENTS_STORED_MAX {
                 return Err(Failure::logic("Array too large for disk writes (limit 100,000 elements)."));
             }
-            items.iter().try_for_each(|item| check_storable(&item, depth + 1))
+            items.iter().try_for_each(|item| check_storable(&item, depth + 1, left))
         }
         Datum::Object(object) => {
             if datum.pseudotype().is_some_and(|name| &*name == "LITERAL") {
                 return Err(stray_literal());
             }
-            object.iter().try_for_each(|(_, value)| check_storable(&value, depth + 1))
+            object.iter().try_for_each(|(_, value)| check_storable(&value, depth + 1, left))
         }
         Datum::MinVal => Err(Failure::logic("`r.minval` cannot be written to disk.")),
         Datum::MaxVal => Err(Failure::logic("`r.maxval` cannot be written to disk.")),
@@ -234,6 +249,10 @@ mod tests {
             assert_eq!(decision.outcome.kind, RowChange::Error(want.into()));
         }
         check(Datum::MinVal, "`r.minval` cannot be written to disk.");
+        // Small in memory, but not on disk.
+        let doubled =
+            (0..40).fold(Datum::Null, |value, _| Datum::object([("l", value.clone()), ("r", value)]));
+        check(doubled, "Document too large for disk writes (more than 67108864 bytes).");
         check(
             Datum::array(vec![Datum::Null; 100_001]),
             "Array too large for disk writes (limit 100,000 elements).",

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll};
 
+use photondb_proto::datum::Datum;
 use photondb_proto::op::{
     CatalogOp, CatalogReply, Op, OpError, OpReply, ReadMode, RowOutcome, TableId, TableRead, TableReply,
     TableWrite,
@@ -76,6 +77,25 @@ impl Run {
                 true
             }
             None => false,
+        }
+    }
+
+    /// Pays for the making of a large value, so that many of them yield as often as much small work does.
+    pub fn spend_for(&self, datum: &Datum) {
+        let ticks = match datum {
+            Datum::String(text) => text.len() >> 10,
+            Datum::Binary(bytes) => bytes.len() >> 10,
+            Datum::Array(array) => array.len() >> 6,
+            Datum::Null
+            | Datum::Bool(_)
+            | Datum::Number(_)
+            | Datum::Object(_)
+            | Datum::Time(_)
+            | Datum::MinVal
+            | Datum::MaxVal => 0,
+        };
+        if ticks > 0 {
+            self.fuel.set(self.fuel.get().saturating_sub(u32::try_from(ticks).unwrap_or(u32::MAX)));
         }
     }
 

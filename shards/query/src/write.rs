@@ -76,6 +76,7 @@ impl Asked {
         let limits = Limits {
             now_epoch_seconds: f64::from_le_bytes(*now),
             array_elements_max: usize::try_from(limit).unwrap_or(usize::MAX),
+            value_bytes_max: FUNCTION_MEMORY_BYTES,
         };
         let run = Run::new(limits, FUNCTION_MEMORY_BYTES, "".into(), Ops::Forbidden);
         Ok(Asked { function: Function::from_bytes(function, Meaning::Constant)?, run })
@@ -138,8 +139,11 @@ impl RowWriter {
     pub fn with_hook(mut self, blob: &[u8], now_ms: u64) -> Result<RowWriter, QueryError> {
         let function = blob::write_hook_of(blob).map_err(Failure::into_query_error)?;
         let epoch_seconds = now_ms as f64 / 1000.0;
-        let limits =
-            Limits { now_epoch_seconds: epoch_seconds, array_elements_max: limits::ARRAY_ELEMENTS_DEFAULT };
+        let limits = Limits {
+            now_epoch_seconds: epoch_seconds,
+            array_elements_max: limits::ARRAY_ELEMENTS_DEFAULT,
+            value_bytes_max: FUNCTION_MEMORY_BYTES,
+        };
         let run = Run::new(limits, FUNCTION_MEMORY_BYTES, "".into(), Ops::Forbidden);
         let timestamp = Datum::Time(Time { epoch_seconds, zone_minutes: 0 });
         self.hook = Some(Hook { asked: Asked { function, run }, timestamp });

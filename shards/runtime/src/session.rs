@@ -530,6 +530,9 @@ impl Receive {
 
     /// Accounts for a large receive buffer.
     fn hold<E: Env>(&mut self, core: &Core<E>) -> Result<(), QueryError> {
+        if self.decoder.pending_bytes() == 0 && self.decoder.held_bytes() > UNLEASED_BYTES {
+            self.decoder.release();
+        }
         let held = self.decoder.held_bytes();
         if held <= UNLEASED_BYTES {
             self.lease = None;

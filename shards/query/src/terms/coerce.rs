@@ -8,7 +8,7 @@ use super::{Arity, TermDef};
 use crate::call::{Call, finite};
 use crate::failure::{Failure, Outcome};
 use crate::terms::object::add_new;
-use crate::terms::string::check_json;
+use crate::terms::string::json_text;
 use crate::value::wrong_type;
 
 pub static TERMS: &[TermDef] = &[TermDef::pure("COERCE_TO", number::COERCE_TO, Arity::exactly(2), coerce_to)];
@@ -68,10 +68,7 @@ fn coerce_to(call: &Call) -> Outcome<Datum> {
     match (datum, target) {
         (datum, "BOOL") => Ok(Datum::Bool(datum.is_truthy())),
         (Datum::Binary(bytes), "STRING") => text_of(&bytes),
-        (datum, "STRING") => {
-            check_json(&datum)?;
-            Ok(Datum::String(json::to_string(&datum).into()))
-        }
+        (datum, "STRING") => Ok(Datum::String(json_text(&datum, &call.limits)?)),
         (Datum::String(text), "NUMBER") => number_of(&text),
         (Datum::String(text), "BINARY") => Ok(Datum::Binary(Slice::from(text.as_bytes()))),
         (Datum::Object(object), "ARRAY") => pairs(call, &object),

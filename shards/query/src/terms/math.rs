@@ -8,12 +8,12 @@ use photondb_proto::datum::{Datum, Time};
 use photondb_proto::term::number;
 
 use super::{Arity, TermDef};
-use crate::call::{Call, INTEGER_MAX, check_array_size, finite, integer};
+use crate::call::{Call, INTEGER_MAX, check_array_size, check_value_size, finite, integer};
 use crate::failure::{Failure, Outcome};
 use crate::value::wrong_type;
 
 pub static TERMS: &[TermDef] = &[
-    TermDef::pure("ADD", number::ADD, Arity::at_least(1), |call| fold(call, add)),
+    TermDef::pure("ADD", number::ADD, Arity::at_least(1), sum),
     TermDef::pure("SUB", number::SUB, Arity::at_least(1), |call| fold(call, subtract)),
     TermDef::pure("MUL", number::MUL, Arity::at_least(1), |call| fold(call, multiply)),
     TermDef::pure("DIV", number::DIV, Arity::at_least(1), |call| fold(call, divide)),
@@ -53,14 +53,30 @@ fn as_number(datum: &Datum) -> Outcome<f64> {
     }
 }
 
+/// Texts are joined at once: two by two, the first would be copied as often as there are others.
+fn sum(call: &Call) -> Outcome<Datum> {
+    if call.count() < 2 || !matches!(call.datum(0)?, Datum::String(_)) {
+        return fold(call, add);
+    }
+    let mut texts = Vec::with_capacity(call.count());
+    for index in 0..call.count() {
+        match call.datum(index)? {
+            Datum::String(text) => texts.push(text),
+            other => return Err(wrong_type("STRING", &other)),
+        }
+    }
+    let bytes = texts.iter().map(|text| text.len()).sum();
+    check_value_size(bytes, &call.limits)?;
+    let mut joined = String::with_capacity(bytes);
+    texts.iter().for_each(|text| joined.push_str(text));
+    Ok(Datum::String(joined.into()))
+}
+
 fn add(call: &Call, left: Datum, right: Datum) -> Outcome<Datum> {
     match (left, right) {
         (Datum::Number(left), Datum::Number(right)) => finite(left + right),
         (Datum::Time(time), seconds) | (seconds, Datum::Time(time)) => later(time, as_number(&seconds)?),
         (Datum::Number(_), other) => Err(wrong_type("NUMBER", &other)),
-        (Datum::String(left), Datum::String(right)) => {
-            Ok(Datum::String(format!("{}{}", &*left, &*right).into()))
-        }
         (Datum::String(_), other) => Err(wrong_type("STRING", &other)),
         (Datum::Array(left), Datum::Array(right)) => {
             check_array_size(left.len() + right.len(), &call.limits)?;
@@ -168,6 +184,16 @@ mod tests {
 
     const EARLY: &str = r#"{"$reql_type$":"TIME","epoch_time":10.5,"timezone":"+02:00"}"#;
     const LATE: &str = r#"{"$reql_type$":"TIME","epoch_time":11.75,"timezone":"+00:00"}"#;
+
+    #[test]
+    fn a_value_beyond_the_memory_of_the_query_is_not_built() {
+        let half = "x".repeat(600 << 10);
+        let refused = answer(super::TERMS, "ADD", &format!(r#"["{half}","{half}"]"#));
+        assert!(
+            refused.starts_with("! The query would build a value of more than 1048576 bytes"),
+            "{refused}"
+        );
+    }
 
     #[test]
     fn addition_joins_numbers_text_arrays_and_moves_times() {

@@ -8,7 +8,8 @@ use crate::failure::Place;
 use crate::value::Value;
 
 /// The limits tests run under: small, so that they can be reached, and a fixed `now`.
-pub const LIMITS: Limits = Limits { array_elements_max: 100, now_epoch_seconds: 1_375_147_296.681 };
+pub const LIMITS: Limits =
+    Limits { array_elements_max: 100, now_epoch_seconds: 1_375_147_296.681, value_bytes_max: 1 << 20 };
 
 /// The value that JSON text stands for.
 #[track_caller]

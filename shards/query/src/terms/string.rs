@@ -7,8 +7,9 @@
 use std::cell::OnceCell;
 use std::ops::Range;
 
+use photondb_proto::datum::json::{self, Written};
 use photondb_proto::datum::json_parse::{self, Pseudotypes};
-use photondb_proto::datum::{Datum, Object, Slice, Text, json};
+use photondb_proto::datum::{Datum, Object, Slice, Text};
 use photondb_proto::term::number;
 use regex::Regex;
 use uuid::Uuid;
@@ -17,7 +18,7 @@ use super::object::get_field;
 use super::pattern;
 use super::time::Bound;
 use super::{Arity, TermDef};
-use crate::call::Call;
+use crate::call::{Call, Limits, value_too_large};
 use crate::failure::{Failure, Outcome};
 use crate::value::wrong_type;
 
@@ -177,26 +178,29 @@ pub fn slice_binary(bytes: &Slice, bounds: SliceBounds) -> Slice {
 
 // ---------------------------------------------------------------- JSON, binary, names, templates
 
-/// Fails for what has no JSON form.
-pub fn check_json(datum: &Datum) -> Outcome<()> {
-    match datum {
-        Datum::MinVal => Err(Failure::logic("Cannot convert `r.minval` to JSON.")),
-        Datum::MaxVal => Err(Failure::logic("Cannot convert `r.maxval` to JSON.")),
-        Datum::Array(items) => items.iter().try_for_each(|item| check_json(&item)),
-        Datum::Object(object) => object.iter().try_for_each(|(_, value)| check_json(&value)),
-        Datum::Null
-        | Datum::Bool(_)
-        | Datum::Number(_)
-        | Datum::String(_)
-        | Datum::Binary(_)
-        | Datum::Time(_) => Ok(()),
+/// Appends a value's JSON.
+///
+/// # Errors
+/// It has a bound in it, or is longer than `bytes_max`: then a part has been written.
+pub fn put_json(datum: &Datum, bytes_max: usize, out: &mut Vec<u8>) -> Outcome<()> {
+    match json::write_within(datum, bytes_max, out) {
+        Written::Whole => Ok(()),
+        Written::TooLarge => Err(value_too_large(bytes_max)),
+        Written::Bound(name) => Err(Failure::logic(format!("Cannot convert `{name}` to JSON."))),
     }
+}
+
+/// A value's JSON as text.
+pub fn json_text(datum: &Datum, limits: &Limits) -> Outcome<Text> {
+    let mut out = Vec::new();
+    put_json(datum, limits.value_bytes_max, &mut out)?;
+    let text = String::from_utf8(out).map_err(|_| Failure::internal("JSON is UTF-8"))?;
+    Ok(text.into())
 }
 
 fn to_json_string(call: &Call) -> Outcome<Datum> {
     let datum = call.datum(0)?;
-    check_json(&datum)?;
-    Ok(Datum::String(json::to_string(&datum).into()))
+    Ok(Datum::String(json_text(&datum, &call.limits)?))
 }
 
 fn binary(call: &Call) -> Outcome<Datum> {
@@ -230,7 +234,7 @@ fn format_template(call: &Call) -> Outcome<Datum> {
         match next {
             '{' => {
                 let (name, after) = tag(rest)?;
-                push_value(&values, name, &mut out)?;
+                push_value(&values, name, &call.limits, &mut out)?;
                 rest = after;
             }
             '}' => return Err(Failure::logic("No parameter tags to close")),
@@ -258,13 +262,10 @@ fn tag(rest: &str) -> Outcome<(&str, &str)> {
     }
 }
 
-fn push_value(values: &Object, name: &str, out: &mut String) -> Outcome<()> {
+fn push_value(values: &Object, name: &str, limits: &Limits, out: &mut String) -> Outcome<()> {
     match get_field(values, name)? {
         Datum::String(text) => out.push_str(&text),
-        other => {
-            check_json(&other)?;
-            out.push_str(&json::to_string(&other));
-        }
+        other => out.push_str(&json_text(&other, limits)?),
     }
     Ok(())
 }
