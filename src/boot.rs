@@ -14,7 +14,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, anyhow, bail};
-use photondb_runtime::{CoreHandle, DataPlane, DataPlaneOptions, StartSummary};
+use photondb_runtime::{CoreHandle, DataPlane, DataPlaneOptions, ServerFacts, StartSummary};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::serve::{InitialPassword, MB, Security, ServeConfig};
@@ -49,14 +49,15 @@ pub fn serve(program: Program, config: &ServeConfig) -> anyhow::Result<()> {
     }
     let control =
         Control::start(control_options(config, listeners)).context("cannot start the control thread")?;
-    let (plane, password) = match start_data_plane(config) {
-        Ok(started) => started,
-        Err(error) => {
-            control.stop();
-            tracing::error!(target: logging::FILES_ONLY, "the server did not start: {error:#}");
-            return Err(error);
-        }
-    };
+    let (plane, password) =
+        match start_data_plane(config, server_facts(config, http_addresses.first(), &logging)) {
+            Ok(started) => started,
+            Err(error) => {
+                control.stop();
+                tracing::error!(target: logging::FILES_ONLY, "the server did not start: {error:#}");
+                return Err(error);
+            }
+        };
     control.serve(plane.cores().iter().map(core_link).collect());
     let _pid_file = PidFile::write(config.pid_file.as_deref())?;
     let greeting = Greeting { program, config, summary: plane.summary(), http: &http_addresses, begun };
@@ -75,7 +76,10 @@ pub fn serve(program: Program, config: &ServeConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn start_data_plane(config: &ServeConfig) -> anyhow::Result<(DataPlane, Option<String>)> {
+fn start_data_plane(
+    config: &ServeConfig,
+    server: ServerFacts,
+) -> anyhow::Result<(DataPlane, Option<String>)> {
     let made = match &config.initial_password {
         Some(InitialPassword::Auto) => Some(random_password()?),
         Some(InitialPassword::Given(_)) | None => None,
@@ -95,10 +99,43 @@ fn start_data_plane(config: &ServeConfig) -> anyhow::Result<(DataPlane, Option<S
         initial_password: given,
         server_name: config.server_name.clone(),
         password_iterations: config.password_iterations,
+        server,
         require_admin_password: needs_password(config),
         ..DataPlaneOptions::default()
     })?;
     Ok((plane, made))
+}
+
+/// What the system tables tell of this process. The command line is shown as `ps` shows it, without a password.
+fn server_facts(config: &ServeConfig, http: Option<&SocketAddr>, logging: &logging::Logging) -> ServerFacts {
+    let recent = logging.recent.clone();
+    let uname = rustix::system::uname();
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    ServerFacts {
+        version: VERSION.to_owned(),
+        hostname: uname.nodename().to_string_lossy().into_owned(),
+        argv: shown_arguments(std::env::args()),
+        process_id: std::process::id(),
+        started_unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+        cache_bytes: config.cache_bytes,
+        http_port: http.map(SocketAddr::port),
+        cluster_port: config.cluster_port,
+        log: Some(Arc::new(move || recent.lines())),
+    }
+}
+
+/// The words of the command line, but for what follows `--initial-password`.
+fn shown_arguments(words: impl Iterator<Item = String>) -> Vec<String> {
+    let mut hides = false;
+    let shown = words.map(|word| {
+        let hidden = std::mem::replace(&mut hides, word == "--initial-password");
+        match word.split_once('=') {
+            _ if hidden => "...".to_owned(),
+            Some(("--initial-password", _)) => "--initial-password=...".to_owned(),
+            Some(_) | None => word,
+        }
+    });
+    shown.collect()
 }
 
 fn needs_password(config: &ServeConfig) -> bool {
@@ -362,5 +399,22 @@ impl Greeting<'_> {
             self.summary.server_name, self.summary.server_id
         ));
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_shown_without_its_password() {
+        for (line, want) in [
+            ("photondb serve --cores 2", "photondb serve --cores 2"),
+            ("photondb --initial-password x serve", "photondb --initial-password ... serve"),
+            ("photondb --initial-password=x serve", "photondb --initial-password=... serve"),
+        ] {
+            let shown = shown_arguments(line.split(' ').map(str::to_owned));
+            assert_eq!(shown.join(" "), want);
+        }
     }
 }

@@ -352,3 +352,95 @@ fn a_user_may_do_what_is_granted_and_nothing_else_at_once() {
     admin.run(&term(number::DELETE, json!([user("bob")])));
     denied(&mut bob, &table("t"), "read");
 }
+
+#[test]
+fn running_queries_are_jobs_that_can_be_deleted() {
+    let machine = Machine::shared();
+    let folder = Folder::new("jobs");
+    let server = Server::start(&machine, &folder, 2);
+    let mut admin = server.client();
+    create(&mut admin, &["t"]);
+    let own = admin.run(&system("jobs"));
+    assert_eq!(own.as_array().map(Vec::len), Some(1), "the question itself: {own}");
+    let own = &own[0];
+    assert_eq!((&own["type"], &own["info"]["user"]), (&json!("query"), &json!("admin")));
+    assert_eq!(own["info"]["query"], "r.db(\"rethinkdb\").table(\"jobs\")");
+    admin.run(&term(number::INSERT, json!([system("users"), {"id": "bob", "password": false}])));
+    // A query that counts for ever, and one that waits for its client.
+    let mut busy = server.client();
+    let endless =
+        json!([number::COUNT, [[number::FILTER, [[number::RANGE, [0, 9_000_000_000_000_000_u64]], false]]]]);
+    busy.send(&endless, &json!({})).expect("sent");
+    let mut idle = login(&server, "bob", "").expect("bob is let in");
+    let numbers = json!([
+        number::MAP,
+        [[number::RANGE, []], [number::FUNC, [[number::MAKE_ARRAY, [1]], [number::VAR, [1]]]]]
+    ]);
+    let first = idle.ask_text(&json!([1, numbers, {"max_batch_rows": 5}]).to_string()).expect("a batch");
+    let others = |admin: &mut Client| {
+        let all = admin.run(&system("jobs"));
+        let all = all.as_array().expect("rows").clone();
+        all.into_iter()
+            .filter(|job| !job["info"]["query"].as_str().unwrap_or_default().contains("jobs"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(others(&mut admin).len(), 2);
+    grant(&mut admin, Some(json!([number::DB, ["rethinkdb"]])), json!({"read": true, "write": true}));
+    let mut bob = login(&server, "bob", "").expect("bob is let in");
+    assert_eq!(others(&mut bob).len(), 1, "of his own");
+    let update = bob.run(&update(&system("jobs"), json!({"x": 1})));
+    let only = "The `rethinkdb.jobs` system table only allows deletions, not inserts or updates.";
+    assert_eq!(update["first_error"], only);
+    for job in others(&mut admin) {
+        let row = json!([number::GET, [system("jobs"), [number::MAKE_ARRAY, job["id"]]]]);
+        assert_eq!(admin.run(&term(number::DELETE, json!([row])))["deleted"], 1, "{job}");
+    }
+    let ended = busy.receive().expect("an answer");
+    assert_eq!(ended.error(), Some("Query terminated by the `rethinkdb.jobs` table."));
+    idle.send_as(first.token, "[2]").expect("sent");
+    let ended = idle.receive().expect("an answer");
+    assert_eq!(ended.error(), Some("Query terminated by the `rethinkdb.jobs` table."));
+    assert!(others(&mut admin).is_empty());
+}
+
+#[test]
+fn the_server_tells_of_itself() {
+    let machine = Machine::shared();
+    let folder = Folder::new("status");
+    let server = Server::start(&machine, &folder, 2);
+    let mut client = server.client();
+    create(&mut client, &["t"]);
+    client.run(&insert("t", &[json!({"id": 1}), json!({"id": 2}), json!({"id": 3})]));
+    client.run(&get("t", &json!(1)));
+    client.run(&table("t"));
+    let status = client.run(&system("server_status"));
+    let status = &status[0];
+    assert!(
+        status["process"]["version"].as_str().is_some_and(|version| version.starts_with("rethinkdb 2.4"))
+    );
+    assert_eq!(status["process"]["pid"], server.pid());
+    assert_eq!(status["network"]["reql_port"], server.driver.port());
+    assert_eq!(status["network"]["http_admin_port"], server.http.port());
+    let table_id = client.run(&config(table("t")))["id"].clone();
+    let key = json!([number::MAKE_ARRAY, ["table_server", table_id, status["id"]]]);
+    let stats = client.run(&term(number::GET, json!([system("stats"), key])));
+    assert_eq!((&stats["db"], &stats["table"]), (&json!("it"), &json!("t")));
+    assert_eq!(stats["query_engine"]["written_docs_total"], 3);
+    assert_eq!(stats["query_engine"]["read_docs_total"], 4);
+    let cluster = client.run(&term(number::GET, json!([system("stats"), [number::MAKE_ARRAY, ["cluster"]]])));
+    assert_eq!(cluster["query_engine"]["client_connections"], 1);
+    assert_eq!(client.run(&term(number::COUNT, json!([system("stats")]))), 4);
+    let logs = client.run(&term(number::FILTER, json!([system("logs"), {"level": "info"}])));
+    let serving = logs
+        .as_array()
+        .expect("rows")
+        .iter()
+        .find(|line| line["message"].as_str().unwrap_or_default().contains("serving"));
+    assert_eq!(serving.map(|line| &line["timestamp"]["$reql_type$"]), Some(&json!("TIME")), "{logs}");
+    assert_eq!(client.run(&system("current_issues")), json!([]));
+    let names = client.run(&term(number::TABLE_LIST, json!([[number::DB, ["rethinkdb"]]])));
+    assert_eq!(names.as_array().map(Vec::len), Some(12), "those that begin with _ are not listed: {names}");
+    client.run(&system("_debug_stats"));
+    client.run(&system("_debug_table_status"));
+    assert_eq!(client.fail(&system("nothing")).message, "Table `rethinkdb.nothing` does not exist.");
+}

@@ -35,10 +35,10 @@ const HOUSES: &[House] = &[
             &["scan", "owner"],
             &["rows"],
             &["core"],
-            &["table", "mesh"],
+            &["table", "mesh", "jobs"],
             &["catalog"],
             &["uring"],
-            &["env", "admission", "panics"],
+            &["env", "admission", "panics", "meter"],
         ],
     },
     House {

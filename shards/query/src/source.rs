@@ -16,6 +16,46 @@ pub fn of_function(function: &Function) -> String {
     out
 }
 
+/// Terms and values of a query that is still shown whole.
+const SHOWN_NODES: usize = 2_000;
+/// Characters of text in them.
+const SHOWN_CHARACTERS: usize = 4_000;
+
+/// A query for people to recognise. Of one that is large only its outermost term is shown, so that showing it costs little.
+pub fn of_query(term: &Term) -> String {
+    let mut out = String::new();
+    let mut left = (SHOWN_NODES, SHOWN_CHARACTERS);
+    match (is_small(term, &mut left), term) {
+        (true, _) => write_term(term, Position::Alone, &mut out),
+        (false, Term::Call(call)) => {
+            let name = terms::find(call.number).map_or("TERM", |def| def.name);
+            out = format!("r.{}(...)", name.to_lowercase());
+        }
+        (false, Term::Datum(_)) => out.push_str("r.expr(...)"),
+    }
+    out
+}
+
+/// Whether a term has no more in it than is left of these nodes and characters.
+fn is_small(term: &Term, left: &mut (usize, usize)) -> bool {
+    if left.0 == 0 {
+        return false;
+    }
+    left.0 -= 1;
+    match term {
+        Term::Datum(datum) => {
+            let bytes = datum.approximate_bytes();
+            let fits = bytes <= left.1;
+            left.1 = left.1.saturating_sub(bytes);
+            fits
+        }
+        Term::Call(call) => {
+            call.arguments.iter().all(|argument| is_small(argument, left))
+                && call.options.iter().all(|(_, option)| is_small(option, left))
+        }
+    }
+}
+
 fn write_function(parameters: &[i64], body: &Term, out: &mut String) {
     out.push_str("function(");
     for (index, id) in parameters.iter().enumerate() {

@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use photondb_proto::control::{CoreReport, DurationHistogram, QueryKind};
@@ -17,11 +18,14 @@ use photondb_proto::term::parse::Parser;
 use photondb_proto::wire::scram::Credential;
 use photondb_storage::engine::{Lsn, StorageEngine, StorageError, StorageStats, TreeId};
 
+use crate::ServerFacts;
 use crate::admission::{Budget, Turnstile, Watchers};
 use crate::catalog::{Catalog, Record};
 use crate::env::Env;
+use crate::jobs::{Jobs, RunningQuery};
 use crate::mesh::Mesh;
-use crate::table::{OpenStore, Tables};
+use crate::meter::Meter;
+use crate::table::{OpenStore, TableFigures, Tables};
 
 /// What a core asks of another.
 pub enum Request {
@@ -39,6 +43,36 @@ pub enum Request {
     Construct { table: TableId, index: IndexId },
     /// How far the peer's parts of a table's indexes are.
     Progress { table: TableId },
+    /// For a system table.
+    Tell(Question),
+}
+
+/// What a system table needs of every core.
+#[derive(Clone, Copy, Debug)]
+pub enum Question {
+    Figures,
+    Queries,
+    /// Interrupts the query with that number.
+    Interrupt(u64),
+}
+
+/// The answer to a [`Question`] of the same name.
+#[derive(Clone, Debug)]
+pub enum Told {
+    Figures(Box<CoreFigures>),
+    Queries(Vec<RunningQuery>),
+    /// Whether there was such a query.
+    Interrupt(bool),
+}
+
+/// A core's figures with those of its tables.
+#[derive(Clone, Debug)]
+pub struct CoreFigures {
+    pub report: CoreReport,
+    pub queries_per_second: f64,
+    /// Clients with a query under way.
+    pub clients_active: u64,
+    pub tables: Vec<TableFigures>,
 }
 
 /// What comes back.
@@ -51,6 +85,7 @@ pub enum Answer {
     Constructed(Result<(), QueryError>),
     /// Rows done and rows in all, of each index of the table.
     Progress(Vec<(IndexId, u64, u64)>),
+    Told(Told),
     /// The request was made with an older catalog than the peer's, whose epoch this is: nothing was done.
     Stale {
         epoch: u64,
@@ -68,6 +103,7 @@ const SOFT_FLUSH_REST: Duration = Duration::from_millis(100);
 #[derive(Default)]
 pub struct Figures {
     pub queries: [Cell<u64>; 4],
+    pub queries_ended: Meter,
     pub query_errors: Cell<u64>,
     pub query_duration: RefCell<DurationHistogram>,
     /// How long writers and the soft flush waited for the log.
@@ -91,6 +127,7 @@ impl Figures {
     pub fn query_ended(&self, kind: QueryKind, duration_us: u64) {
         let place = QueryKind::ALL.iter().position(|other| *other == kind).expect("every kind is listed");
         add(&self.queries[place], 1);
+        self.queries_ended.add(1);
         self.query_duration.borrow_mut().record(duration_us);
     }
 }
@@ -119,6 +156,11 @@ pub struct Core<E: Env> {
     pub figures: Figures,
     /// One index is constructed at a time.
     pub constructing: Turnstile,
+    pub jobs: Jobs,
+    /// What is told of the server that does not change while it runs.
+    pub server: Arc<ServerFacts>,
+    /// The port it listens on, once it does.
+    pub driver_port: Cell<u16>,
     /// A flush of soft writes is on its way.
     flush_planned: Cell<bool>,
     pub budget: Rc<Budget>,
@@ -152,6 +194,7 @@ pub struct CoreParts<E: Env> {
     pub query_memory_bytes: u64,
     pub slow_work: flume::Sender<SlowWork>,
     pub password_iterations: u32,
+    pub server: Arc<ServerFacts>,
 }
 
 /// Bytes read from a socket at a time.
@@ -170,6 +213,9 @@ impl<E: Env> Core<E> {
             stores: parts.stores,
             figures: Figures::default(),
             constructing: Turnstile::default(),
+            jobs: Jobs::default(),
+            server: parts.server,
+            driver_port: Cell::new(0),
             flush_planned: Cell::new(false),
             budget: Budget::new(parts.query_memory_bytes),
             slow_work: parts.slow_work,
@@ -260,6 +306,21 @@ impl<E: Env> Core<E> {
                 }
             }
         });
+    }
+
+    /// Answers a question for a system table.
+    pub fn tell(&self, question: Question) -> Told {
+        let now = self.env.elapsed();
+        match question {
+            Question::Queries => Told::Queries(self.jobs.told(self.number, now)),
+            Question::Interrupt(number) => Told::Interrupt(self.jobs.interrupt(number)),
+            Question::Figures => Told::Figures(Box::new(CoreFigures {
+                report: self.report(),
+                queries_per_second: self.figures.queries_ended.per_second(now),
+                clients_active: self.figures.queries_in_flight.get().min(self.figures.connections_open.get()),
+                tables: self.tables.figures(now),
+            })),
+        }
     }
 
     /// The core's figures for the control plane.

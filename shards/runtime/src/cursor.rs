@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use photondb_proto::control::QueryKind;
 use photondb_proto::datum::{Datum, Text};
-use photondb_proto::error::QueryError;
+use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::op::{Op, TableRead};
 use photondb_proto::term::Term;
 use photondb_proto::wire::response;
@@ -19,6 +19,7 @@ use photondb_query::exec::{Answer, AnswerKind, Context, Execution, Step};
 use crate::admission::Watchers;
 use crate::core::add;
 use crate::env::Env;
+use crate::jobs::Running;
 use crate::panics::caught_step;
 use crate::route::{self, AtOnce};
 use crate::session::Session;
@@ -49,6 +50,29 @@ pub struct Cursor {
     is_first: Cell<bool>,
     /// Counted among the open cursors.
     counted: Cell<bool>,
+    /// Its number among the core's jobs.
+    job: Cell<Option<u64>>,
+    /// Somebody deleted it from `rethinkdb.jobs`.
+    interrupted: Cell<bool>,
+}
+
+impl Running for Cursor {
+    fn text(&self) -> String {
+        photondb_query::source::of_query(&self.term)
+    }
+
+    fn began(&self) -> Duration {
+        self.began
+    }
+
+    fn interrupt(&self) {
+        self.interrupted.set(true);
+        self.stop_watchers.wake_all();
+    }
+}
+
+fn interrupted() -> QueryError {
+    QueryError::new(ErrorKind::OpIndeterminate, "Query terminated by the `rethinkdb.jobs` table.")
 }
 
 impl Cursor {
@@ -60,7 +84,7 @@ impl Cursor {
     }
 
     fn is_ending(&self) -> bool {
-        self.stops.get() > 0 || (self.abandoned.get() && !self.noreply)
+        self.stops.get() > 0 || self.interrupted.get() || (self.abandoned.get() && !self.noreply)
     }
 }
 
@@ -113,11 +137,12 @@ pub fn start<E: Env>(
         abandoned: Cell::new(false),
         is_first: Cell::new(true),
         counted: Cell::new(false),
+        job: Cell::new(None),
+        interrupted: Cell::new(false),
     };
     match drive(session, &mut execution, &cursor.term) {
         Halt::Waits(op) => {
-            let cursor = Rc::new(cursor);
-            session.cursors.borrow_mut().insert(token, cursor.clone());
+            let cursor = enlist(session, cursor);
             spawn(session, cursor, execution, op);
         }
         Halt::Answer(answer) => {
@@ -127,8 +152,7 @@ pub fn start<E: Env>(
             }
             write_answer(token, &answer, out);
             if answer.kind == AnswerKind::Partial {
-                let cursor = Rc::new(cursor);
-                session.cursors.borrow_mut().insert(token, cursor.clone());
+                let cursor = enlist(session, cursor);
                 rest(session, &cursor, execution);
             }
         }
@@ -142,8 +166,21 @@ pub fn start<E: Env>(
     }
 }
 
+/// Takes the query's token, until [`end`].
+fn enlist<E: Env>(session: &Rc<Session<E>>, cursor: Cursor) -> Rc<Cursor> {
+    let cursor = Rc::new(cursor);
+    session.cursors.borrow_mut().insert(cursor.token, cursor.clone());
+    let number = session.core.jobs.begin(cursor.clone(), session.access.user.clone(), session.peer);
+    cursor.job.set(Some(number));
+    cursor
+}
+
 /// The next batch of a query.
 pub fn resume<E: Env>(session: &Rc<Session<E>>, cursor: &Rc<Cursor>, out: &mut Vec<u8>) {
+    if cursor.interrupted.get() {
+        response::error(cursor.token, &interrupted(), out);
+        return end(session, cursor);
+    }
     let Some(mut execution) = cursor.execution.borrow_mut().take() else {
         cursor.continues.set(cursor.continues.get() + 1);
         return;
@@ -258,7 +295,7 @@ async fn batches<E: Env>(
             (0..late).for_each(|_| session.reply(|out| write_empty(cursor.token, out)));
             return end(session, cursor);
         }
-        if cursor.stops.get() > 0 || cursor.abandoned.get() {
+        if cursor.stops.get() > 0 || cursor.abandoned.get() || cursor.interrupted.get() {
             return stopped(session, cursor);
         }
         if cursor.continues.get() == 0 {
@@ -319,6 +356,12 @@ fn gathers(op: &Op) -> bool {
 
 /// Answers the batch that was stopped, CONTINUEs behind it and the STOPs.
 fn stopped<E: Env>(session: &Rc<Session<E>>, cursor: &Rc<Cursor>) {
+    if cursor.interrupted.get() && cursor.stops.get() == 0 {
+        if !cursor.noreply {
+            session.reply(|out| response::error(cursor.token, &interrupted(), out));
+        }
+        return end(session, cursor);
+    }
     let replies = 1 + cursor.continues.take() + cursor.stops.take();
     (0..replies).for_each(|_| session.reply(|out| write_empty(cursor.token, out)));
     end(session, cursor);
@@ -342,8 +385,11 @@ fn end<E: Env>(session: &Rc<Session<E>>, cursor: &Rc<Cursor>) {
     uncount(session, cursor);
 }
 
-/// Takes a cursor out of the count of open ones.
+/// Takes a cursor out of the count of open ones and out of the jobs.
 pub fn uncount<E: Env>(session: &Rc<Session<E>>, cursor: &Cursor) {
+    if let Some(number) = cursor.job.take() {
+        session.core.jobs.end(number);
+    }
     if cursor.counted.replace(false) {
         let open = &session.core.figures.cursors_open;
         open.set(open.get() - 1);

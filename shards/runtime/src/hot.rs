@@ -40,6 +40,7 @@ pub fn point_get<E: Env>(
     let local = core.tables.local(table);
     let Some(shard) = local.shard_of(&key) else { return false };
     let Ok(Cached::Hit(row)) = shard.cached(&key) else { return false };
+    local.read.add(u64::from(row.is_some()));
     match row {
         Some(row) => response::atom(token, |out| document::write_json(&row, out), out),
         None => response::atom(token, |out| out.extend_from_slice(b"null"), out),

@@ -12,7 +12,9 @@ mod cursor;
 pub mod env;
 mod hot;
 pub mod index;
+pub mod jobs;
 pub mod mesh;
+pub mod meter;
 mod owner;
 mod panics;
 pub mod route;
@@ -27,6 +29,7 @@ mod write;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use photondb_proto::control::{CoreCommand, CoreReport};
@@ -49,6 +52,7 @@ pub struct DataPlaneOptions {
     pub server_name: Option<String>,
     /// Rounds of PBKDF2 for new passwords.
     pub password_iterations: u32,
+    pub server: ServerFacts,
     /// Refuse to start, before anything listens, while the password of `admin` is empty.
     pub require_admin_password: bool,
     #[doc(hidden)]
@@ -86,9 +90,43 @@ impl Default for DataPlaneOptions {
             server_name: None,
             password_iterations: photondb_proto::wire::scram::ITERATIONS_DEFAULT,
             require_admin_password: false,
+            server: ServerFacts::default(),
             cures: Cures::default(),
         }
     }
+}
+
+/// What `server_status` and `logs` tell of the server: facts of its start, and where its log is kept.
+#[derive(Clone, Default)]
+pub struct ServerFacts {
+    pub version: String,
+    pub hostname: String,
+    pub argv: Vec<String>,
+    pub process_id: u32,
+    pub started_unix_ms: u64,
+    pub cache_bytes: u64,
+    /// `None` without HTTP.
+    pub http_port: Option<u16>,
+    pub cluster_port: u16,
+    /// The newest lines of the log, oldest first. Called on a slow thread, since it may wait for a lock.
+    pub log: Option<Arc<dyn Fn() -> Vec<LogLine> + Send + Sync>>,
+}
+
+impl std::fmt::Debug for ServerFacts {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("ServerFacts").field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+/// A line of the log. No two have the same time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLine {
+    pub unix_ns: u64,
+    /// Since the server started.
+    pub uptime_ns: u64,
+    /// `debug`, `info`, `warn` or `error`.
+    pub level: &'static str,
+    pub message: String,
 }
 
 /// Why the data plane could not start: one sentence that says what to do.

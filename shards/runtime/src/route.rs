@@ -10,8 +10,8 @@ use futures_util::future::join_all;
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::op::{
     CatalogOp, CatalogReply, Change, Document, Durability, IndexId, IndexOp, IndexState, InsertRow, Key, Op,
-    OpError, OpReply, PartBatch, ReadMode, RowOutcome, Scan, TableId, TableRead, TableReply, TableWrite,
-    WriteOptions,
+    OpError, OpReply, PartBatch, ReadMode, RowChange, RowOutcome, Scan, TableId, TableRead, TableReply,
+    TableWrite, WriteOptions,
 };
 use photondb_storage::engine::{Cached, Lsn, StorageEngine};
 
@@ -47,7 +47,9 @@ pub async fn answer<E: Env>(core: &Rc<Core<E>>, access: &Access, op: Op) -> Resu
             Ok(OpReply::Random(random))
         }
         Op::Catalog(op) => catalog(core, op).await.map(OpReply::Catalog),
-        Op::Read { table, read, mode } => read_table(core, table, read, mode).await.map(OpReply::Read),
+        Op::Read { table, read, mode } => {
+            read_table(core, access, table, read, mode).await.map(OpReply::Read)
+        }
         Op::Write { table, write } if table.as_system_table().is_some() => {
             write_system(core, access, table, write).await.map(OpReply::Write)
         }
@@ -97,7 +99,10 @@ fn cached_row<E: Env>(core: &Rc<Core<E>>, id: TableId, key: &[u8]) -> Option<Opt
     let table = table_of(core, id).ok()?;
     let local = core.tables.local(&table);
     match local.shard_of(key)?.cached(key) {
-        Ok(Cached::Hit(row)) => Some(row.map(|row| row.to_vec())),
+        Ok(Cached::Hit(row)) => {
+            local.read.add(u64::from(row.is_some()));
+            Some(row.map(|row| row.to_vec()))
+        }
         Ok(Cached::Miss) | Err(_) => None,
     }
 }
@@ -114,6 +119,7 @@ pub fn serve_at_once<E: Env>(core: &Rc<Core<E>>, request: Request) -> AtOnce<Ans
         | Request::Write { .. }
         | Request::Catalog(_)
         | Request::SystemWrite { .. }
+        | Request::Tell(_)
         | Request::Follow(_)
         | Request::Construct { .. }
         | Request::Progress { .. } => None,
@@ -147,6 +153,7 @@ async fn serve_now<E: Env>(core: &Rc<Core<E>>, request: Request) -> Answer {
         Request::SystemWrite { table, write, user } => {
             Answer::Write(system::write(core, table, write, &user).await)
         }
+        Request::Tell(question) => Answer::Told(core.tell(question)),
         Request::Follow(records) => {
             core.follow(&records);
             Answer::Followed
@@ -164,6 +171,7 @@ fn epoch_of(request: &Request) -> Option<u64> {
         Request::Read { epoch, .. } | Request::Write { epoch, .. } => Some(*epoch),
         Request::Catalog(_)
         | Request::SystemWrite { .. }
+        | Request::Tell(_)
         | Request::Follow(_)
         | Request::Construct { .. }
         | Request::Progress { .. } => None,
@@ -177,6 +185,7 @@ async fn request<E: Env>(core: &Rc<Core<E>>, peer: u16, mut request: Request) ->
             Request::Read { epoch, .. } | Request::Write { epoch, .. } => *epoch = core.epoch(),
             Request::Catalog(_)
             | Request::SystemWrite { .. }
+            | Request::Tell(_)
             | Request::Follow(_)
             | Request::Construct { .. }
             | Request::Progress { .. } => {}
@@ -190,6 +199,7 @@ async fn request<E: Env>(core: &Rc<Core<E>>, peer: u16, mut request: Request) ->
             | Answer::Write(_)
             | Answer::Catalog(_)
             | Answer::Followed
+            | Answer::Told(_)
             | Answer::Constructed(_)
             | Answer::Progress(_)) => return answer,
         }
@@ -209,12 +219,13 @@ fn table_of<E: Env>(core: &Core<E>, id: TableId) -> Result<Rc<Table>, QueryError
 
 async fn read_table<E: Env>(
     core: &Rc<Core<E>>,
+    access: &Access,
     id: TableId,
     read: TableRead,
     mode: ReadMode,
 ) -> Result<TableReply, QueryError> {
     if id.as_system_table().is_some() {
-        return system::read(core, id, read).await;
+        return system::read(core, &access.user, id, read).await;
     }
     let table = table_of(core, id)?;
     match read {
@@ -257,6 +268,7 @@ async fn read_at<E: Env>(
         Answer::Write(_)
         | Answer::Catalog(_)
         | Answer::Followed
+        | Answer::Told(_)
         | Answer::Constructed(_)
         | Answer::Progress(_)
         | Answer::Stale { .. } => Err(wrong_answer()),
@@ -366,6 +378,7 @@ async fn read_here<E: Env>(
         TableRead::Get { key } => {
             let shard = local.shard_of(&key).ok_or_else(wrong_answer)?;
             let row = shard.get(&key).await.map_err(storage_failed)?;
+            local.read.add(u64::from(row.is_some()));
             TableReply::Row(row.map(|row| row.to_vec()))
         }
         TableRead::GetMany { keys } => {
@@ -375,6 +388,7 @@ async fn read_here<E: Env>(
                 let row = shard.get(&key).await.map_err(storage_failed)?;
                 rows.push(row.map(|row| row.to_vec()));
             }
+            local.read.add(rows.iter().flatten().count() as u64);
             TableReply::Rows(rows)
         }
         TableRead::Scan(scan) => TableReply::Parts(vec![scan::part(core, &local, scan).await?]),
@@ -475,6 +489,7 @@ async fn write_at<E: Env>(
         Answer::Read(_)
         | Answer::Catalog(_)
         | Answer::Followed
+        | Answer::Told(_)
         | Answer::Constructed(_)
         | Answer::Progress(_)
         | Answer::Stale { .. } => Err(wrong_answer()),
@@ -497,6 +512,10 @@ async fn write_here<E: Env>(
     };
     let local = core.tables.local(&table);
     let (outcomes, written) = write::rows(core, &table, &local, write).await?;
+    let changed = |outcome: &&RowOutcome| {
+        matches!(outcome.kind, RowChange::Inserted | RowChange::Deleted | RowChange::Replaced)
+    };
+    local.written.add(outcomes.iter().filter(changed).count() as u64);
     if is_hard(&table, &options) {
         for (store, lsn) in written {
             core.flush(&store, lsn).await.map_err(storage_failed)?;
@@ -533,6 +552,7 @@ async fn catalog<E: Env>(core: &Rc<Core<E>>, op: CatalogOp) -> Result<CatalogRep
         Answer::Read(_)
         | Answer::Write(_)
         | Answer::Followed
+        | Answer::Told(_)
         | Answer::Constructed(_)
         | Answer::Progress(_)
         | Answer::Stale { .. } => Err(wrong_answer()),
@@ -590,6 +610,7 @@ async fn progress_at<E: Env>(
         | Answer::Write(_)
         | Answer::Catalog(_)
         | Answer::Followed
+        | Answer::Told(_)
         | Answer::Constructed(_)
         | Answer::Stale { .. } => Err(wrong_answer()),
     }
@@ -621,6 +642,7 @@ pub async fn construct_at<E: Env>(
         | Answer::Write(_)
         | Answer::Catalog(_)
         | Answer::Followed
+        | Answer::Told(_)
         | Answer::Progress(_)
         | Answer::Stale { .. } => Err(wrong_answer()),
     }
@@ -655,6 +677,7 @@ async fn write_system<E: Env>(
         Answer::Read(_)
         | Answer::Catalog(_)
         | Answer::Followed
+        | Answer::Told(_)
         | Answer::Constructed(_)
         | Answer::Progress(_)
         | Answer::Stale { .. } => Err(wrong_answer()),

@@ -26,6 +26,7 @@ pub struct Rows {
     bytes_max: usize,
     rows_max: usize,
     has_keys: bool,
+    taken: u64,
 }
 
 impl Rows {
@@ -44,6 +45,7 @@ impl Rows {
             bytes_max: scan.bytes_max as usize,
             rows_max: scan.rows_max as usize,
             has_keys,
+            taken: 0,
         })
     }
 
@@ -66,10 +68,16 @@ impl Rows {
         }
     }
 
+    /// Rows that were offered so far.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// # Errors
     /// The query's, from the work that travelled here.
     pub async fn take(&mut self, key: &[u8], value: Value) -> Result<Taken, QueryError> {
         let key = if self.has_keys { key } else { &[] };
+        self.taken += 1;
         let before = self.rows.len();
         let flow = match &mut self.pipeline {
             None => {

@@ -55,6 +55,7 @@ pub async fn part<E: Env>(
             in_order(&along, &scan, Direction::Backward, from, &mut rows, &mut pace).await?
         }
     };
+    local.read.add(rows.taken());
     let (rows, partial) = rows.end();
     Ok(PartBatch { part: core.number, rows, partial, next })
 }

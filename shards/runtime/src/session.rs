@@ -46,6 +46,7 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct Session<E: Env> {
     pub core: Rc<Core<E>>,
     pub access: Access,
+    pub peer: Option<SocketAddr>,
     protocol: Protocol,
     /// Replies that could not be written at once.
     send: RefCell<Vec<u8>>,
@@ -90,6 +91,7 @@ pub async fn serve<E: Env>(core: Rc<Core<E>>, socket: impl Stream, peer: Option<
         let session = Rc::new(Session {
             core: core.clone(),
             access: Access::new(user.into()),
+            peer,
             protocol,
             send: RefCell::default(),
             sent: Cell::new(0),

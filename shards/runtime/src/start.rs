@@ -33,7 +33,8 @@ use crate::session;
 use crate::table::{CATALOG_TREE, OpenStore};
 use crate::uring::{self, BoundListener, Listener, UringEnv};
 use crate::{
-    CoreHandle, CoreMessage, CoreOrder, DataPlane, DataPlaneOptions, StartError, StartSummary, StopError,
+    CoreHandle, CoreMessage, CoreOrder, DataPlane, DataPlaneOptions, ServerFacts, StartError, StartSummary,
+    StopError,
 };
 
 /// Address space of a core's stack; only what is used becomes memory. Evaluation of deep queries needs some of it.
@@ -62,6 +63,7 @@ struct CorePlan {
     go: flume::Receiver<Vec<BoundListener>>,
     commands: flume::Receiver<CoreMessage>,
     slow_work: flume::Sender<SlowWork>,
+    server: Arc<ServerFacts>,
 }
 
 /// What the catalog's owner tells of it.
@@ -92,6 +94,7 @@ pub(crate) fn start(options: DataPlaneOptions) -> Result<DataPlane, StartError> 
         uring::random_bytes(&mut salt);
         Credential::derive(password.as_bytes(), salt, options.password_iterations)
     });
+    let server = Arc::new(options.server.clone());
     let options = Arc::new(options);
     let slow_work = start_slow_threads()?;
 
@@ -117,6 +120,7 @@ pub(crate) fn start(options: DataPlaneOptions) -> Result<DataPlane, StartError> 
             go,
             commands,
             slow_work: slow_work.clone(),
+            server: server.clone(),
         };
         let thread = start_thread(plan)?;
         started.push(Started { handle: CoreHandle { number, commands: commands_out }, go: go_out, thread });
@@ -289,6 +293,9 @@ async fn run_core(env: UringEnv, plan: CorePlan) -> Result<(), String> {
     });
     // Without listeners another core failed to start: there is nothing to serve.
     let Ok(sockets) = go.recv_async().await else { return Ok(()) };
+    if let Some(address) = sockets.first().and_then(|socket| socket.address().ok()) {
+        core.driver_port.set(address.port());
+    }
     for socket in sockets {
         env.spawn(accept(core.clone(), socket.into_listener()));
     }
@@ -363,6 +370,7 @@ async fn recover<E: Env>(env: E, plan: CorePlan) -> Result<(Rc<Core<E>>, Option<
         query_memory_bytes: plan.options.query_memory_bytes / plan.options.cpus.len() as u64,
         slow_work: plan.slow_work,
         password_iterations: plan.options.password_iterations,
+        server: plan.server,
     });
     Ok((core, identity))
 }

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::rc::Rc;
+use std::time::Duration;
 
 use futures_lite::future::poll_once;
 use photondb_proto::error::{ErrorKind, QueryError};
@@ -18,6 +19,7 @@ use photondb_storage::engine::{
 
 use crate::catalog::{Catalog, Table};
 use crate::index::{self, LocalIndex, LocalIndexes};
+use crate::meter::Meter;
 
 /// Commit numbers of one opening of a store: 2^40 of them for a shard, enough for a million a second for twelve days
 /// without a pause, and 2^24 openings.
@@ -49,6 +51,19 @@ pub struct LocalTable<S> {
     pub shards: Vec<Option<Shard<S>>>,
     /// As the catalog has them now.
     indexes: RefCell<LocalIndexes>,
+    /// Documents read and written here.
+    pub read: Meter,
+    pub written: Meter,
+}
+
+/// What this core's shards of a table have done since it started.
+#[derive(Clone, Debug)]
+pub struct TableFigures {
+    pub table: TableId,
+    pub read_total: u64,
+    pub read_per_second: f64,
+    pub written_total: u64,
+    pub written_per_second: f64,
 }
 
 /// All tables this core has touched.
@@ -167,8 +182,13 @@ impl<S: StorageEngine> Tables<S> {
                 next_commit: Cell::new((store.epoch << COMMITS_BITS) + 1),
             })
         });
-        let indexes = RefCell::new(index::follow(&[].into(), table));
-        let local = Rc::new(LocalTable { shards: shards.collect(), indexes });
+        let local = LocalTable {
+            shards: shards.collect(),
+            indexes: RefCell::new(index::follow(&[].into(), table)),
+            read: Meter::default(),
+            written: Meter::default(),
+        };
+        let local = Rc::new(local);
         self.local.borrow_mut().insert(table.id, local.clone());
         local
     }
@@ -192,6 +212,17 @@ impl<S: StorageEngine> Tables<S> {
             }
         }
         gone
+    }
+
+    pub fn figures(&self, now: Duration) -> Vec<TableFigures> {
+        let figures = |(id, table): (&TableId, &Rc<LocalTable<S>>)| TableFigures {
+            table: *id,
+            read_total: table.read.total(),
+            read_per_second: table.read.per_second(now),
+            written_total: table.written.total(),
+            written_per_second: table.written.per_second(now),
+        };
+        self.local.borrow().iter().map(figures).collect()
     }
 
     pub fn shard_count(&self) -> usize {

@@ -69,7 +69,8 @@ pub fn table_status(catalog: &Catalog, table: &Table, identifiers: Identifiers) 
     ])
 }
 
-fn database(catalog: &Catalog, table: &Table, identifiers: Identifiers) -> Datum {
+/// How rows name a table's database.
+pub fn database(catalog: &Catalog, table: &Table, identifiers: Identifiers) -> Datum {
     match (catalog.database(table.database), identifiers) {
         (Some(database), Identifiers::Names) => Datum::string(&database.name),
         (Some(_), Identifiers::Uuids) | (None, _) => Datum::string(&uuid_text(&table.database.0)),

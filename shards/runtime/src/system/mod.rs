@@ -5,8 +5,12 @@
 //! them ([`read`]), and its writes are changes of the catalog. So no term knows that a table is of this kind.
 
 mod config;
+mod facts;
+mod jobs;
+mod logs;
 mod read;
 mod server;
+mod stats;
 mod users;
 mod write;
 
@@ -20,6 +24,7 @@ use photondb_proto::op::{
 
 use crate::catalog::edit::{Edit, Planned};
 use crate::catalog::{Catalog, configure, failed, permissions};
+pub use facts::Facts;
 pub use read::read;
 pub use write::write;
 
@@ -28,8 +33,20 @@ pub struct SystemTable {
     pub name: &'static str,
     /// Made part of its id, so never given to another table.
     number: u8,
+    needs: Needs,
     rows: Rows,
     write: Write,
+}
+
+/// What a table's rows are made of beside the catalog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    Nothing,
+    /// Of every core.
+    Figures,
+    /// Of every core.
+    Queries,
+    Log,
 }
 
 /// What becomes of writes to a table.
@@ -37,6 +54,8 @@ enum Write {
     Illegal,
     /// Each row is a change of the catalog.
     Catalog(fn(&Edit<'_>) -> Result<Planned, QueryError>),
+    /// To delete a query is to interrupt it.
+    Jobs,
 }
 
 /// The rows of a table. With a key, the rows may be those under that key alone.
@@ -47,44 +66,96 @@ type RowIter<'a> = Box<dyn Iterator<Item = Datum> + 'a>;
 pub struct View {
     pub catalog: Rc<Catalog>,
     pub identifiers: Identifiers,
+    /// Who looks.
+    pub user: String,
+    pub facts: Facts,
 }
 
 /// Sorted by name. A name that begins with `_` is not listed.
 static TABLES: &[SystemTable] = &[
     SystemTable {
+        name: "_debug_stats",
+        number: 13,
+        needs: Needs::Figures,
+        rows: stats::debug,
+        write: Write::Illegal,
+    },
+    SystemTable {
+        name: "_debug_table_status",
+        number: 14,
+        needs: Needs::Nothing,
+        rows: config::debug_statuses,
+        write: Write::Illegal,
+    },
+    SystemTable {
         name: "cluster_config",
         number: 1,
+        needs: Needs::Nothing,
         rows: server::cluster_config,
         write: Write::Catalog(configure::cluster),
     },
     SystemTable {
+        name: "current_issues",
+        number: 2,
+        needs: Needs::Figures,
+        rows: server::current_issues,
+        write: Write::Illegal,
+    },
+    SystemTable {
         name: "db_config",
         number: 3,
+        needs: Needs::Nothing,
         rows: config::databases,
         write: Write::Catalog(configure::database),
     },
+    SystemTable { name: "jobs", number: 4, needs: Needs::Queries, rows: jobs::jobs, write: Write::Jobs },
+    SystemTable { name: "logs", number: 5, needs: Needs::Log, rows: logs::logs, write: Write::Illegal },
     SystemTable {
         name: "permissions",
         number: PERMISSIONS,
+        needs: Needs::Nothing,
         rows: users::permissions,
         write: Write::Catalog(permissions::edit),
     },
     SystemTable {
         name: "server_config",
         number: 7,
+        needs: Needs::Nothing,
         rows: server::server_config,
         write: Write::Catalog(configure::server),
     },
     SystemTable {
+        name: "server_status",
+        number: 8,
+        needs: Needs::Nothing,
+        rows: server::server_status,
+        write: Write::Illegal,
+    },
+    SystemTable {
+        name: "stats",
+        number: 9,
+        needs: Needs::Figures,
+        rows: stats::stats,
+        write: Write::Illegal,
+    },
+    SystemTable {
         name: "table_config",
         number: 10,
+        needs: Needs::Nothing,
         rows: config::tables,
         write: Write::Catalog(configure::table),
     },
-    SystemTable { name: "table_status", number: 11, rows: config::statuses, write: Write::Illegal },
+    SystemTable {
+        name: "table_status",
+        number: 11,
+        needs: Needs::Nothing,
+        rows: config::statuses,
+        write: Write::Illegal,
+    },
     SystemTable {
         name: "users",
         number: 12,
+        needs: Needs::Nothing,
         rows: users::users,
         write: Write::Catalog(crate::catalog::users::edit),
     },

@@ -8,10 +8,11 @@ use std::rc::Rc;
 use photondb_proto::datum::{Datum, Object, document, key};
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::op::{
-    Document, Key, KeyBound, KeyRange, PartBatch, Scan, ScanOrder, ScanRange, TableId, TableRead, TableReply,
+    Document, Identifiers, Key, KeyBound, KeyRange, PartBatch, Scan, ScanOrder, ScanRange, TableId,
+    TableRead, TableReply,
 };
 
-use super::{SystemTable, View};
+use super::{Facts, SystemTable, View};
 use crate::catalog::failed;
 use crate::core::Core;
 use crate::env::Env;
@@ -24,13 +25,14 @@ use crate::scan::Pace;
 /// The query's, from work that travels to the rows; or that there is no such table.
 pub async fn read<E: Env>(
     core: &Rc<Core<E>>,
+    user: &str,
     id: TableId,
     read: TableRead,
 ) -> Result<TableReply, QueryError> {
     let Some((table, identifiers)) = SystemTable::of(id) else {
         return Err(failed(format!("Table `{id}` does not exist.")));
     };
-    let view = View { catalog: core.catalog(), identifiers };
+    let view = view(core, table, identifiers, user).await;
     Ok(match read {
         TableRead::Get { key } => TableReply::Row(row(table, &view, &key)),
         TableRead::GetMany { keys } => {
@@ -41,6 +43,17 @@ pub async fn read<E: Env>(
         }
         TableRead::Scan(scan) => TableReply::Parts(vec![part(core, table, &view, scan).await?]),
     })
+}
+
+/// What the rows are made of now.
+pub async fn view<E: Env>(
+    core: &Rc<Core<E>>,
+    table: &SystemTable,
+    identifiers: Identifiers,
+    user: &str,
+) -> View {
+    let facts = Facts::gather(core, table.needs).await;
+    View { catalog: core.catalog(), identifiers, user: user.to_owned(), facts }
 }
 
 /// The row under a key.
@@ -100,16 +113,10 @@ async fn part<E: Env>(
     mut scan: Scan,
 ) -> Result<PartBatch, QueryError> {
     let descending = scan.order == ScanOrder::Descending;
-    if let Some([(_, last)]) = scan.resume.take().as_deref() {
-        let behind = KeyBound::Excluded(last.clone());
-        for ScanRange { range, .. } in &mut scan.ranges {
-            match descending {
-                false => range.start = behind.clone(),
-                true => range.end = behind.clone(),
-            }
-        }
-    }
     let mut found = rows(core, table, view, &scan.ranges).await?;
+    if let Some([(_, last)]) = scan.resume.take().as_deref() {
+        found.retain(|(key, _)| if descending { key < last } else { key > last });
+    }
     if descending {
         found.reverse();
     }

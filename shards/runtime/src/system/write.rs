@@ -14,10 +14,11 @@ use photondb_proto::op::{
 use photondb_proto::wire::scram::{Credential, ITERATIONS_EMPTY, SALT_BYTES};
 use photondb_query::write::{RowDecision, RowEffect, RowWriter};
 
-use super::{SystemTable, View, Write, name_of, read};
+use super::facts::tell;
+use super::{SystemTable, Write, jobs, name_of, read};
 use crate::catalog::edit::{Edit, Planned};
 use crate::catalog::failed;
-use crate::core::Core;
+use crate::core::{Core, Question};
 use crate::env::Env;
 use crate::owner;
 use crate::panics::caught;
@@ -44,7 +45,7 @@ pub async fn write<E: Env>(
             let writer = RowWriter::for_insert("id", &conflict, options)?;
             let batch = Batch { core, table, identifiers, user, shows: options.return_changes };
             for row in rows {
-                let old = batch.row(&row.key);
+                let old = batch.row(&row.key).await;
                 let decision = caught(writer.insert(old.clone().map(Rc::from), &row.document)).await?;
                 outcomes.push(batch.apply(&row.key, old, decision).await);
             }
@@ -53,7 +54,7 @@ pub async fn write<E: Env>(
             let writer = RowWriter::for_change("id", change, options)?;
             let batch = Batch { core, table, identifiers, user, shows: options.return_changes };
             for (place, key) in keys.iter().enumerate() {
-                let old = batch.row(key);
+                let old = batch.row(key).await;
                 let decision = caught(writer.change(place, key, old.clone().map(Rc::from))).await?;
                 outcomes.push(batch.apply(key, old, decision).await);
             }
@@ -73,8 +74,8 @@ struct Batch<'a, E: Env> {
 
 impl<E: Env> Batch<'_, E> {
     /// The row under a key as it is now.
-    fn row(&self, key: &[u8]) -> Option<Document> {
-        let view = View { catalog: self.core.catalog(), identifiers: self.identifiers };
+    async fn row(&self, key: &[u8]) -> Option<Document> {
+        let view = read::view(self.core, self.table, self.identifiers, self.user).await;
         read::row(self.table, &view, key)
     }
 
@@ -92,7 +93,7 @@ impl<E: Env> Batch<'_, E> {
                 RowOutcome { kind: RowChange::Error(refusal.message), old: shown.clone(), new: shown }
             }
             Ok(()) => {
-                let now = self.row(key);
+                let now = self.row(key).await;
                 match (&outcome.kind, &old, &now) {
                     // To set nothing is to delete.
                     (RowChange::Replaced, Some(_), None) => outcome.kind = RowChange::Deleted,
@@ -115,10 +116,10 @@ impl<E: Env> Batch<'_, E> {
                     "It's illegal to write to the `{SYSTEM_DATABASE}.{name}` table."
                 )));
             }
+            Write::Jobs => return self.interrupt(key, new).await,
             Write::Catalog(plan) => plan,
         };
-        let nameless = || failed("The primary key cannot be told.".to_owned());
-        let key = key::decode(key).ok_or_else(nameless)?;
+        let key = named(key)?;
         let new = match new.as_deref().map(document::from_bytes) {
             Some(Datum::Object(row)) => Some(row),
             Some(_) | None => None,
@@ -151,6 +152,26 @@ impl<E: Env> Batch<'_, E> {
         }
     }
 
+    /// Ends a query by its row.
+    async fn interrupt(&self, key: &[u8], new: Option<Document>) -> Result<(), QueryError> {
+        if new.is_some() {
+            let text = "The `rethinkdb.jobs` system table only allows deletions, not inserts or updates.";
+            return Err(failed(text.to_owned()));
+        }
+        let key = named(key)?;
+        match (jobs::kind(&key), jobs::place(&key)) {
+            (Some(kind), _) if kind != "query" => {
+                Err(failed(format!("Jobs of type `{kind}` cannot be interrupted.")))
+            }
+            (_, Some((core, number))) if core < self.core.mesh.cores() => {
+                // If it has ended by itself meanwhile, it is gone as it was to be.
+                tell(self.core, core, Question::Interrupt(number)).await;
+                Ok(())
+            }
+            (_, _) => Ok(()),
+        }
+    }
+
     /// Derives a credential, off this core.
     async fn derive(&self, password: Vec<u8>, iterations: Option<u32>) -> Result<Credential, QueryError> {
         let mut salt = [0; SALT_BYTES];
@@ -160,4 +181,9 @@ impl<E: Env> Batch<'_, E> {
         let derived = self.core.slowly(move || Credential::derive(&password, salt, iterations)).await;
         derived.ok_or_else(|| QueryError::new(ErrorKind::Internal, "the server is stopping"))
     }
+}
+
+/// The primary key that these bytes are.
+fn named(key: &[u8]) -> Result<Datum, QueryError> {
+    key::decode(key).ok_or_else(|| failed("The primary key cannot be told.".to_owned()))
 }

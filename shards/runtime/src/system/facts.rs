@@ -1,0 +1,78 @@
+//! What rows are made of that is not in the catalog: told by every core, and by those who keep the log.
+//!
+//! Always: gathered once for a read, as plain data. A core that does not answer any more is left out.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+
+use super::Needs;
+use crate::core::{Answer, Core, CoreFigures, Question, Request, Told};
+use crate::env::Env;
+use crate::jobs::RunningQuery;
+use crate::{LogLine, ServerFacts};
+
+/// See the head of this file. What a table does not need is empty.
+pub struct Facts {
+    pub server: Arc<ServerFacts>,
+    pub driver_port: u16,
+    pub figures: Vec<CoreFigures>,
+    pub queries: Vec<RunningQuery>,
+    pub log: Vec<LogLine>,
+}
+
+impl Facts {
+    pub async fn gather<E: Env>(core: &Rc<Core<E>>, needs: Needs) -> Facts {
+        let mut facts = Facts {
+            server: core.server.clone(),
+            driver_port: core.driver_port.get(),
+            figures: Vec::new(),
+            queries: Vec::new(),
+            log: Vec::new(),
+        };
+        match needs {
+            Needs::Nothing => {}
+            Needs::Figures => facts.ask(core, Question::Figures).await,
+            Needs::Queries => facts.ask(core, Question::Queries).await,
+            Needs::Log => {
+                if let Some(log) = facts.server.log.clone() {
+                    facts.log = core.slowly(move || log()).await.unwrap_or_default();
+                }
+            }
+        }
+        facts
+    }
+
+    async fn ask<E: Env>(&mut self, core: &Rc<Core<E>>, question: Question) {
+        for told in join_all((0..core.mesh.cores()).map(|peer| tell(core, peer, question))).await {
+            match told {
+                Some(Told::Figures(figures)) => self.figures.push(*figures),
+                Some(Told::Queries(queries)) => self.queries.extend(queries),
+                Some(Told::Interrupt(_)) | None => {}
+            }
+        }
+    }
+
+    /// The sum of something over the cores.
+    pub fn sum(&self, of: impl Fn(&CoreFigures) -> f64) -> f64 {
+        self.figures.iter().map(of).sum()
+    }
+}
+
+/// Asks one core.
+pub async fn tell<E: Env>(core: &Rc<Core<E>>, peer: u16, question: Question) -> Option<Told> {
+    if peer == core.number {
+        return Some(core.tell(question));
+    }
+    match core.mesh.request(peer, Request::Tell(question)).await {
+        Answer::Told(told) => Some(told),
+        Answer::Read(_)
+        | Answer::Write(_)
+        | Answer::Catalog(_)
+        | Answer::Followed
+        | Answer::Constructed(_)
+        | Answer::Progress(_)
+        | Answer::Stale { .. } => None,
+    }
+}

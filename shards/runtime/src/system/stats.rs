@@ -1,0 +1,162 @@
+//! `stats`: what the server does now and has done since it started, in all, and by table.
+//!
+//! Figures are the cores' own counters, added up; rates are over the last second or so. What is counted by store and not by
+//! table (cache, disk, log) is shown with the server's share of a table: none.
+
+use photondb_proto::datum::{Datum, ObjectBuilder};
+
+use super::{RowIter, View};
+use crate::catalog::Table;
+use crate::catalog::row::{database, server};
+use crate::core::CoreFigures;
+use crate::table::TableFigures;
+
+pub fn stats<'a>(view: &'a View, _: Option<&Datum>) -> RowIter<'a> {
+    let server_id = view.catalog.server_id();
+    let engine = query_engine(view);
+    let cluster = Datum::object([
+        ("id", Datum::array(vec![Datum::string("cluster")])),
+        ("query_engine", Datum::Object(engine.build())),
+    ]);
+    let id = vec![Datum::string("server"), Datum::string(&server_id)];
+    let mut totals = query_engine(view);
+    totals.set("queries_total", number(view, |core| core.report.queries.iter().sum::<u64>() as f64));
+    totals.set("read_docs_total", tables(view, |table| table.read_total as f64));
+    totals.set("written_docs_total", tables(view, |table| table.written_total as f64));
+    let this = Datum::object([
+        ("id", Datum::array(id)),
+        ("query_engine", Datum::Object(totals.build())),
+        ("server", server(&view.catalog, view.identifiers)),
+    ]);
+    let tables = view.catalog.tables();
+    let of_tables = tables.flat_map(move |table| [of_table(view, table), on_server(view, table, &server_id)]);
+    Box::new([cluster, this].into_iter().chain(of_tables))
+}
+
+fn number(view: &View, of: impl Fn(&CoreFigures) -> f64) -> Datum {
+    Datum::Number(view.facts.sum(of))
+}
+
+/// A figure of all tables.
+fn tables(view: &View, of: impl Fn(&TableFigures) -> f64) -> Datum {
+    number(view, |core| core.tables.iter().map(&of).sum())
+}
+
+fn query_engine(view: &View) -> ObjectBuilder {
+    let mut engine = ObjectBuilder::default();
+    engine.set("client_connections", number(view, |core| core.report.connections_open as f64));
+    engine.set("clients_active", number(view, |core| core.clients_active as f64));
+    engine.set("queries_per_sec", number(view, |core| core.queries_per_second));
+    engine.set("read_docs_per_sec", tables(view, |table| table.read_per_second));
+    engine.set("written_docs_per_sec", tables(view, |table| table.written_per_second));
+    engine
+}
+
+/// What the cores have done for one table.
+fn figures_of(view: &View, table: &Table) -> TableFigures {
+    let none = TableFigures {
+        table: table.id,
+        read_total: 0,
+        read_per_second: 0.0,
+        written_total: 0,
+        written_per_second: 0.0,
+    };
+    let parts = view.facts.figures.iter().flat_map(|core| &core.tables).filter(|part| part.table == table.id);
+    parts.fold(none, |sum, part| TableFigures {
+        table: table.id,
+        read_total: sum.read_total + part.read_total,
+        read_per_second: sum.read_per_second + part.read_per_second,
+        written_total: sum.written_total + part.written_total,
+        written_per_second: sum.written_per_second + part.written_per_second,
+    })
+}
+
+fn of_table(view: &View, table: &Table) -> Datum {
+    let figures = figures_of(view, table);
+    let engine = Datum::object([
+        ("read_docs_per_sec", Datum::Number(figures.read_per_second)),
+        ("written_docs_per_sec", Datum::Number(figures.written_per_second)),
+    ]);
+    let id = vec![Datum::string("table"), Datum::string(&table.id.to_string())];
+    Datum::object([
+        ("db", database(&view.catalog, table, view.identifiers)),
+        ("id", Datum::array(id)),
+        ("query_engine", engine),
+        ("table", shown(view, table)),
+    ])
+}
+
+fn shown(view: &View, table: &Table) -> Datum {
+    match view.identifiers {
+        photondb_proto::op::Identifiers::Names => Datum::string(&table.name),
+        photondb_proto::op::Identifiers::Uuids => Datum::string(&table.id.to_string()),
+    }
+}
+
+fn on_server(view: &View, table: &Table, server_id: &str) -> Datum {
+    let figures = figures_of(view, table);
+    let engine = Datum::object([
+        ("read_docs_per_sec", Datum::Number(figures.read_per_second)),
+        ("read_docs_total", Datum::Number(figures.read_total as f64)),
+        ("written_docs_per_sec", Datum::Number(figures.written_per_second)),
+        ("written_docs_total", Datum::Number(figures.written_total as f64)),
+    ]);
+    let id =
+        vec![Datum::string("table_server"), Datum::string(&table.id.to_string()), Datum::string(server_id)];
+    Datum::object([
+        ("db", database(&view.catalog, table, view.identifiers)),
+        ("id", Datum::array(id)),
+        ("query_engine", engine),
+        ("server", server(&view.catalog, view.identifiers)),
+        ("storage_engine", storage_engine()),
+        ("table", shown(view, table)),
+    ])
+}
+
+/// Stores keep no account by table.
+fn storage_engine() -> Datum {
+    let none = || Datum::Number(0.0);
+    let space = Datum::object([
+        ("data_bytes", none()),
+        ("garbage_bytes", none()),
+        ("metadata_bytes", none()),
+        ("preallocated_bytes", none()),
+    ]);
+    let disk = Datum::object([
+        ("read_bytes_per_sec", none()),
+        ("read_bytes_total", none()),
+        ("space_usage", space),
+        ("written_bytes_per_sec", none()),
+        ("written_bytes_total", none()),
+    ]);
+    Datum::object([("cache", Datum::object([("in_use_bytes", none())])), ("disk", disk)])
+}
+
+/// `_debug_stats`: the counters of each core.
+pub fn debug<'a>(view: &'a View, _: Option<&Datum>) -> RowIter<'a> {
+    let cores = view.facts.figures.iter().map(|core| {
+        let report = &core.report;
+        let figures = [
+            ("cache_bytes", report.cache_bytes),
+            ("cache_hits", report.cache_hits),
+            ("cache_misses", report.cache_misses),
+            ("checkpoints", report.checkpoints),
+            ("connections_total", report.connections_total),
+            ("core", u64::from(report.core)),
+            ("cursors_open", report.cursors_open),
+            ("dirty_bytes", report.dirty_bytes),
+            ("disk_bytes", report.disk_bytes),
+            ("query_errors", report.query_errors),
+            ("shards", report.shards),
+            ("wal_bytes", report.wal_bytes),
+            ("wal_flushes", report.wal_flushes),
+        ];
+        Datum::object(figures.map(|(name, figure)| (name, Datum::Number(figure as f64))))
+    });
+    let row = Datum::object([
+        ("id", Datum::string(&view.catalog.server_id())),
+        ("name", Datum::string(&view.catalog.server.name)),
+        ("stats", Datum::object([("cores", Datum::array(cores.collect()))])),
+    ]);
+    Box::new(std::iter::once(row))
+}
