@@ -39,7 +39,8 @@ pub async fn read<E: Env>(
             TableReply::Rows(keys.iter().map(|key| row(table, &view, key)).collect())
         }
         TableRead::Count { ranges, .. } => {
-            TableReply::Count(rows(core, table, &view, &ranges).await?.len() as u64)
+            let rows = rows(core, table, &view, &ranges).await?;
+            TableReply::Count(rows.iter().map(|(.., copies)| u64::from(*copies)).sum())
         }
         TableRead::Scan(scan) => TableReply::Parts(vec![part(core, table, &view, scan).await?]),
     })
@@ -71,19 +72,21 @@ fn key_of(row: &Datum) -> Result<Key, QueryError> {
     key::primary(&id.ok_or_else(|| QueryError::new(ErrorKind::Internal, "a system row lacks its key"))?)
 }
 
-/// The rows within ranges, sorted by key.
+/// The rows within ranges, sorted by key, and how often each is given.
 async fn rows<E: Env>(
     core: &Rc<Core<E>>,
     table: &SystemTable,
     view: &View,
     ranges: &[ScanRange],
-) -> Result<Vec<(Key, Document)>, QueryError> {
+) -> Result<Vec<(Key, Document, u32)>, QueryError> {
     let mut pace = Pace::new(core);
     let mut rows = Vec::new();
     for row in (table.rows)(view, None) {
         let key = key_of(&row)?;
-        if ranges.iter().any(|range| is_within(&range.range, &key)) {
-            rows.push((key, document::to_bytes(&row)));
+        let around = ranges.iter().filter(|range| is_within(&range.range, &key));
+        let copies = around.map(|range| range.copies).sum();
+        if copies > 0 {
+            rows.push((key, document::to_bytes(&row), copies));
         }
         pace.keep().await;
     }
@@ -115,16 +118,16 @@ async fn part<E: Env>(
     let descending = scan.order == ScanOrder::Descending;
     let mut found = rows(core, table, view, &scan.ranges).await?;
     if let Some([(_, last)]) = scan.resume.take().as_deref() {
-        found.retain(|(key, _)| if descending { key < last } else { key > last });
+        found.retain(|(key, ..)| if descending { key < last } else { key > last });
     }
     if descending {
         found.reverse();
     }
     let (mut taken, mut pace) = (Rows::new(&scan)?, Pace::new(core));
     let (mut next, mut left) = (None, found.len());
-    for (key, row) in found {
+    for (key, row, copies) in found {
         left -= 1;
-        match taken.take(&key, row.into()).await? {
+        match taken.take_copies(&key, row.into(), copies).await? {
             Taken::GoOn => {}
             Taken::Full => {
                 next = Some(key).filter(|_| left > 0);
