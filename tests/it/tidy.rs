@@ -49,9 +49,9 @@ const HOUSES: &[House] = &[
             &["options"],
             // The evaluator: a term evaluates terms, so these know each other.
             &[
-                "blob", "call", "check", "cursor", "direct", "eval", "fields", "fold", "function", "group",
-                "join", "merge", "push", "row", "run", "shape", "source", "stream", "terms", "value",
-                "write",
+                "blob", "call", "check", "cursor", "direct", "eval", "fields", "fold", "function", "geo",
+                "group", "join", "merge", "push", "row", "run", "shape", "source", "stream", "terms",
+                "value", "write",
             ],
             &["failure"],
         ],

@@ -1,14 +1,18 @@
 //! The terms that work on an object and, row by row, on a sequence of objects: get_field, pluck, without, has_fields,
-//! with_fields, merge.
+//! with_fields, merge; intersects and includes.
 //!
 //! One [`RowTerm`] is the term with its evaluated arguments; it is applied to an object at hand, and as a stage to rows.
+
+use std::cell::OnceCell;
 
 use photondb_proto::datum::{Datum, Text, json};
 
 use crate::eval::{Now, Stop};
 use crate::failure::{Failure, Outcome, Place};
 use crate::function::Function;
+use crate::geo::{self, Shape};
 use crate::run::Run;
+use crate::terms::geometry::geometry_of;
 use crate::terms::object::{self, Path};
 
 /// A row term with its arguments.
@@ -28,6 +32,50 @@ pub enum Work {
     HasFields(Paths),
     WithFields(Paths),
     Merge(Vec<Function>),
+    Compare(Comparison),
+}
+
+/// A comparison of geometries with one that is read when it is first needed, and then once.
+#[derive(Debug)]
+pub struct Comparison {
+    pub relation: Relation,
+    pub argument: Datum,
+    shape: OnceCell<Outcome<Shape>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    Intersects,
+    Includes,
+}
+
+impl Comparison {
+    pub fn intersects(argument: Datum) -> Comparison {
+        Comparison { relation: Relation::Intersects, argument, shape: OnceCell::new() }
+    }
+
+    pub fn includes(argument: Datum) -> Comparison {
+        Comparison { relation: Relation::Includes, argument, shape: OnceCell::new() }
+    }
+
+    /// Whether it holds for a geometry. `place` is the term's.
+    fn holds(&self, geometry: &Datum, place: &Place) -> Outcome<bool> {
+        let left = geometry_of(geometry).map_err(|failure| failure.at(&place.argument(0)))?;
+        let argument = || {
+            let right = geometry_of(&self.argument).map_err(|failure| failure.at(&place.argument(1)))?;
+            Shape::parse(&right)
+        };
+        match self.relation {
+            Relation::Intersects => {
+                let left = Shape::parse(&left)?;
+                Ok(left.intersects(self.shape.get_or_init(argument).as_ref().map_err(Failure::clone)?))
+            }
+            Relation::Includes => {
+                let left = geo::parse_polygon(&left)?;
+                Ok(left.includes(self.shape.get_or_init(argument).as_ref().map_err(Failure::clone)?))
+            }
+        }
+    }
 }
 
 /// Paths, and the data that spelled them.
@@ -48,9 +96,12 @@ impl RowTerm {
     pub fn travels(&self) -> bool {
         match &self.work {
             Work::Merge(functions) => functions.iter().all(Function::travels),
-            Work::Field(_) | Work::Pluck(_) | Work::Without(_) | Work::HasFields(_) | Work::WithFields(_) => {
-                true
-            }
+            Work::Field(_)
+            | Work::Pluck(_)
+            | Work::Without(_)
+            | Work::HasFields(_)
+            | Work::WithFields(_)
+            | Work::Compare(_) => true,
         }
     }
 
@@ -59,10 +110,16 @@ impl RowTerm {
         // WITH_FIELDS on what is no object fails in its first half.
         let name = match &self.work {
             Work::WithFields(_) => "has_fields",
-            Work::Field(_) | Work::Pluck(_) | Work::Without(_) | Work::HasFields(_) | Work::Merge(_) => {
-                &self.name
-            }
+            Work::Field(_)
+            | Work::Pluck(_)
+            | Work::Without(_)
+            | Work::HasFields(_)
+            | Work::Merge(_)
+            | Work::Compare(_) => &self.name,
         };
+        if let (Work::Compare(comparison), Datum::Object(_) | Datum::Time(_)) = (&self.work, receiver) {
+            return Ok(Datum::Bool(comparison.holds(receiver, &self.place)?));
+        }
         let fields = object::fields_of(receiver, name)?;
         match &self.work {
             Work::Field(key) => Ok(object::get_field(&fields, key)?),
@@ -78,6 +135,8 @@ impl RowTerm {
                 }
                 Ok(merged)
             }
+            // All that is not an object has been refused by its name.
+            Work::Compare(comparison) => Ok(Datum::Bool(comparison.holds(receiver, &self.place)?)),
         }
     }
 
@@ -102,6 +161,13 @@ impl RowTerm {
                     _ => Ok(Some(row.clone())),
                 }
             }
+            // A filter: what is missing drops the row.
+            Work::Compare(_) => match self.on_object(run, row) {
+                Ok(holds) => Ok(holds.is_truthy().then(|| row.clone())),
+                Err(Stop::Failed(failure)) if failure.is_missing() => Ok(None),
+                Err(Stop::Failed(failure)) => Err(self.failed(failure)),
+                Err(Stop::Later) => Err(Stop::Later),
+            },
             Work::Pluck(_) | Work::Without(_) | Work::Merge(_) => {
                 self.on_object(run, row).map(Some).map_err(|stop| match stop {
                     Stop::Failed(failure) => self.failed(failure),

@@ -25,6 +25,7 @@ pub mod failure;
 pub mod fields;
 pub mod fold;
 pub mod function;
+pub mod geo;
 pub mod group;
 pub mod index;
 pub mod join;

@@ -24,7 +24,7 @@ use crate::call::Limits;
 use crate::cursor::Stages;
 use crate::eval::{Now, Stop};
 use crate::failure::{Failure, Outcome, Place};
-use crate::fields::{Paths, RowTerm, Work};
+use crate::fields::{Comparison, Paths, Relation, RowTerm, Work};
 use crate::fold::{Aggregation, GroupBy, Terminal, TerminalKind};
 use crate::function::{Function, Meaning};
 use crate::run::{Ops, Run};
@@ -153,6 +153,8 @@ const WITH_FIELDS: u8 = 9;
 const MERGE: u8 = 10;
 const ZIP: u8 = 11;
 const EQUAL: u8 = 12;
+const INTERSECTS: u8 = 13;
+const INCLUDES: u8 = 14;
 
 const TERMINALS: [TerminalKind; 8] = [
     TerminalKind::Count,
@@ -258,6 +260,10 @@ fn put_row_term(term: &RowTerm, out: &mut Vec<u8>) -> Outcome<()> {
         Work::HasFields(paths) => (HAS_FIELDS, &paths.spelled),
         Work::WithFields(paths) => (WITH_FIELDS, &paths.spelled),
         Work::Merge(_) => (MERGE, &[]),
+        Work::Compare(comparison) => match comparison.relation {
+            Relation::Intersects => (INTERSECTS, &[]),
+            Relation::Includes => (INCLUDES, &[]),
+        },
     };
     out.push(tag);
     put_bytes(term.name.as_bytes(), out);
@@ -268,6 +274,7 @@ fn put_row_term(term: &RowTerm, out: &mut Vec<u8>) -> Outcome<()> {
             put_count(functions.len(), out);
             functions.iter().try_for_each(|function| function.encode(out))?;
         }
+        Work::Compare(comparison) => put_datum(&comparison.argument, out),
         Work::Pluck(_) | Work::Without(_) | Work::HasFields(_) | Work::WithFields(_) => {
             put_count(data.len(), out);
             data.iter().for_each(|datum| put_datum(datum, out));
@@ -373,7 +380,7 @@ fn stage(reader: &mut wire::Reader<'_>) -> Outcome<Stage> {
         CONCAT_MAP => Stage::ConcatMap(Function::decode(reader, Meaning::Nothing)?),
         ZIP => Stage::Zip(place(reader)?),
         EQUAL => Stage::Equal(reader.datum().map_err(broken)?),
-        FIELD | PLUCK | WITHOUT | HAS_FIELDS | WITH_FIELDS | MERGE => {
+        FIELD | PLUCK | WITHOUT | HAS_FIELDS | WITH_FIELDS | MERGE | INTERSECTS | INCLUDES => {
             Stage::Row(Rc::new(row_term(tag, reader)?))
         }
         _ => return Err(Failure::internal("a pipeline has an unknown stage")),
@@ -388,6 +395,8 @@ fn row_term(tag: u8, reader: &mut wire::Reader<'_>) -> Outcome<RowTerm> {
             Datum::String(key) => Work::Field(key),
             _ => return Err(Failure::internal("a field's name is text")),
         },
+        INTERSECTS => Work::Compare(Comparison::intersects(reader.datum().map_err(broken)?)),
+        INCLUDES => Work::Compare(Comparison::includes(reader.datum().map_err(broken)?)),
         MERGE => Work::Merge(functions(reader, Meaning::Constant)?),
         _ => {
             let count = reader.count().map_err(broken)?;

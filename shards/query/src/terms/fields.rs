@@ -10,7 +10,7 @@ use super::slice::nth_of;
 use super::{Arity, Groups, Invocation, TermDef};
 use crate::eval::{Now, Stop};
 use crate::failure::{Failure, Outcome};
-use crate::fields::{Paths, RowTerm, Work};
+use crate::fields::{Comparison, Paths, RowTerm, Work};
 use crate::function::Meaning;
 use crate::group::{self, Grouped};
 use crate::run::Run;
@@ -83,6 +83,8 @@ fn row_term(invocation: &Invocation, name: &'static str) -> Outcome<RowTerm> {
         number::PLUCK => Work::Pluck(paths()?),
         number::WITHOUT => Work::Without(paths()?),
         number::WITH_FIELDS => Work::WithFields(paths()?),
+        number::INTERSECTS => Work::Compare(Comparison::intersects(invocation.datum(1)?)),
+        number::INCLUDES => Work::Compare(Comparison::includes(invocation.datum(1)?)),
         _ => Work::Merge(
             (1..invocation.count())
                 .map(|index| invocation.function(index, Meaning::Constant))
@@ -99,7 +101,8 @@ fn blamed(invocation: &Invocation, failure: Failure) -> Failure {
     if of_receiver { failure.at(&invocation.call.arguments[0].place) } else { failure }
 }
 
-fn on_object(run: &Run, invocation: &Invocation, name: &'static str) -> Now<Value> {
+/// On a datum that is no array; the terms of geometry that work like these use it too.
+pub fn on_object(run: &Run, invocation: &Invocation, name: &'static str) -> Now<Value> {
     let receiver = match &invocation.call.arguments[0].value {
         Value::Datum(Datum::Array(_)) => return Err(Stop::Later),
         Value::Datum(datum) => datum,
@@ -121,7 +124,7 @@ fn on_object(run: &Run, invocation: &Invocation, name: &'static str) -> Now<Valu
     }
 }
 
-async fn later(run: &Run, invocation: Invocation, name: &'static str) -> Outcome<Value> {
+pub async fn later(run: &Run, invocation: Invocation, name: &'static str) -> Outcome<Value> {
     let term = row_term(&invocation, name)?;
     match &invocation.call.arguments[0].value {
         Value::Datum(receiver) if !matches!(receiver, Datum::Array(_)) => {

@@ -7,6 +7,7 @@ pub mod array;
 pub mod coerce;
 pub mod control;
 pub mod fields;
+pub mod geometry;
 pub mod grant;
 pub mod group;
 pub mod index;
@@ -186,6 +187,7 @@ static FAMILIES: &[&[TermDef]] = &[
     coerce::TERMS,
     control::TERMS,
     fields::TERMS,
+    geometry::TERMS,
     grant::TERMS,
     group::TERMS,
     index::TERMS,

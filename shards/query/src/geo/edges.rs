@@ -1,0 +1,115 @@
+//! A list of edges that finds those near another edge without looking at all of them.
+//!
+//! Always: an arc lies within the ball around the middle of its chord that reaches its ends; so edges whose balls are apart
+//! do not meet. Many edges are kept in slabs along the axis in which they are spread most. An edge may be found more than
+//! once, in different slabs. No tree: building one costs more than most queries against it.
+
+use s2::point::Point;
+use s2::r3::vector::Vector;
+
+use super::sphere::bits;
+
+/// Edges count as near when their balls are closer than this: far more than any rounding, far less than an atom on Earth.
+const MARGIN: f64 = 1e-14;
+/// Up to so many edges are looked at one by one.
+const UNSORTED_MAX: usize = 16;
+const SLABS_MAX: usize = 4096;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Edge {
+    pub from: Point,
+    pub to: Point,
+    middle: Vector,
+    radius: f64,
+}
+
+impl Edge {
+    pub fn new(from: Point, to: Point) -> Edge {
+        let middle = (from.0 + to.0) * 0.5;
+        Edge { from, to, middle, radius: (from.0 - to.0).norm() * 0.5 + MARGIN }
+    }
+
+    pub fn has_end(&self, point: Point) -> bool {
+        self.from == point || self.to == point
+    }
+
+    fn is_near(&self, other: &Edge) -> bool {
+        let reach = self.radius + other.radius;
+        (self.middle - other.middle).norm2() <= reach * reach
+    }
+}
+
+#[derive(Debug)]
+pub struct Edges {
+    pub list: Vec<Edge>,
+    slabs: Option<Slabs>,
+}
+
+#[derive(Debug)]
+struct Slabs {
+    axis: usize,
+    start: f64,
+    per_unit: f64,
+    edges: Vec<Vec<u32>>,
+}
+
+fn coordinate(vector: &Vector, axis: usize) -> f64 {
+    [vector.x, vector.y, vector.z][axis]
+}
+
+impl Slabs {
+    fn new(list: &[Edge]) -> Slabs {
+        let bounds = |axis: usize| {
+            list.iter().fold((f64::MAX, f64::MIN), |(low, high), edge| {
+                let middle = coordinate(&edge.middle, axis);
+                (low.min(middle - edge.radius), high.max(middle + edge.radius))
+            })
+        };
+        let spread = |axis: &usize| bounds(*axis).1 - bounds(*axis).0;
+        let axis = (0..3).max_by(|left, right| spread(left).total_cmp(&spread(right))).unwrap_or(0);
+        let (start, end) = bounds(axis);
+        let count = (list.len() / 4).clamp(1, SLABS_MAX);
+        let per_unit = count as f64 / (end - start).max(MARGIN);
+        let mut slabs = Slabs { axis, start, per_unit, edges: vec![Vec::new(); count] };
+        for (index, edge) in list.iter().enumerate() {
+            for slab in slabs.of(edge) {
+                slabs.edges[slab].push(u32::try_from(index).expect("vertices are bounded"));
+            }
+        }
+        slabs
+    }
+
+    /// The slabs an edge may reach into; a float below zero becomes zero.
+    fn of(&self, edge: &Edge) -> std::ops::RangeInclusive<usize> {
+        let middle = coordinate(&edge.middle, self.axis) - self.start;
+        let slab = |at: f64| ((at * self.per_unit) as usize).min(self.edges.len() - 1);
+        slab(middle - edge.radius)..=slab(middle + edge.radius)
+    }
+}
+
+impl Edges {
+    pub fn new(list: Vec<Edge>) -> Edges {
+        let slabs = (list.len() > UNSORTED_MAX).then(|| Slabs::new(&list));
+        Edges { list, slabs }
+    }
+
+    /// The edges that may come near `edge`, with their indexes; some perhaps twice.
+    pub fn near<'a>(&'a self, edge: &'a Edge) -> impl Iterator<Item = (usize, &'a Edge)> {
+        let unsorted = if self.slabs.is_none() { self.list.as_slice() } else { &[] };
+        let sorted = self.slabs.iter().flat_map(|slabs| {
+            slabs.of(edge).flat_map(|slab| slabs.edges[slab].iter().map(|index| *index as usize))
+        });
+        let all = (0..unsorted.len()).chain(sorted);
+        all.map(|index| (index, &self.list[index])).filter(|(_, other)| other.is_near(edge))
+    }
+
+    /// Whether it is the end of an edge.
+    pub fn have_end(&self, point: Point) -> bool {
+        self.near(&Edge::new(point, point)).any(|(_, edge)| edge.has_end(point))
+    }
+}
+
+/// A directed edge as a key.
+pub fn edge_bits(from: Point, to: Point) -> [[u64; 3]; 2] {
+    [bits(from), bits(to)]
+}

@@ -1,0 +1,47 @@
+//! Lines: open paths on the sphere; they may cross themselves.
+
+use s2::point::Point;
+
+use super::edges::{Edge, Edges};
+use super::sphere::{Crossing, angle_to_edge, antipode, crossing, nearest_on_edge};
+
+#[derive(Debug)]
+pub struct Line {
+    vertices: Vec<Point>,
+    edges: Edges,
+}
+
+impl Line {
+    /// The line through at least two points. `None`: neighbours are equal or opposite to each other.
+    pub fn new(vertices: Vec<Point>) -> Option<Line> {
+        let mut pairs = vertices.windows(2).map(|pair| (pair[0], pair[1]));
+        if vertices.len() < 2 || pairs.any(|(from, to)| from == to || from == antipode(to)) {
+            return None;
+        }
+        let edges = vertices.windows(2).map(|pair| Edge::new(pair[0], pair[1])).collect();
+        Some(Line { vertices, edges: Edges::new(edges) })
+    }
+
+    pub fn vertices(&self) -> &[Point] {
+        &self.vertices
+    }
+
+    pub fn edges(&self) -> &Edges {
+        &self.edges
+    }
+
+    /// The point of the line that is nearest to `point`.
+    pub fn nearest(&self, point: Point) -> Point {
+        let edges = self.edges.list.iter().map(|edge| (angle_to_edge(point, edge.from, edge.to), edge));
+        let nearest = edges.reduce(|best, next| if next.0 < best.0 { next } else { best });
+        nearest.map_or(point, |(_, edge)| nearest_on_edge(point, edge.from, edge.to))
+    }
+
+    /// Whether the lines cross or have a vertex in common.
+    pub fn intersects(&self, other: &Line) -> bool {
+        self.edges.list.iter().any(|edge| {
+            let mut near = other.edges.near(edge);
+            near.any(|(_, side)| crossing(edge.from, edge.to, side.from, side.to) != Crossing::Apart)
+        })
+    }
+}

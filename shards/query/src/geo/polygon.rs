@@ -1,0 +1,258 @@
+//! Polygons: rings none of which cross; a point is inside when it is inside an odd number of them.
+//!
+//! Always: no edge belongs to two rings, and no two rings cross. Edges that two of the given rings share (a hole along the
+//! edge of its shell) cancel out, and rings are put together anew from what is left.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use s2::point::Point;
+
+use super::edges::{Edge, Edges, edge_bits};
+use super::line::Line;
+use super::ring::{Nesting, Ring};
+use super::sphere::{
+    Crossing, angle_to_edge, bits, crosses_at_end, crossing, fraction, in_order, meeting, nearest_on_edge,
+};
+
+#[derive(Debug)]
+pub struct Polygon {
+    rings: Vec<Ring>,
+    /// The direction of each: an outer ring has an even number of rings around it.
+    is_hole: Vec<bool>,
+    /// All edges, with the inside to the left of each.
+    edges: Edges,
+}
+
+/// Which side of the boundary is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Side {
+    Inside,
+    Outside,
+}
+
+impl Polygon {
+    /// The polygon of a shell and holes, each a list of vertices that makes a ring. `None`: rings cross.
+    pub fn new(outlines: Vec<Vec<Point>>) -> Option<Polygon> {
+        let given: Vec<Ring> = outlines.into_iter().map(Ring::new).collect();
+        let rings = if shares_edges(&given) { assemble(&given)? } else { given };
+        for (index, ring) in rings.iter().enumerate() {
+            if rings[index + 1..].iter().any(|other| ring.nesting(other) == Nesting::Crosses) {
+                return None;
+            }
+        }
+        if shares_edges(&rings) {
+            return None;
+        }
+        Some(Polygon::of_rings(rings))
+    }
+
+    fn of_rings(rings: Vec<Ring>) -> Polygon {
+        let depth = |index: usize| {
+            let around = |(other, ring): (usize, &Ring)| other != index && ring.nests(&rings[index]);
+            rings.iter().enumerate().filter(|pair| around(*pair)).count()
+        };
+        let is_hole: Vec<bool> = (0..rings.len()).map(|index| depth(index) % 2 == 1).collect();
+        let directed = rings.iter().zip(&is_hole).flat_map(|(ring, is_hole)| {
+            ring.edges.list.iter().map(|edge| if *is_hole { Edge::new(edge.to, edge.from) } else { *edge })
+        });
+        let edges = Edges::new(directed.collect());
+        Polygon { rings, is_hole, edges }
+    }
+
+    /// Holes may have eaten everything.
+    pub fn is_empty(&self) -> bool {
+        self.rings.is_empty()
+    }
+
+    pub fn edges(&self) -> &Edges {
+        &self.edges
+    }
+
+    /// A vertex of each ring.
+    pub fn starts(&self) -> impl Iterator<Item = Point> {
+        self.rings.iter().map(|ring| ring.vertices[0])
+    }
+
+    pub fn has(&self, point: Point) -> bool {
+        self.rings.iter().filter(|ring| ring.has(point)).count() % 2 == 1
+    }
+
+    /// The point itself when it is inside, else the nearest one of the boundary.
+    pub fn nearest(&self, point: Point) -> Point {
+        if self.has(point) {
+            return point;
+        }
+        let edges = self.edges.list.iter().map(|edge| (angle_to_edge(point, edge.from, edge.to), edge));
+        let nearest = edges.reduce(|best, next| if next.0 < best.0 { next } else { best });
+        nearest.map_or(point, |(_, edge)| nearest_on_edge(point, edge.from, edge.to))
+    }
+
+    // ------------------------------------------------------------ polygons
+
+    fn outer(&self) -> impl Iterator<Item = &Ring> {
+        self.rings.iter().zip(&self.is_hole).filter(|(_, is_hole)| !**is_hole).map(|(ring, _)| ring)
+    }
+
+    fn holes(&self) -> impl Iterator<Item = &Ring> {
+        self.rings.iter().zip(&self.is_hole).filter(|(_, is_hole)| **is_hole).map(|(ring, _)| ring)
+    }
+
+    /// How a ring lies in this polygon.
+    fn nesting(&self, other: &Ring) -> Nesting {
+        let mut inside = false;
+        for ring in &self.rings {
+            match ring.nesting(other) {
+                Nesting::Crosses => return Nesting::Crosses,
+                Nesting::Contains => inside = !inside,
+                Nesting::Not => {}
+            }
+        }
+        if inside { Nesting::Contains } else { Nesting::Not }
+    }
+
+    pub fn contains(&self, other: &Polygon) -> bool {
+        if let ([mine], [theirs]) = (self.rings.as_slice(), other.rings.as_slice()) {
+            return mine.contains(theirs);
+        }
+        if self.holes().next().is_none() && other.holes().next().is_none() {
+            return other.rings.iter().all(|ring| self.rings.iter().any(|mine| mine.contains(ring)));
+        }
+        other.outer().all(|ring| self.nesting(ring) == Nesting::Contains)
+            && self.holes().all(|hole| other.nesting(hole) == Nesting::Not)
+    }
+
+    pub fn intersects(&self, other: &Polygon) -> bool {
+        if self.holes().next().is_none() && other.holes().next().is_none() {
+            return self.rings.iter().any(|mine| other.rings.iter().any(|ring| mine.intersects(ring)));
+        }
+        other.outer().any(|ring| self.intersects_ring(ring))
+            || self.outer().any(|ring| other.intersects_ring(ring))
+    }
+
+    /// Whether a ring and this polygon meet, as far as the ring need not lie around all of the polygon.
+    fn intersects_ring(&self, other: &Ring) -> bool {
+        let mut inside = false;
+        for ring in &self.rings {
+            if ring.contains(other) {
+                inside = !inside;
+            } else if !other.contains(ring) && ring.intersects(other) {
+                return true;
+            }
+        }
+        inside
+    }
+
+    // ------------------------------------------------------------ lines
+
+    pub fn intersects_line(&self, line: &Line) -> bool {
+        !self.is_empty() && self.leaves_of(line, Side::Inside)
+    }
+
+    pub fn contains_line(&self, line: &Line) -> bool {
+        !self.leaves_of(line, Side::Outside)
+    }
+
+    /// Whether anything of a line is left when it is cut at the boundary and only the pieces on one side are kept.
+    fn leaves_of(&self, line: &Line, side: Side) -> bool {
+        let mut is_kept = self.has(line.vertices()[0]) == (side == Side::Inside);
+        for edge in &line.edges().list {
+            let mut cuts = self.cuts(edge);
+            if is_kept {
+                cuts.push((0.0, edge.from));
+            }
+            is_kept = cuts.len() % 2 == 1;
+            if is_kept {
+                cuts.push((1.0, edge.to));
+            }
+            cuts.sort_by(|left, right| left.0.total_cmp(&right.0).then_with(|| left.1.0.cmp(&right.1.0)));
+            if cuts.chunks_exact(2).any(|piece| piece[0] != piece[1]) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Where an edge goes through the boundary, and how far along it that is.
+    fn cuts(&self, edge: &Edge) -> Vec<(f64, Point)> {
+        let mut cuts = Vec::new();
+        let mut seen = HashSet::new();
+        let (a, b) = (edge.from, edge.to);
+        for (index, side) in self.edges.near(edge) {
+            let (c, d) = (side.from, side.to);
+            match crossing(a, b, c, d) {
+                Crossing::Apart => continue,
+                _ if !seen.insert(index) => continue,
+                Crossing::Proper => {
+                    let at = meeting(a, b, c, d);
+                    cuts.push((fraction(at, a, b), at));
+                }
+                Crossing::SharedEnd if crosses_at_end(a, b, c, d) => {
+                    cuts.push(if a == c || a == d { (0.0, a) } else { (1.0, b) });
+                }
+                Crossing::SharedEnd => {}
+            }
+        }
+        cuts
+    }
+}
+
+/// Whether two of the rings have an edge in common, in whichever direction.
+fn shares_edges(rings: &[Ring]) -> bool {
+    let mut seen = HashSet::new();
+    let edges = rings.iter().filter(|_| rings.len() > 1).flat_map(|ring| &ring.edges.list);
+    edges.into_iter().any(|edge| {
+        let mut ends = edge_bits(edge.from, edge.to);
+        ends.sort_unstable();
+        !seen.insert(ends)
+    })
+}
+
+/// Rings of the edges of a shell and holes, without those that cancel out. `None`: edges are left over.
+fn assemble(given: &[Ring]) -> Option<Vec<Ring>> {
+    let mut ways: BTreeMap<[u64; 3], Vec<Point>> = BTreeMap::new();
+    let mut starts = Vec::new();
+    for (index, ring) in given.iter().enumerate() {
+        for edge in &ring.edges.list {
+            let (from, to) = if index == 0 { (edge.from, edge.to) } else { (edge.to, edge.from) };
+            if !take(&mut ways, to, from) {
+                ways.entry(bits(from)).or_default().push(to);
+                starts.push((from, to));
+            }
+        }
+    }
+    let mut rings = Vec::new();
+    for (from, to) in starts {
+        while ways.get(&bits(from)).is_some_and(|ends| ends.contains(&to)) {
+            rings.push(Ring::new(walk(&mut ways, from, to)?));
+        }
+    }
+    Some(rings)
+}
+
+fn take(ways: &mut BTreeMap<[u64; 3], Vec<Point>>, from: Point, to: Point) -> bool {
+    let Some(ends) = ways.get_mut(&bits(from)) else { return false };
+    let Some(place) = ends.iter().position(|end| *end == to) else { return false };
+    ends.remove(place);
+    true
+}
+
+/// Follows an edge, always turning left, until a vertex comes again; takes the edges of that ring away.
+fn walk(ways: &mut BTreeMap<[u64; 3], Vec<Point>>, from: Point, to: Point) -> Option<Vec<Point>> {
+    let mut path = vec![from, to];
+    let mut places = HashMap::from([(bits(from), 0), (bits(to), 1)]);
+    loop {
+        let [.., before, at] = path.as_slice() else { return None };
+        let (before, at) = (*before, *at);
+        let ends = ways.get(&bits(at)).into_iter().flatten().copied().filter(|end| *end != before);
+        let next = ends.reduce(|left, end| if in_order(before, left, end, at) { end } else { left })?;
+        if let Some(place) = places.get(&bits(next)) {
+            let ring = path.split_off(*place);
+            for (index, vertex) in ring.iter().enumerate() {
+                take(ways, *vertex, ring[(index + 1) % ring.len()]);
+            }
+            return (ring.len() >= 3).then_some(ring);
+        }
+        places.insert(bits(next), path.len());
+        path.push(next);
+    }
+}

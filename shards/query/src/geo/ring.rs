@@ -1,0 +1,240 @@
+//! Rings: closed paths on the sphere that do not touch themselves, with the part of the sphere to their left.
+//!
+//! Always: at least three vertices, all different; edges do not cross; the inside is at most half of the sphere. Two rings are
+//! compared by the crossings of their edges and, where they share a vertex, by the order of the edges around it (S2's way:
+//! nothing is computed but turns, so the answers agree with each other however close the rings are).
+
+use std::collections::HashSet;
+
+use s2::point::Point;
+
+use super::edges::{Edge, Edges};
+use super::sphere::{self, Crossing, bits, crosses_at_end, crossing, in_order};
+
+/// How many pairs of near edges may be compared to find whether a ring crosses itself: a fraction of a second. Only a ring
+/// that was made to be slow has so many.
+const NEAR_EDGES_MAX: usize = 1 << 23;
+
+#[derive(Debug)]
+pub struct Ring {
+    pub vertices: Vec<Point>,
+    pub edges: Edges,
+    /// Whether the point from which crossings are counted is inside.
+    origin_is_inside: bool,
+}
+
+/// What is wrong with a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RingFault {
+    Invalid,
+    TooComplex,
+}
+
+/// The corners of two rings at a vertex that both have.
+struct Corner {
+    at: Point,
+    /// Before and behind the vertex.
+    of_a: (Point, Point),
+    of_b: (Point, Point),
+}
+
+/// How two rings whose boundaries do not cross lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nesting {
+    Crosses,
+    Contains,
+    /// The first does not contain the second.
+    Not,
+}
+
+impl Ring {
+    /// The ring of the vertices, turned so that its inside is the smaller part of the sphere.
+    pub fn new(vertices: Vec<Point>) -> Ring {
+        let ring = Ring::turned(vertices);
+        // A little leeway: a half of the sphere is fine either way.
+        if ring.turning() >= -1e-14 {
+            return ring;
+        }
+        let mut vertices = ring.vertices;
+        vertices.reverse();
+        Ring::turned(vertices)
+    }
+
+    fn turned(vertices: Vec<Point>) -> Ring {
+        let count = vertices.len();
+        let list = (0..count).map(|index| Edge::new(vertices[index], vertices[(index + 1) % count]));
+        let mut ring = Ring { edges: Edges::new(list.collect()), vertices, origin_is_inside: false };
+        let [before, at, behind] = [ring.vertices[0], ring.vertices[1], ring.vertices[2]];
+        // A vertex is inside when a fixed direction from it points to the left of the path.
+        ring.origin_is_inside = in_order(at.ortho(), before, behind, at) != ring.has(at);
+        ring
+    }
+
+    /// Whether vertices make a ring.
+    ///
+    /// # Errors
+    /// They are too few, equal, or their edges cross.
+    pub fn check(vertices: &[Point]) -> Result<(), RingFault> {
+        let count = vertices.len();
+        let mut seen = HashSet::with_capacity(count);
+        if count < 3 || !vertices.iter().all(|vertex| seen.insert(bits(*vertex))) {
+            return Err(RingFault::Invalid);
+        }
+        let list = (0..count).map(|index| Edge::new(vertices[index], vertices[(index + 1) % count]));
+        let edges = Edges::new(list.collect());
+        let mut compared = 0;
+        for (index, edge) in edges.list.iter().enumerate() {
+            for (other, second) in edges.near(edge) {
+                compared += 1;
+                if other > index + 1
+                    && crossing(edge.from, edge.to, second.from, second.to) == Crossing::Proper
+                {
+                    return Err(RingFault::Invalid);
+                }
+            }
+            if compared > NEAR_EDGES_MAX {
+                return Err(RingFault::TooComplex);
+            }
+        }
+        Ok(())
+    }
+
+    /// How much the path turns in all: 2 pi less the area inside.
+    fn turning(&self) -> f64 {
+        let count = self.vertices.len();
+        let at = |index: usize| self.vertices[index % count];
+        (0..count).map(|index| sphere::turn_angle(at(index), at(index + 1), at(index + 2))).sum()
+    }
+
+    /// Whether a point is inside. Of rings that share an edge, one has its points.
+    pub fn has(&self, point: Point) -> bool {
+        let origin = Point::origin();
+        let crossings =
+            self.edges.list.iter().filter(|edge| match crossing(origin, point, edge.from, edge.to) {
+                Crossing::Apart => false,
+                Crossing::Proper => true,
+                Crossing::SharedEnd => crosses_at_end(origin, point, edge.from, edge.to),
+            });
+        (crossings.count() % 2 == 1) != self.origin_is_inside
+    }
+
+    fn has_or_touches(&self, point: Point) -> bool {
+        self.has(point) || self.edges.have_end(point)
+    }
+
+    fn has_strictly(&self, point: Point) -> bool {
+        self.has(point) && !self.edges.have_end(point)
+    }
+
+    /// Looks at all corners that two rings share until one answers. `Err`: their boundaries cross.
+    fn corners<T>(&self, other: &Ring, mut at: impl FnMut(Corner) -> Option<T>) -> Result<Option<T>, ()> {
+        let (count, others) = (self.vertices.len(), other.vertices.len());
+        for (index, edge) in other.edges.list.iter().enumerate() {
+            for (mine, near) in self.edges.near(edge) {
+                match crossing(edge.from, edge.to, near.from, near.to) {
+                    Crossing::Apart => {}
+                    Crossing::Proper => return Err(()),
+                    Crossing::SharedEnd if near.to == edge.to => {
+                        let corner = Corner {
+                            at: edge.to,
+                            of_a: (near.from, self.vertices[(mine + 2) % count]),
+                            of_b: (edge.from, other.vertices[(index + 2) % others]),
+                        };
+                        if let Some(answer) = at(corner) {
+                            return Ok(Some(answer));
+                        }
+                    }
+                    // Every shared vertex comes once as the end of an edge of each ring.
+                    Crossing::SharedEnd => {}
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the inside of `other` is part of this one's inside.
+    pub fn contains(&self, other: &Ring) -> bool {
+        self.has_or_touches(other.vertices[0])
+            && self.corners(other, |corner| (!corner.contains()).then_some(())) == Ok(None)
+            // Else the two together are the whole sphere.
+            && !other.has_strictly(self.vertices[0])
+    }
+
+    /// Whether the insides have a point in common.
+    pub fn intersects(&self, other: &Ring) -> bool {
+        self.has_strictly(other.vertices[0])
+            || self.corners(other, |corner| corner.intersects().then_some(())) != Ok(None)
+            || other.has_strictly(self.vertices[0])
+    }
+
+    /// How `other` lies in this one.
+    pub fn nesting(&self, other: &Ring) -> Nesting {
+        let (mut wider, mut narrower, mut apart) = (false, false, false);
+        let crosses = self.corners(other, |corner| {
+            match corner.relation() {
+                Relation::Equal => {}
+                Relation::Wider => wider = true,
+                Relation::Narrower => narrower = true,
+                Relation::Apart => apart = true,
+                Relation::Overlaps => return Some(()),
+            }
+            (wider && narrower).then_some(())
+        });
+        if crosses != Ok(None) {
+            Nesting::Crosses
+        } else if apart || narrower || !self.has_or_touches(other.vertices[0]) {
+            Nesting::Not
+        } else {
+            Nesting::Contains
+        }
+    }
+
+    /// Whether a ring that shares no edge with this one and does not cross it lies within it.
+    pub fn nests(&self, other: &Ring) -> bool {
+        self.nesting(other) == Nesting::Contains && !other.has_strictly(self.vertices[0])
+    }
+}
+
+/// How the corner of one ring lies to that of another at the same vertex.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Relation {
+    Equal,
+    Wider,
+    Narrower,
+    Apart,
+    Overlaps,
+}
+
+impl Corner {
+    /// The inside of a corner is what is met turning left from the edge behind to the edge before.
+    fn contains(&self) -> bool {
+        let ((a0, a2), (b0, b2)) = (self.of_a, self.of_b);
+        in_order(a2, b2, b0, self.at) && in_order(b0, a0, a2, self.at)
+    }
+
+    fn intersects(&self) -> bool {
+        let ((a0, a2), (b0, b2)) = (self.of_a, self.of_b);
+        !(in_order(a0, b2, b0, self.at) && in_order(b0, a2, a0, self.at))
+    }
+
+    fn relation(&self) -> Relation {
+        let ((a0, a2), (b0, b2)) = (self.of_a, self.of_b);
+        if a0 == b0 && a2 == b2 {
+            return Relation::Equal;
+        }
+        if in_order(a0, a2, b2, self.at) {
+            return match (in_order(b2, b0, a0, self.at), a2 == b2) {
+                (true, _) => Relation::Wider,
+                (false, true) => Relation::Narrower,
+                (false, false) => Relation::Overlaps,
+            };
+        }
+        if in_order(a0, b0, b2, self.at) {
+            Relation::Narrower
+        } else if in_order(a0, b0, a2, self.at) {
+            Relation::Apart
+        } else {
+            Relation::Overlaps
+        }
+    }
+}

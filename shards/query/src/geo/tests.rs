@@ -1,0 +1,250 @@
+//! Random shapes from printed seeds: what intersects is symmetric, what covers misses nothing, what is near is found.
+
+use std::collections::BTreeSet;
+
+use photondb_proto::datum::{Datum, ObjectBuilder};
+
+use super::ellipsoid::Ellipsoid;
+use super::nearest::{Nearest, Search};
+use super::{Center, Position, Shape, cover, parse_polygon};
+
+/// A small generator of its own (splitmix64), so that a seed means the same for ever.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn between(&mut self, low: f64, high: f64) -> f64 {
+        low + (self.next() >> 11) as f64 / (1u64 << 53) as f64 * (high - low)
+    }
+
+    fn below(&mut self, count: u64) -> u64 {
+        self.next() % count
+    }
+
+    /// Anywhere on the globe, often on the poles, the date line and round numbers.
+    fn position(&mut self) -> Position {
+        let special = [-180.0, -90.0, 0.0, 90.0, 180.0];
+        let longitude = match self.below(4) {
+            0 => special[self.below(5) as usize],
+            1 => self.between(-180.0, 180.0).round(),
+            _ => self.between(-180.0, 180.0),
+        };
+        let latitude = match self.below(4) {
+            0 => [-90.0, -45.0, 0.0, 45.0, 90.0][self.below(5) as usize],
+            1 => self.between(-90.0, 90.0).round(),
+            _ => self.between(-90.0, 90.0),
+        };
+        Position { longitude, latitude }
+    }
+
+    /// A position near another, up to a number of degrees away.
+    fn near(&mut self, center: Position, reach: f64) -> Position {
+        let longitude = center.longitude + self.between(-reach, reach);
+        let latitude = (center.latitude + self.between(-reach, reach)).clamp(-90.0, 90.0);
+        Position { longitude: (longitude + 540.0).rem_euclid(360.0) - 180.0, latitude }
+    }
+
+    /// A point, a line, or a circle with or without a hole, near a position.
+    fn shape(&mut self, near: Position, reach: f64) -> Shape {
+        loop {
+            let center = self.near(near, reach);
+            let made = match self.below(3) {
+                0 => geometry("Point", center.to_datum()),
+                1 => {
+                    let count = 2 + self.below(8);
+                    let line = (0..count).map(|_| self.near(center, reach)).collect::<Vec<_>>();
+                    geometry("LineString", array(&line))
+                }
+                _ => {
+                    let radius = self.between(0.01, reach.min(80.0)) * 111_000.0;
+                    let vertices = 3 + self.below(20) as usize;
+                    let earth = Ellipsoid::wgs84();
+                    let ring = |radius| earth.circle(center, radius, vertices).expect("a circle fits");
+                    let mut rings = vec![array(&ring(radius))];
+                    if self.below(2) == 0 {
+                        rings.push(array(&ring(radius * self.between(0.01, 0.4))));
+                    }
+                    geometry("Polygon", Datum::array(rings))
+                }
+            };
+            // Lines may have equal neighbours at a pole.
+            if let Ok(shape) = made {
+                return shape;
+            }
+        }
+    }
+}
+
+fn array(positions: &[Position]) -> Datum {
+    Datum::array(positions.iter().map(|position| position.to_datum()).collect::<Vec<Datum>>())
+}
+
+fn object(name: &str, coordinates: Datum) -> photondb_proto::datum::Object {
+    let mut builder = ObjectBuilder::default();
+    builder.set("type", Datum::string(name));
+    builder.set("coordinates", coordinates);
+    builder.build()
+}
+
+fn geometry(name: &str, coordinates: Datum) -> Result<Shape, String> {
+    Shape::parse(&object(name, coordinates)).map_err(|failure| failure.message)
+}
+
+fn is_in(ranges: &[std::ops::RangeInclusive<u64>], keys: &[u64]) -> bool {
+    keys.iter().any(|key| ranges.iter().any(|range| range.contains(key)))
+}
+
+#[test]
+fn a_covering_never_misses_what_intersects() {
+    let (mut met, mut found, mut cells) = (0, 0, 0);
+    for seed in 0..4000 {
+        let mut random = Random(seed);
+        let place = random.position();
+        let reach = 10f64.powf(random.between(-4.0, 1.8));
+        let (query, stored) = (random.shape(place, reach), random.shape(place, reach));
+        let keys = cover::keys(&stored);
+        let ranges = cover::ranges(&query);
+        assert!((1..=cover::INDEX_CELLS_MAX).contains(&keys.len()), "seed {seed}: {} keys", keys.len());
+        assert!(ranges.windows(2).all(|pair| pair[0].end() < pair[1].start()), "seed {seed}: {ranges:?}");
+        let meets = query.intersects(&stored);
+        assert_eq!(meets, stored.intersects(&query), "seed {seed}: {query:?} {stored:?}");
+        let is_found = is_in(&ranges, &keys);
+        assert!(is_found || !meets, "seed {seed} misses: {query:?} {stored:?}");
+        met += usize::from(meets);
+        found += usize::from(is_found);
+        cells += keys.len();
+    }
+    println!("{met} meet, {found} found, {cells} keys");
+    assert!(met > 400 && found < 3200, "the test compares something: {met} of {found}");
+}
+
+#[test]
+fn a_polygon_contains_what_lies_in_it() {
+    for seed in 0..500 {
+        let mut random = Random(seed);
+        let center = random.position();
+        let radius = random.between(10.0, 1_000_000.0);
+        let circle = Ellipsoid::wgs84().circle(center, radius, 32).expect("a circle fits");
+        let polygon =
+            parse_polygon(&object("Polygon", Datum::array(vec![array(&circle)]))).expect("it is valid");
+        let inner = Ellipsoid::wgs84().circle(center, radius * 0.9, 16).expect("a circle fits");
+        let line = geometry("LineString", array(&inner)).expect("a line");
+        let ring = geometry("Polygon", Datum::array(vec![array(&inner)])).expect("a polygon");
+        let point = geometry("Point", center.to_datum()).expect("a point");
+        for shape in [&line, &ring, &point] {
+            assert!(polygon.includes(shape), "seed {seed}: {shape:?}");
+        }
+        for vertex in &circle {
+            let vertex = geometry("Point", vertex.to_datum()).expect("a point");
+            assert!(polygon.includes(&vertex), "a corner counts as inside; seed {seed}");
+        }
+        let outer = Ellipsoid::wgs84().circle(center, radius * 1.1, 16).expect("a circle fits");
+        let crossing = geometry("LineString", array(&[center, outer[3]])).expect("a line");
+        assert!(!polygon.includes(&crossing) && Shape::Polygon(polygon).intersects(&crossing), "seed {seed}");
+    }
+}
+
+/// What of `stored` a search finds, by driving it over a plain list.
+fn search(search: Search, stored: &[Shape]) -> Vec<(f64, usize)> {
+    let mut nearest = Nearest::new(search).expect("a center on the globe");
+    while let Some(ring) = nearest.next_ring().expect("a ring fits on the globe") {
+        for (index, shape) in stored.iter().enumerate() {
+            if is_in(&ring.ranges, &cover::keys(shape)) {
+                nearest.offer(&ring, index, shape, || index);
+            }
+        }
+    }
+    nearest.finish()
+}
+
+#[test]
+fn a_search_finds_what_is_nearest() {
+    for seed in 0..60 {
+        let mut random = Random(seed);
+        let center = random.position();
+        let reach = 10f64.powf(random.between(-3.0, 0.5));
+        let stored: Vec<Shape> = (0..60).map(|_| random.shape(center, reach)).collect();
+        let distance_max = random.between(0.1, 1.0) * reach * 111_000.0;
+        let results_max = 1 + random.below(40) as usize;
+        let ellipsoid = Ellipsoid::wgs84();
+        let from = Center::new(center).expect("a center on the globe");
+        let mut want: Vec<(f64, usize)> = stored
+            .iter()
+            .enumerate()
+            .map(|(index, shape)| (shape.distance(&from, &ellipsoid), index))
+            .filter(|(distance, _)| *distance <= distance_max)
+            .collect();
+        want.sort_by(|left, right| left.0.total_cmp(&right.0));
+        want.truncate(results_max);
+        let found = search(Search { center, ellipsoid, results_max, distance_max }, &stored);
+        let distances = |rows: &[(f64, usize)]| rows.iter().map(|row| row.0).collect::<Vec<f64>>();
+        assert_eq!(distances(&found), distances(&want), "seed {seed}");
+        let all: BTreeSet<usize> = found.iter().map(|row| row.1).collect();
+        assert_eq!(all.len(), found.len(), "seed {seed}: a row comes once");
+    }
+}
+
+#[test]
+fn a_search_around_the_globe_is_refused() {
+    let center = Position { longitude: 0.0, latitude: 0.0 };
+    let ellipsoid = Ellipsoid::unit_sphere();
+    let mut nearest =
+        Nearest::<u32, ()>::new(Search { center, ellipsoid, results_max: 1, distance_max: 10.0 })
+            .expect("a center");
+    let failure = loop {
+        match nearest.next_ring() {
+            Ok(ring) => assert!(ring.is_some(), "the search does not end before"),
+            Err(failure) => break failure.message,
+        }
+    };
+    assert!(failure.starts_with("The distance has become too large"), "{failure}");
+}
+
+#[track_caller]
+fn check_polygon(rings: &[&[(f64, f64)]], want: Result<(), &str>) {
+    let rings: Vec<Datum> = rings
+        .iter()
+        .map(|ring| {
+            let positions = ring
+                .iter()
+                .map(|(longitude, latitude)| Position { longitude: *longitude, latitude: *latitude });
+            array(&positions.collect::<Vec<_>>())
+        })
+        .collect();
+    let found = geometry("Polygon", Datum::array(rings)).map(|_| ());
+    assert_eq!(found.as_ref().map(|()| ()).map_err(String::as_str), want);
+}
+
+#[test]
+fn rings_are_checked() {
+    const SHELL: &[(f64, f64)] = &[(0.0, 0.0), (9.0, 0.0), (9.0, 9.0), (0.0, 9.0), (0.0, 0.0)];
+    const INVALID: &str =
+        "Invalid LinearRing.  Are there antipodal or duplicate vertices? Is it self-intersecting?";
+    const CROSSING: &str = "Some edges in GeoJSON polygon could not be used.  Are they intersecting?";
+    check_polygon(&[SHELL], Ok(()));
+    check_polygon(&[&SHELL[..4]], Err("First and last vertex of GeoJSON LinearRing must be identical."));
+    check_polygon(&[&SHELL[..3]], Err("GeoJSON LinearRing must have at least four positions."));
+    check_polygon(&[&[(0.0, 0.0), (9.0, 9.0), (9.0, 0.0), (0.0, 9.0), (0.0, 0.0)]], Err(INVALID));
+    check_polygon(&[SHELL, &[(1.0, 1.0), (2.0, 1.0), (2.0, 2.0), (1.0, 1.0)]], Ok(()));
+    // A hole may touch a corner, and even lie along an edge.
+    check_polygon(&[SHELL, &[(0.0, 0.0), (2.0, 1.0), (2.0, 2.0), (0.0, 0.0)]], Ok(()));
+    check_polygon(&[SHELL, &[(0.0, 0.0), (9.0, 0.0), (5.0, 5.0), (0.0, 0.0)]], Ok(()));
+    check_polygon(&[SHELL, SHELL], Ok(()));
+    check_polygon(&[SHELL, &[(1.0, 1.0), (12.0, 1.0), (2.0, 2.0), (1.0, 1.0)]], Err(CROSSING));
+}
+
+#[test]
+fn a_large_shape_takes_a_bounded_time() {
+    let center = Position { longitude: 7.0, latitude: 50.0 };
+    let circle = Ellipsoid::wgs84().circle(center, 100_000.0, 50_000).expect("a circle fits");
+    let shape = geometry("Polygon", Datum::array(vec![array(&circle)])).expect("a valid polygon");
+    assert!(shape.intersects(&geometry("Point", center.to_datum()).expect("a point")));
+    assert!(cover::keys(&shape).len() <= cover::INDEX_CELLS_MAX);
+    assert!(shape.intersects(&shape));
+}
