@@ -195,6 +195,10 @@ pub fn angle_to_edge(x: Point, a: Point, b: Point) -> f64 {
 
 /// The point of an edge that is nearest to `x`.
 pub fn nearest_on_edge(x: Point, a: Point, b: Point) -> Point {
+    // A foot computed at an end may be off by a rounding, and then the end would not touch its own edge.
+    if x == a || x == b {
+        return x;
+    }
     let normal = normal(a, b);
     let foot = Point(x.0 - normal * (x.0.dot(&normal) / normal.norm2()));
     if beside(foot, a, b, normal) {
