@@ -274,7 +274,7 @@ async fn get_all(_: &Run, invocation: Invocation) -> Outcome<Value> {
             return invocation.blame(place, Err(Failure::missing("Keys cannot be NULL.")));
         }
         if datum.type_name() == "PTYPE<GEOMETRY>" {
-            return Err(no_geo_get_all());
+            return invocation.blame(place, Err(no_geo_get_all()));
         }
         keys.push(datum);
     }
