@@ -60,9 +60,18 @@ pub enum Question {
 #[derive(Clone, Debug)]
 pub enum Told {
     Figures(Box<CoreFigures>),
-    Queries(Vec<RunningQuery>),
+    Queries(Vec<RunningQuery>, Vec<Construction>),
     /// Whether there was such a query.
     Interrupt(bool),
+}
+
+/// How far this core's part of an index is, in rows.
+#[derive(Clone, Debug)]
+pub struct Construction {
+    pub table: TableId,
+    pub index: IndexId,
+    pub done: u64,
+    pub total: u64,
 }
 
 /// A core's figures with those of its tables.
@@ -308,11 +317,30 @@ impl<E: Env> Core<E> {
         });
     }
 
+    /// The indexes that are being constructed.
+    fn constructions(&self) -> Vec<Construction> {
+        let catalog = self.catalog();
+        let mut constructions = Vec::new();
+        for table in catalog.tables().filter(|table| table.indexes.iter().any(|index| !index.ready)) {
+            let local = self.tables.local(table);
+            for index in table.indexes.iter().filter(|index| !index.ready) {
+                let Some(part) = local.index(index.id) else { continue };
+                constructions.push(Construction {
+                    table: table.id,
+                    index: index.id,
+                    done: part.progress.done.get(),
+                    total: part.progress.total.get(),
+                });
+            }
+        }
+        constructions
+    }
+
     /// Answers a question for a system table.
     pub fn tell(&self, question: Question) -> Told {
         let now = self.env.elapsed();
         match question {
-            Question::Queries => Told::Queries(self.jobs.told(self.number, now)),
+            Question::Queries => Told::Queries(self.jobs.told(self.number, now), self.constructions()),
             Question::Interrupt(number) => Told::Interrupt(self.jobs.interrupt(number)),
             Question::Figures => Told::Figures(Box::new(CoreFigures {
                 report: self.report(),

@@ -333,3 +333,82 @@ fn check_scope(edit: &Edit<'_>, scope: Scope) -> Result<(), QueryError> {
         Some(_) | None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use photondb_proto::wire::scram::Credential;
+
+    use super::*;
+    use crate::catalog::{HEARTBEAT_TIMEOUT_SECS, Server, server_record, user_record};
+
+    const DATABASE: DatabaseId = DatabaseId([1; 16]);
+    const TABLE: Scope = Scope::Table(DATABASE, TableId([2; 16]));
+
+    /// A catalog in which the user `u` has these, given as `scope read write`: `+`, `-` or `.` for nothing set.
+    fn catalog(granted: &[(Scope, &str)]) -> Catalog {
+        let server = Server {
+            id: [1; 16],
+            name: "here".into(),
+            epoch: 1,
+            next_shard: 1,
+            salt_secret: [2; 16],
+            tags: Vec::new(),
+            heartbeat_timeout_secs: HEARTBEAT_TIMEOUT_SECS,
+        };
+        let mut records = vec![
+            server_record(&server),
+            user_record(ADMIN, &Credential::derive(b"", [0; 16], 1)),
+            user_record("u", &Credential::derive(b"", [0; 16], 1)),
+        ];
+        for (scope, set) in granted {
+            let value = |at: usize| match set.as_bytes()[at] {
+                b'+' => Some(true),
+                b'-' => Some(false),
+                _ => None,
+            };
+            let set = Permissions { read: value(0), write: value(1), ..Permissions::default() };
+            records.push(record("u", *scope, Some(set)));
+        }
+        let catalog = Catalog::from_records(&records).expect("our own records").expect("a server");
+        let copy = Catalog::from_records(&catalog.records()).expect("our own records").expect("a server");
+        assert_eq!(copy.records(), catalog.records());
+        catalog
+    }
+
+    #[test]
+    fn the_nearest_scope_that_sets_a_permission_counts() {
+        let (database, system) = (Scope::Database(DATABASE), Scope::Database(SYSTEM_DATABASE_ID));
+        let system_table = Scope::Table(SYSTEM_DATABASE_ID, TableId([0; 16]));
+        for (granted, asked, want) in [
+            (&[][..], TABLE, (false, false)),
+            (&[(Scope::Global, "+.")], TABLE, (true, false)),
+            (&[(Scope::Global, "++"), (database, ".-")], TABLE, (true, false)),
+            (&[(Scope::Global, "++"), (database, "--"), (TABLE, "+.")], TABLE, (true, false)),
+            (&[(TABLE, "++")], database, (false, false)),
+            (&[(Scope::Global, "++")], system_table, (false, false)),
+            (&[(system, "+.")], system_table, (true, false)),
+            (&[(system, "+."), (system_table, "-+")], system_table, (false, true)),
+        ] {
+            let catalog = catalog(granted);
+            let may = |user, permission| catalog.permits(user, asked, permission);
+            assert_eq!(
+                (may("u", Permission::Read), may("u", Permission::Write)),
+                want,
+                "{granted:?} at {asked:?}"
+            );
+            assert!(may(ADMIN, Permission::Config) && !may("nobody", Permission::Read));
+        }
+    }
+
+    #[test]
+    fn keys_of_records_are_told_apart() {
+        for scope in [Scope::Global, Scope::Database(DATABASE), TABLE] {
+            for user in ["u", "a long name with spaces", "Zoë"] {
+                assert_eq!(from_key(&record(user, scope, None).0), Some((user.to_owned(), scope)));
+            }
+        }
+        for broken in [&b"p"[..], b"p\0", b"p\0\x05abc", b"p\0\x01a123"] {
+            assert_eq!(from_key(broken), None);
+        }
+    }
+}

@@ -84,3 +84,11 @@ pub fn server(catalog: &Catalog, identifiers: Identifiers) -> Datum {
         Identifiers::Uuids => Datum::string(&catalog.server_id()),
     }
 }
+
+/// How rows name a table.
+pub fn table_name(table: &Table, identifiers: Identifiers) -> Datum {
+    match identifiers {
+        Identifiers::Names => Datum::string(&table.name),
+        Identifiers::Uuids => Datum::string(&uuid_text(&table.id.0)),
+    }
+}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 
 use super::Needs;
-use crate::core::{Answer, Core, CoreFigures, Question, Request, Told};
+use crate::core::{Answer, Construction, Core, CoreFigures, Question, Request, Told};
 use crate::env::Env;
 use crate::jobs::RunningQuery;
 use crate::{LogLine, ServerFacts};
@@ -19,6 +19,8 @@ pub struct Facts {
     pub driver_port: u16,
     pub figures: Vec<CoreFigures>,
     pub queries: Vec<RunningQuery>,
+    /// Of each core its part.
+    pub constructions: Vec<Construction>,
     pub log: Vec<LogLine>,
 }
 
@@ -29,6 +31,7 @@ impl Facts {
             driver_port: core.driver_port.get(),
             figures: Vec::new(),
             queries: Vec::new(),
+            constructions: Vec::new(),
             log: Vec::new(),
         };
         match needs {
@@ -48,7 +51,10 @@ impl Facts {
         for told in join_all((0..core.mesh.cores()).map(|peer| tell(core, peer, question))).await {
             match told {
                 Some(Told::Figures(figures)) => self.figures.push(*figures),
-                Some(Told::Queries(queries)) => self.queries.extend(queries),
+                Some(Told::Queries(queries, constructions)) => {
+                    self.queries.extend(queries);
+                    self.constructions.extend(constructions);
+                }
                 Some(Told::Interrupt(_)) | None => {}
             }
         }

@@ -1,4 +1,4 @@
-//! `jobs`: the queries that run, on all cores.
+//! `jobs`: the queries that run and the indexes that are constructed, on all cores.
 //!
 //! A query's id is a UUID made of its core and its number there, so that the row that is deleted says where to go. Who is not
 //! `admin` sees his own queries alone.
@@ -9,7 +9,7 @@ use photondb_proto::op::uuid_text;
 use super::{RowIter, View};
 use crate::catalog::ADMIN;
 use crate::catalog::edit::uuid;
-use crate::catalog::row::server;
+use crate::catalog::row::{database, server, table_name};
 use crate::jobs::RunningQuery;
 
 /// What ids of jobs begin with; no UUID of another kind does.
@@ -41,7 +41,7 @@ pub fn kind(key: &Datum) -> Option<String> {
 
 pub fn jobs<'a>(view: &'a View, _: Option<&Datum>) -> RowIter<'a> {
     let seen = |query: &&RunningQuery| view.user == ADMIN || view.user == query.user;
-    Box::new(view.facts.queries.iter().filter(seen).map(|query| {
+    let queries = view.facts.queries.iter().filter(seen).map(|query| {
         let (address, port) = match query.peer {
             Some(peer) => (Datum::string(&peer.ip().to_string()), Datum::Number(f64::from(peer.port()))),
             None => (Datum::Null, Datum::Null),
@@ -60,7 +60,32 @@ pub fn jobs<'a>(view: &'a View, _: Option<&Datum>) -> RowIter<'a> {
             ("servers", Datum::array(vec![server(&view.catalog, view.identifiers)])),
             ("type", Datum::string("query")),
         ])
-    }))
+    });
+    Box::new(queries.chain(constructions(view)))
+}
+
+/// Indexes under construction; only `admin` sees them.
+fn constructions(view: &View) -> impl Iterator<Item = Datum> {
+    let tables = view.catalog.tables().filter(|_| view.user == ADMIN);
+    let indexes = tables.flat_map(|table| table.indexes.iter().map(move |index| (table, index)));
+    indexes.filter(|(_, index)| !index.ready).map(|(table, index)| {
+        let parts = view.facts.constructions.iter().filter(|part| part.index == index.id);
+        let (done, total) = parts.fold((0, 0), |(done, total), part| (done + part.done, total + part.total));
+        let info = Datum::object([
+            ("db", database(&view.catalog, table, view.identifiers)),
+            ("index", Datum::string(&index.definition.name)),
+            ("progress", Datum::Number(done as f64 / total.max(1) as f64)),
+            ("table", table_name(table, view.identifiers)),
+        ]);
+        let key = vec![Datum::string("index_construction"), Datum::string(&uuid_text(&index.id.0))];
+        Datum::object([
+            ("duration_sec", Datum::Null),
+            ("id", Datum::array(key)),
+            ("info", info),
+            ("servers", Datum::array(vec![server(&view.catalog, view.identifiers)])),
+            ("type", Datum::string("index_construction")),
+        ])
+    })
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use photondb_proto::datum::{Datum, ObjectBuilder};
 
 use super::{RowIter, View};
 use crate::catalog::Table;
-use crate::catalog::row::{database, server};
+use crate::catalog::row::{database, server, table_name};
 use crate::core::CoreFigures;
 use crate::table::TableFigures;
 
@@ -82,15 +82,8 @@ fn of_table(view: &View, table: &Table) -> Datum {
         ("db", database(&view.catalog, table, view.identifiers)),
         ("id", Datum::array(id)),
         ("query_engine", engine),
-        ("table", shown(view, table)),
+        ("table", table_name(table, view.identifiers)),
     ])
-}
-
-fn shown(view: &View, table: &Table) -> Datum {
-    match view.identifiers {
-        photondb_proto::op::Identifiers::Names => Datum::string(&table.name),
-        photondb_proto::op::Identifiers::Uuids => Datum::string(&table.id.to_string()),
-    }
 }
 
 fn on_server(view: &View, table: &Table, server_id: &str) -> Datum {
@@ -109,7 +102,7 @@ fn on_server(view: &View, table: &Table, server_id: &str) -> Datum {
         ("query_engine", engine),
         ("server", server(&view.catalog, view.identifiers)),
         ("storage_engine", storage_engine()),
-        ("table", shown(view, table)),
+        ("table", table_name(table, view.identifiers)),
     ])
 }
 
