@@ -39,6 +39,9 @@ pub const SHARDS_DEFAULT: u16 = 16;
 pub const SHARDS_MAX: u16 = 1024;
 /// Indexes of a table: every write evaluates all their functions, and the catalog's record of the table holds them.
 pub const INDEXES_MAX: usize = 256;
+/// Bytes of a value's key that an index entry's key holds; the rest of a longer one is the entry's value. With a primary key
+/// behind it an entry's key stays within what trees store.
+pub const INDEX_KEY_BYTES_MAX: usize = 1024;
 /// Virtual shards a user may ask for in `table_create` and `reconfigure`.
 pub const VIRTUAL_SHARDS_MAX: u32 = 64;
 

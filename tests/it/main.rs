@@ -13,6 +13,7 @@ mod drivers;
 mod environment;
 mod http;
 mod idle;
+mod index;
 mod machine;
 mod restart;
 mod server;

@@ -121,6 +121,27 @@ pub fn split_entry(entry: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((value, &rest[..primary]))
 }
 
+/// An entry as it is stored: keys of trees are bounded, so what a long value has beyond
+/// [`limits::INDEX_KEY_BYTES_MAX`] goes into the entry's value.
+pub fn store_entry(entry: &[u8]) -> (Key, Vec<u8>) {
+    let kept = limits::INDEX_KEY_BYTES_MAX;
+    match first_length(entry) {
+        Some(length) if length > kept => {
+            ([&entry[..kept], &entry[length..]].concat(), entry[kept..length].to_vec())
+        }
+        Some(_) | None => (entry.to_vec(), Vec::new()),
+    }
+}
+
+/// The entry that was stored so.
+pub fn stored_entry(key: &[u8], rest: &[u8]) -> Key {
+    if rest.is_empty() {
+        return key.to_vec();
+    }
+    let kept = limits::INDEX_KEY_BYTES_MAX.min(key.len());
+    [&key[..kept], rest, &key[kept..]].concat()
+}
+
 /// A bound that lies behind all entries of this value and before those of greater ones: no primary key begins so.
 pub fn behind_entries(value: &[u8]) -> Key {
     let mut key = Key::with_capacity(value.len() + 1);
@@ -535,6 +556,17 @@ mod tests {
         assert!(entries.is_sorted());
         assert_eq!(split_entry(&entries[2]), Some((value(1.0).as_slice(), row("a").as_slice())));
         assert_eq!(split_entry(&entries[3]), Some((value(1.0).as_slice(), row("ab").as_slice())));
+    }
+
+    #[test]
+    fn long_entries_are_stored_within_bounds_and_come_back() {
+        for length in [10, 1000, 1021, 1022, 1023, 5000] {
+            let value = secondary(&"x".repeat(length).as_str().into()).expect("fit");
+            let full = entry(&value, &primary(&"id".into()).expect("fit"), 1);
+            let (key, rest) = store_entry(&full);
+            assert!(key.len() < 1100 && (rest.is_empty() == (value.len() <= limits::INDEX_KEY_BYTES_MAX)));
+            assert_eq!(stored_entry(&key, &rest), full);
+        }
     }
 
     #[test]

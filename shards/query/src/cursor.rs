@@ -46,6 +46,10 @@ enum SourceCursor {
         end: Option<i64>,
     },
     Scan(ScanCursor),
+    IndexValues {
+        scan: ScanCursor,
+        last: Option<Key>,
+    },
     Ties(Box<TiesCursor>),
     Keys {
         table: TableHandle,
@@ -85,6 +89,9 @@ impl Cursor {
                 let (there, here) = sequence.stages.split_at(travelling);
                 let pipeline = push::encode(run, there, None)?;
                 SourceCursor::Scan(ScanCursor::new(scan, pipeline, fewest(wanted, here)))
+            }
+            Source::IndexValues(scan) => {
+                SourceCursor::IndexValues { scan: ScanCursor::new(scan, Vec::new(), wanted), last: None }
             }
             Source::Keys { table, keys } => SourceCursor::Keys {
                 table: table.clone(),
@@ -222,6 +229,7 @@ impl SourceCursor {
             SourceCursor::Keys { rows, .. } => rows.pop_front().map(Some),
             SourceCursor::Ties(ties) => ties.at_hand().map(Some),
             SourceCursor::Rows { built: false, .. }
+            | SourceCursor::IndexValues { .. }
             | SourceCursor::Concatenation { .. }
             | SourceCursor::Parallel { .. }
             | SourceCursor::OrderedUnion(_)
@@ -251,6 +259,14 @@ impl SourceCursor {
             SourceCursor::Scan(scan) => {
                 Ok(scan.next(run).await?.map(|row| document::decode(row.value.into())))
             }
+            SourceCursor::IndexValues { scan, last } => loop {
+                let Some((value, _)) = scan.next_keyed(run).await? else { return Ok(None) };
+                if last.as_ref() != Some(&value) {
+                    let datum = key::decode(&value).ok_or_else(wrong_reply)?;
+                    *last = Some(value);
+                    return Ok(Some(datum));
+                }
+            },
             SourceCursor::Ties(ties) => boxed(ties.next(run)).await,
             SourceCursor::Keys { table, keys, index, rows } => loop {
                 if let Some(row) = rows.pop_front() {

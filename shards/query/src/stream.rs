@@ -50,6 +50,8 @@ pub enum Source {
         end: Option<i64>,
     },
     Scan(TableScan),
+    /// The values of a secondary index, each once, in order.
+    IndexValues(TableScan),
     /// Rows by primary key, in that order.
     Keys {
         table: TableHandle,
@@ -268,7 +270,7 @@ impl Sequence {
             Source::OrderedUnion(union) => union.sequences.iter().any(|sequence| sequence.is_infinite()),
             Source::Join(join) => join.is_infinite(),
             Source::Fold(fold) => fold.sequence.is_infinite(),
-            Source::Rows(_) | Source::Scan(_) | Source::Keys { .. } => false,
+            Source::Rows(_) | Source::Scan(_) | Source::IndexValues(_) | Source::Keys { .. } => false,
         }
     }
 

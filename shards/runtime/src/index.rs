@@ -8,6 +8,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use photondb_proto::datum::key;
 use photondb_proto::op::IndexId;
 use photondb_query::index::IndexWriter;
 use photondb_storage::engine::{Edit, StorageEngine, StorageError, TreeId, TreeName, Value};
@@ -96,8 +97,11 @@ impl LocalIndex {
         let entries = |row: Option<&Value>| row.map_or_else(Vec::new, |row| self.writer.entries(key, row));
         let (old, new) = (entries(old), entries(new));
         let gone = old.iter().filter(|entry| new.binary_search(entry).is_err());
-        edits.extend(gone.map(|key| Edit::Delete { tree, key: key.clone() }));
+        edits.extend(gone.map(|entry| Edit::Delete { tree, key: key::store_entry(entry).0 }));
         let come = new.into_iter().filter(|entry| old.binary_search(entry).is_err());
-        edits.extend(come.map(|key| Edit::Put { tree, key, value: Vec::new() }));
+        edits.extend(come.map(|entry| {
+            let (key, value) = key::store_entry(&entry);
+            Edit::Put { tree, key, value }
+        }));
     }
 }

@@ -5,6 +5,7 @@
 //! nearest key goes first. Long steps let other tasks of the core have their turn. Along an index the keys are those of
 //! entries, and a row is given only while its entry stands.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Bound;
 use std::rc::Rc;
@@ -12,7 +13,8 @@ use std::time::Duration;
 
 use photondb_proto::datum::key;
 use photondb_proto::error::{ErrorKind, QueryError};
-use photondb_proto::op::{IndexId, PartBatch, Scan, ScanOrder, ScanRange};
+use photondb_proto::limits;
+use photondb_proto::op::{IndexId, KeyRange, PartBatch, Scan, ScanOrder, ScanRange};
 use photondb_storage::engine::{Cached, Direction, Lsn, Range, StorageEngine, StorageError, TreeId, Value};
 
 use crate::core::Core;
@@ -107,6 +109,14 @@ impl<'a, S: StorageEngine> Along<'a, S> {
         }
     }
 
+    /// A range of keys in the tree, and what of it is wanted.
+    fn wanted(&self, range: &KeyRange, copies: u32) -> (Range, Rc<Wanted>) {
+        let range = storage_range(range);
+        let stored = if self.index.is_some() { clamped(&range) } else { range.clone() };
+        let is_clamped = stored.start != range.start || stored.end != range.end;
+        (stored, Rc::new(Wanted { range, copies, is_clamped }))
+    }
+
     fn failed(&self, error: StorageError) -> QueryError {
         match (&self.index, &error) {
             (Some(_), StorageError::NoTree(_)) => index_dropped(),
@@ -114,19 +124,30 @@ impl<'a, S: StorageEngine> Along<'a, S> {
         }
     }
 
-    /// The row of what was found under `key` when the store stood at `seen`; `None` when it has gone since.
-    async fn row(
+    /// The row of what was found under `key` when the store stood at `seen`, and the key it is known by; `None` when it has
+    /// gone since, or is not in the range after all.
+    async fn row<'k>(
         &self,
         shard: &Shard<S>,
         tree: TreeId,
-        key: &[u8],
+        key: &'k [u8],
         value: Value,
         seen: Lsn,
-    ) -> Result<Option<Value>, StorageError> {
+        wanted: &Wanted,
+    ) -> Result<Option<(Cow<'k, [u8]>, Value)>, StorageError> {
         if self.index.is_none() {
-            return Ok(Some(value));
+            return Ok(Some((Cow::Borrowed(key), value)));
         }
-        let (Some((_, primary)), Some(rows)) = (key::split_entry(key), shard.tree()) else { return Ok(None) };
+        let entry = match value.is_empty() {
+            true => Cow::Borrowed(key),
+            false => Cow::Owned(key::stored_entry(key, &value)),
+        };
+        if wanted.is_clamped && !wanted.holds(&entry) {
+            return Ok(None);
+        }
+        let (Some((_, primary)), Some(rows)) = (key::split_entry(&entry), shard.tree()) else {
+            return Ok(None);
+        };
         let engine = &shard.store.engine;
         loop {
             let Cached::Hit(row) = engine.cached(rows, primary)? else {
@@ -134,11 +155,13 @@ impl<'a, S: StorageEngine> Along<'a, S> {
                 continue;
             };
             if engine.applied() == seen {
-                return Ok(row);
+                return Ok(row.map(|row| (entry, row)));
             }
             // Something was written since: the row counts only if its entry still stands.
             match engine.cached(tree, key)? {
-                Cached::Hit(entry) => return Ok(entry.and(row)),
+                Cached::Hit(None) => return Ok(None),
+                Cached::Hit(Some(rest)) if rest != value => return Ok(None),
+                Cached::Hit(Some(_)) => return Ok(row.map(|row| (entry, row))),
                 Cached::Miss => drop(engine.get(tree, key).await?),
             }
         }
@@ -156,10 +179,13 @@ fn index_dropped() -> QueryError {
 pub async fn count<S: StorageEngine>(along: &Along<'_, S>, ranges: &[ScanRange]) -> Result<u64, QueryError> {
     let mut count = 0;
     for ScanRange { range, copies } in ranges {
-        let range = storage_range(range);
+        let (range, wanted) = along.wanted(range, *copies);
         for shard in along.local.shards.iter().flatten() {
             if let Some(tree) = along.tree(shard) {
-                let found = shard.store.engine.count(tree, &range).await;
+                let found = match wanted.is_clamped {
+                    false => shard.store.engine.count(tree, &range).await,
+                    true => count_entries(shard, tree, range.clone(), &wanted).await,
+                };
                 count += found.map_err(|error| along.failed(error))? * u64::from(*copies);
             }
         }
@@ -167,11 +193,76 @@ pub async fn count<S: StorageEngine>(along: &Along<'_, S>, ranges: &[ScanRange])
     Ok(count)
 }
 
+/// Counts one by one where a bound is longer than the keys that are stored.
+async fn count_entries<S: StorageEngine>(
+    shard: &Shard<S>,
+    tree: TreeId,
+    mut range: Range,
+    wanted: &Wanted,
+) -> Result<u64, StorageError> {
+    let mut count = 0;
+    loop {
+        let run = shard.store.engine.range(tree, &range, Direction::Forward, RUN_ROWS, RUN_BYTES).await?;
+        let held = run.entries.iter().filter(|(key, rest)| wanted.holds(&key::stored_entry(key, rest)));
+        count += held.count() as u64;
+        match run.entries.last() {
+            Some((last, _)) if run.more => range.start = Bound::Excluded(last.clone()),
+            Some(_) | None => return Ok(count),
+        }
+    }
+}
+
+/// A range as the query wants it.
+struct Wanted {
+    range: Range,
+    copies: u32,
+    /// Its bounds are longer than keys that are stored: what lies between those must be looked at.
+    is_clamped: bool,
+}
+
+impl Wanted {
+    fn holds(&self, entry: &[u8]) -> bool {
+        let after_start = match &self.range.start {
+            Bound::Unbounded => true,
+            Bound::Included(start) => entry >= start.as_slice(),
+            Bound::Excluded(start) => entry > start.as_slice(),
+        };
+        after_start
+            && match &self.range.end {
+                Bound::Unbounded => true,
+                Bound::Included(end) => entry <= end.as_slice(),
+                Bound::Excluded(end) => entry < end.as_slice(),
+            }
+    }
+}
+
+/// The range of stored entries that holds all of a range of entries.
+fn clamped(range: &Range) -> Range {
+    let is_long = |key: &Vec<u8>| key.len() > limits::INDEX_KEY_BYTES_MAX;
+    let cut = |key: &Vec<u8>| key[..limits::INDEX_KEY_BYTES_MAX].to_vec();
+    let start = match &range.start {
+        Bound::Included(key) | Bound::Excluded(key) if is_long(key) => Bound::Included(cut(key)),
+        bound => bound.clone(),
+    };
+    let end = match &range.end {
+        Bound::Included(key) | Bound::Excluded(key) if is_long(key) => {
+            Bound::Excluded(key::behind_entries(&cut(key)))
+        }
+        bound => bound.clone(),
+    };
+    Range { start, end }
+}
+
 /// Ranges of a scan that are left behind (or, backward, before) `from`, in the direction's order.
-fn ranges_left(scan: &Scan, direction: Direction, from: Option<&[u8]>) -> VecDeque<(Range, u32)> {
+fn ranges_left<S: StorageEngine>(
+    along: &Along<'_, S>,
+    scan: &Scan,
+    direction: Direction,
+    from: Option<&[u8]>,
+) -> VecDeque<(Range, Rc<Wanted>)> {
     let mut left = VecDeque::with_capacity(scan.ranges.len());
     for ScanRange { range, copies } in &scan.ranges {
-        let mut range = storage_range(range);
+        let (mut range, wanted) = along.wanted(range, *copies);
         if let Some(from) = from {
             let bound = match direction {
                 Direction::Forward => &mut range.start,
@@ -190,8 +281,8 @@ fn ranges_left(scan: &Scan, direction: Direction, from: Option<&[u8]>) -> VecDeq
             }
         }
         match direction {
-            Direction::Forward => left.push_back((range, *copies)),
-            Direction::Backward => left.push_front((range, *copies)),
+            Direction::Forward => left.push_back((range, wanted)),
+            Direction::Backward => left.push_front((range, wanted)),
         }
     }
     left
@@ -226,11 +317,11 @@ async fn any_order<E: Env>(
     };
     let mut since = 0;
     for number in usize::from(first)..along.local.shards.len() {
-        let ranges = ranges_left(scan, Direction::Forward, after.take());
+        let ranges = ranges_left(along, scan, Direction::Forward, after.take());
         let Some(shard) = &along.local.shards[number] else { continue };
         let Some(tree) = along.tree(shard) else { continue };
         let engine = &shard.store.engine;
-        for (mut range, copies) in ranges {
+        for (mut range, wanted) in ranges {
             loop {
                 let seen = engine.applied();
                 let run = engine.range(tree, &range, Direction::Forward, RUN_ROWS, RUN_BYTES).await;
@@ -238,9 +329,9 @@ async fn any_order<E: Env>(
                 let (more, mut last) = (run.more, None);
                 since += run.entries.len() + 1;
                 for (key, value) in run.entries {
-                    let row = along.row(shard, tree, &key, value, seen).await;
+                    let row = along.row(shard, tree, &key, value, seen, &wanted).await;
                     let taken = match row.map_err(|error| along.failed(error))? {
-                        Some(row) => rows.take_copies(&key, row, copies).await?,
+                        Some((known, row)) => rows.take_copies(&known, row, wanted.copies).await?,
                         None => Taken::GoOn,
                     };
                     match taken {
@@ -276,10 +367,10 @@ struct Source<'a, S> {
     shard: &'a Shard<S>,
     tree: TreeId,
     /// Those not read to their end; the first is under way.
-    ranges: VecDeque<(Range, u32)>,
+    ranges: VecDeque<(Range, Rc<Wanted>)>,
     run: VecDeque<(Vec<u8>, Value)>,
-    /// How often rows of the run are given.
-    copies: u32,
+    /// What the run was read for.
+    wanted: Option<Rc<Wanted>>,
     /// Where the store stood when the run was read.
     seen: Lsn,
 }
@@ -289,10 +380,10 @@ impl<S: StorageEngine> Source<'_, S> {
     async fn fill(&mut self, direction: Direction, rows_max: usize) -> Result<(), StorageError> {
         let engine = &self.shard.store.engine;
         while self.run.is_empty() {
-            let Some((range, copies)) = self.ranges.front_mut() else { return Ok(()) };
+            let Some((range, wanted)) = self.ranges.front_mut() else { return Ok(()) };
             self.seen = engine.applied();
             let run = engine.range(self.tree, range, direction, rows_max, RUN_BYTES).await?;
-            self.copies = *copies;
+            self.wanted = Some(wanted.clone());
             match run.entries.last() {
                 Some((last, _)) if run.more => match direction {
                     Direction::Forward => range.start = Bound::Excluded(last.clone()),
@@ -315,11 +406,11 @@ async fn in_order<E: Env>(
     rows: &mut Rows,
     pace: &mut Pace<'_, E>,
 ) -> Result<Option<Vec<u8>>, QueryError> {
-    let ranges = ranges_left(scan, direction, from);
+    let ranges = ranges_left(along, scan, direction, from);
     let shards = along.local.shards.iter().flatten();
     let source = |shard| {
         let (run, seen) = (VecDeque::new(), Lsn::default());
-        Some(Source { shard, tree: along.tree(shard)?, ranges: ranges.clone(), run, copies: 1, seen })
+        Some(Source { shard, tree: along.tree(shard)?, ranges: ranges.clone(), run, wanted: None, seen })
     };
     let mut sources: Vec<Source<'_, E::Store>> = shards.filter_map(source).collect();
     // Hashing spreads neighbouring keys evenly: a little more than an even share of what is wanted is read first.
@@ -334,9 +425,10 @@ async fn in_order<E: Env>(
         let Some(nearest) = nearest else { return Ok(None) };
         let source = &mut sources[nearest];
         let (key, value) = source.run.pop_front().expect("the nearest has a row");
-        let row = along.row(source.shard, source.tree, &key, value, source.seen).await;
+        let wanted = source.wanted.as_ref().expect("a run was read for a range");
+        let row = along.row(source.shard, source.tree, &key, value, source.seen, wanted).await;
         let taken = match row.map_err(|error| along.failed(error))? {
-            Some(row) => rows.take_copies(&key, row, source.copies).await?,
+            Some((known, row)) => rows.take_copies(&known, row, wanted.copies).await?,
             None => Taken::GoOn,
         };
         match taken {

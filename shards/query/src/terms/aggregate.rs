@@ -18,7 +18,7 @@ use crate::fold::{self, Aggregated, Terminal, TerminalKind};
 use crate::function::{Function, Meaning};
 use crate::group::{self, Grouped};
 use crate::run::Run;
-use crate::stream::{ScanIndex, Source, Stage, sequence_of};
+use crate::stream::{ScanIndex, Sequence, Source, Stage, sequence_of};
 use crate::value::Value;
 
 pub static TERMS: &[TermDef] = &[
@@ -212,13 +212,13 @@ async fn distinct(run: &Run, invocation: Invocation) -> Outcome<Value> {
     if let Some(index) = ordered_index_option(&invocation, &scan.table)? {
         scan.choose(index).map_err(|failure| failure.at(table_place(&invocation)))?;
     }
-    if scan.index != ScanIndex::Primary {
-        return Err(Failure::logic("Distinct values of a secondary index come in a later version."));
-    }
-    // Primary keys are distinct already: the keys in order.
     if scan.order == ScanOrder::Any {
         scan.order = ScanOrder::Ascending;
     }
+    if scan.index != ScanIndex::Primary {
+        return Ok(Value::Sequence(Rc::new(Sequence::new(Source::IndexValues(scan.clone())))));
+    }
+    // Primary keys are distinct already: the keys in order.
     let key = Datum::string(&scan.table.info.primary_key);
     let keys = Function::of_datum(key, Meaning::Field, invocation.place().clone());
     let keys = slice.transforming(Stage::Map(keys));

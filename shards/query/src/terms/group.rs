@@ -6,14 +6,14 @@ use photondb_proto::datum::Datum;
 use photondb_proto::term::number;
 
 use super::sequence::with_options;
-use super::table::{ordered_index_option, slice_at};
-use super::{Arity, Determinism, Eval, Invocation, TermDef};
+use super::table::{ordered_index_option, slice_at, table_place};
+use super::{Arity, Determinism, Eval, Invocation, TermDef, index};
 use crate::failure::{Failure, Outcome};
 use crate::fold::GroupBy;
 use crate::function::{Function, Meaning};
 use crate::group::{self, Grouped};
 use crate::run::Run;
-use crate::stream::ScanIndex;
+use crate::stream::{ScanIndex, Source};
 use crate::value::Value;
 
 pub static TERMS: &[TermDef] = &[
@@ -53,19 +53,30 @@ async fn group_by(run: &Run, mut invocation: Invocation) -> Outcome<Value> {
         None => false,
         Some(argument) => argument.value.as_datum().is_some_and(Datum::is_truthy),
     };
+    let mut sequence = invocation.sequence(0)?;
     if invocation.call.option("index").is_some() {
-        let slice = slice_at(&invocation, 0)?;
-        let Some(table) = &slice.table else { return Err(Failure::internal("a slice has a table")) };
-        if ordered_index_option(&invocation, table)? != Some(ScanIndex::Primary) {
-            return Err(Failure::logic("Groups of a secondary index come in a later version."));
-        }
-        let key = Datum::string(&table.info.primary_key);
-        functions.insert(0, Function::of_datum(key, Meaning::Field, invocation.place().clone()));
+        let mut slice = slice_at(&invocation, 0)?;
+        let Source::Scan(scan) = &mut slice.source else {
+            return Err(Failure::internal("a slice is a scan"));
+        };
+        let index = ordered_index_option(&invocation, &scan.table)?.unwrap_or(ScanIndex::Primary);
+        scan.choose(index.clone()).map_err(|failure| failure.at(table_place(&invocation)))?;
+        let function = match &index {
+            ScanIndex::Primary => {
+                let key = Datum::string(&scan.table.info.primary_key);
+                Function::of_datum(key, Meaning::Field, invocation.place().clone())
+            }
+            ScanIndex::Secondary(info) if info.multi => {
+                return Err(Failure::logic("Groups of a multi index come in a later version."));
+            }
+            ScanIndex::Secondary(info) => index::function(run, scan.table.info.id, &info.name).await?,
+        };
+        functions.insert(0, function);
+        sequence = Rc::new(slice);
     }
     if functions.is_empty() {
         return Err(Failure::logic("Cannot group by nothing."));
     }
-    let sequence = invocation.sequence(0)?;
     invocation.blame(0, sequence.check_finite())?;
     let group = GroupBy { functions, multi, stages: Vec::new(), place: invocation.place().clone() };
     Ok(Value::Grouped(Rc::new(Grouped::Stream { sequence, group })))

@@ -5,7 +5,7 @@
 use std::rc::Rc;
 
 use photondb_proto::datum::{Datum, ObjectBuilder, Slice};
-use photondb_proto::op::{CatalogOp, CatalogReply, IndexDefinition, IndexOp, IndexState};
+use photondb_proto::op::{CatalogOp, CatalogReply, IndexDefinition, IndexOp, IndexState, TableId};
 use photondb_proto::term::number;
 
 use super::admin::{strict, table_argument, value};
@@ -117,17 +117,28 @@ fn stored(invocation: &Invocation, name: &str) -> Outcome<(StoredIndex, Numbers)
 }
 
 async fn states(run: &Run, invocation: &Invocation, op: IndexOp) -> Outcome<Value> {
-    let table = table_argument(invocation)?.info.id;
+    let states = asked(run, table_argument(invocation)?.info.id, op).await?;
+    Ok(Datum::array(states.iter().map(row).collect::<Outcome<Vec<_>>>()?).into())
+}
+
+async fn asked(run: &Run, table: TableId, op: IndexOp) -> Outcome<Vec<IndexState>> {
     match run.catalog(CatalogOp::Index { table, op }).await? {
-        CatalogReply::Indexes(states) => {
-            let rows = states.iter().map(row).collect::<Outcome<Vec<_>>>()?;
-            Ok(Datum::array(rows).into())
-        }
+        CatalogReply::Indexes(states) => Ok(states),
         CatalogReply::Table(_)
         | CatalogReply::Database(_)
         | CatalogReply::Names(_)
         | CatalogReply::Value(_) => Err(wrong_reply()),
     }
+}
+
+/// The function of an index.
+///
+/// # Errors
+/// There is no such index any more.
+pub async fn function(run: &Run, table: TableId, name: &str) -> Outcome<Function> {
+    let states = asked(run, table, IndexOp::Status { names: vec![name.to_owned()] }).await?;
+    let state = states.first().ok_or_else(wrong_reply)?;
+    Ok(StoredIndex::from_bytes(&state.definition.function)?.function)
 }
 
 fn row(state: &IndexState) -> Outcome<Datum> {
