@@ -14,12 +14,15 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, anyhow, bail};
-use photondb_runtime::{CoreHandle, DataPlane, DataPlaneOptions, ServerFacts, StartSummary};
+use photondb_runtime::{
+    CoreHandle, DataPlane, DataPlaneOptions, OutsideDoor, OutsideJob, ServerFacts, StartSummary,
+};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::config::serve::{InitialPassword, MB, Security, ServeConfig};
 use crate::control::board::Server;
 use crate::control::{Control, ControlOptions, CoreLink};
+use crate::outside::OutsideOptions;
 use crate::{Program, VERSION, control, logging};
 
 /// From the signal to the end of the process, at most.
@@ -47,17 +50,18 @@ pub fn serve(program: Program, config: &ServeConfig) -> anyhow::Result<()> {
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
-    let control =
-        Control::start(control_options(config, listeners)).context("cannot start the control thread")?;
-    let (plane, password) =
-        match start_data_plane(config, server_facts(config, http_addresses.first(), &logging)) {
-            Ok(started) => started,
-            Err(error) => {
-                control.stop();
-                tracing::error!(target: logging::FILES_ONLY, "the server did not start: {error:#}");
-                return Err(error);
-            }
-        };
+    let (door, jobs) = OutsideDoor::open();
+    let control = Control::start(control_options(config, listeners, jobs))
+        .context("cannot start the control thread")?;
+    let facts = server_facts(config, http_addresses.first(), &logging);
+    let (plane, password) = match start_data_plane(config, facts, door) {
+        Ok(started) => started,
+        Err(error) => {
+            control.stop();
+            tracing::error!(target: logging::FILES_ONLY, "the server did not start: {error:#}");
+            return Err(error);
+        }
+    };
     control.serve(plane.cores().iter().map(core_link).collect());
     let _pid_file = PidFile::write(config.pid_file.as_deref())?;
     let greeting = Greeting { program, config, summary: plane.summary(), http: &http_addresses, begun };
@@ -79,6 +83,7 @@ pub fn serve(program: Program, config: &ServeConfig) -> anyhow::Result<()> {
 fn start_data_plane(
     config: &ServeConfig,
     server: ServerFacts,
+    outside: OutsideDoor,
 ) -> anyhow::Result<(DataPlane, Option<String>)> {
     let made = match &config.initial_password {
         Some(InitialPassword::Auto) => Some(random_password()?),
@@ -101,6 +106,7 @@ fn start_data_plane(
         password_iterations: config.password_iterations,
         server,
         require_admin_password: needs_password(config),
+        outside,
         ..DataPlaneOptions::default()
     })?;
     Ok((plane, made))
@@ -149,7 +155,11 @@ fn random_password() -> anyhow::Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn control_options(config: &ServeConfig, listeners: Vec<TcpListener>) -> ControlOptions {
+fn control_options(
+    config: &ServeConfig,
+    listeners: Vec<TcpListener>,
+    outside_jobs: flume::Receiver<OutsideJob>,
+) -> ControlOptions {
     let server = Server {
         version: VERSION,
         started: Instant::now(),
@@ -161,6 +171,8 @@ fn control_options(config: &ServeConfig, listeners: Vec<TcpListener>) -> Control
         listeners,
         http_timeout: config.http.as_ref().map_or(Duration::from_secs(30), |http| http.timeout),
         server,
+        outside: OutsideOptions { http: config.query_http },
+        outside_jobs,
         core_lost: Arc::new(abort_for_lost_core),
     }
 }

@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod logging;
+pub mod outside;
 pub mod reference;
 
 /// The allocator of the whole process: many small, short-lived objects on every core are what it is good at. Its background

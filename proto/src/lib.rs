@@ -11,5 +11,6 @@ pub mod error;
 pub mod fuzz;
 pub mod limits;
 pub mod op;
+pub mod outside;
 pub mod term;
 pub mod wire;

@@ -45,6 +45,17 @@ pub const INDEX_KEY_BYTES_MAX: usize = 1024;
 /// Virtual shards a user may ask for in `table_create` and `reconfigure`.
 pub const VIRTUAL_SHARDS_MAX: u32 = 64;
 
+/// Scripts and HTTP requests that wait for the control side; beyond it they are refused.
+pub const OUTSIDE_WAITING_MAX: usize = 256;
+/// Source and arguments, or the result, of one script: what crosses to the process that runs it.
+pub const SCRIPT_BYTES_MAX: usize = 32 << 20;
+/// Longest that a script may be allowed to run.
+pub const SCRIPT_TIMEOUT_MAX_MS: u64 = 3_600_000;
+/// Longest that an HTTP request may be allowed to take.
+pub const HTTP_TIMEOUT_MAX_MS: u64 = 3_600_000;
+/// Largest body that `http` takes.
+pub const HTTP_BODY_BYTES_MAX: usize = 32 << 20;
+
 const _: () = assert!(SHARDS_DEFAULT.is_power_of_two() && SHARDS_MAX.is_power_of_two());
 const _: () = assert!(QUERY_BYTES_MAX < QUERY_DRAIN_BYTES_MAX);
 const _: () = assert!(DOCUMENT_BYTES_MAX < QUERY_BYTES_MAX as usize, "a document fits in a query");

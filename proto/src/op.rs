@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::error::QueryError;
+use crate::outside::{OutsideOp, OutsideReply};
 
 /// Encoded document: [`crate::datum::document`].
 pub type Document = Vec<u8>;
@@ -119,6 +120,8 @@ pub enum Op {
     Random {
         bytes: u32,
     },
+    /// A script, an HTTP request.
+    Outside(OutsideOp),
 }
 
 /// The answer to an [`Op`] of the same name.
@@ -128,6 +131,7 @@ pub enum OpReply {
     Read(TableReply),
     Write(Vec<RowOutcome>),
     Random(Vec<u8>),
+    Outside(OutsideReply),
 }
 
 /// An op that failed as a whole: the query's error, whose backtrace the query fills in.

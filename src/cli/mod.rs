@@ -8,6 +8,7 @@ mod connection;
 mod db;
 mod output;
 mod reference;
+mod script_worker;
 mod serve;
 mod settings;
 mod table;
@@ -51,6 +52,7 @@ pub static COMMANDS: &[&CommandRow] = &[
     &table::INFO,
     &version::VERSION,
     &reference::REFERENCE,
+    &script_worker::SCRIPT_WORKER,
 ];
 
 /// Words that hold commands of their own.

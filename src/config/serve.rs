@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::layers::{Source, Values};
 use super::machine::Machine;
 use super::{Address, CACHE_MB_MIN, ConfigError, PASSWORD_BYTES_MAX, QUERY_MEMORY_MB_MIN};
+use crate::outside::http::HttpOptions;
 
 /// All that `serve` needs to know.
 #[derive(Clone, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct ServeConfig {
     pub password_iterations: u32,
     pub server_name: Option<String>,
     pub pid_file: Option<PathBuf>,
+    /// What `http` in queries may do.
+    pub query_http: HttpOptions,
     /// What the user should know though it is no error.
     pub warnings: Vec<String>,
 }
@@ -107,6 +110,7 @@ pub fn serve_config(values: &Values, machine: &Machine) -> Result<ServeConfig, C
             .expect("has a default within the bounds"),
         server_name: server_name(values)?,
         pid_file: values.path("pid-file").map(PathBuf::from),
+        query_http: query_http(values),
         warnings,
     };
     check_dev_mode(&config)?;
@@ -121,6 +125,14 @@ fn http(values: &Values, port: u16) -> Result<Option<HttpConfig>, ConfigError> {
     let addresses = addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect();
     let timeout = Duration::from_secs(values.whole("timeout").expect("has a default"));
     Ok(Some(HttpConfig { addresses, timeout }))
+}
+
+fn query_http(values: &Values) -> HttpOptions {
+    match (values.is_on("allow-http"), values.is_on("http-allow-private")) {
+        (false, _) => HttpOptions::Off,
+        (true, false) => HttpOptions::PublicAddresses,
+        (true, true) => HttpOptions::AllAddresses,
+    }
 }
 
 /// The three ports with the offset added: driver, HTTP, cluster.

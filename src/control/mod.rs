@@ -15,10 +15,13 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use photondb_runtime::OutsideJob;
 use tokio::sync::{mpsc, oneshot};
 
 use board::{Board, Phase, Server};
 pub use watch::CoreLink;
+
+use crate::outside::{self, OutsideOptions};
 
 /// What the control plane is told from outside.
 pub struct ControlOptions {
@@ -26,6 +29,9 @@ pub struct ControlOptions {
     pub listeners: Vec<TcpListener>,
     pub http_timeout: Duration,
     pub server: Server,
+    /// Scripts and HTTP requests of queries.
+    pub outside: OutsideOptions,
+    pub outside_jobs: flume::Receiver<OutsideJob>,
     /// Called on the control thread when a core has ended though nobody stopped it.
     pub core_lost: Arc<dyn Fn(u16) + Send + Sync>,
 }
@@ -96,6 +102,7 @@ async fn run(options: ControlOptions, board: Arc<Board>, mut inbox: mpsc::Unboun
         }
     }
     drop(stopped);
+    tokio::spawn(outside::serve(options.outside, options.outside_jobs));
     while let Some(order) = inbox.recv().await {
         match order {
             Order::Watch(cores) => {

@@ -19,8 +19,8 @@ struct House {
 const HOUSES: &[House] = &[
     House {
         source: "src",
-        depends_on: &["photondb-proto", "photondb-runtime"],
-        floors: &[&["cli", "reference"], &["boot"], &["control", "config", "logging"]],
+        depends_on: &["photondb-proto", "photondb-query", "photondb-runtime"],
+        floors: &[&["cli", "reference"], &["boot"], &["control", "config"], &["logging", "outside"]],
     },
     House {
         source: "shards/runtime/src",
@@ -75,7 +75,15 @@ const HOUSES: &[House] = &[
     House {
         source: "proto/src",
         depends_on: &[],
-        floors: &[&["fuzz"], &["wire"], &["op", "control"], &["term"], &["datum"], &["error"], &["limits"]],
+        floors: &[
+            &["fuzz"],
+            &["wire"],
+            &["op", "control", "outside"],
+            &["term"],
+            &["datum"],
+            &["error"],
+            &["limits"],
+        ],
     },
     House {
         source: "tests/sim/src",

@@ -16,6 +16,7 @@ use crate::failure::{Failure, Outcome, Place};
 use crate::run::Run;
 use crate::terms::Determinism;
 use crate::terms::object::{fields_of, get_field};
+use crate::terms::script::Script;
 use crate::value::{Value, wrong_type};
 
 /// A function value.
@@ -32,6 +33,10 @@ enum Form {
     Datum {
         datum: Datum,
         meaning: Meaning,
+        place: Place,
+    },
+    Script {
+        script: Script,
         place: Place,
     },
 }
@@ -51,6 +56,11 @@ impl Function {
     pub fn lambda(node: Rc<Node>, env: Env) -> Function {
         debug_assert!(matches!(node.kind, NodeKind::Function(_)));
         Function(Rc::new(Form::Lambda { node, env }))
+    }
+
+    /// What a script gives.
+    pub fn script(script: Script, place: Place) -> Function {
+        Function(Rc::new(Form::Script { script, place }))
     }
 
     pub fn of_datum(datum: Datum, meaning: Meaning, place: Place) -> Function {
@@ -77,7 +87,7 @@ impl Function {
     pub fn place(&self) -> &Place {
         match &*self.0 {
             Form::Lambda { node, .. } => &node.place,
-            Form::Datum { place, .. } => place,
+            Form::Datum { place, .. } | Form::Script { place, .. } => place,
         }
     }
 
@@ -85,7 +95,7 @@ impl Function {
     pub fn body_place(&self) -> &Place {
         match &*self.0 {
             Form::Lambda { node, .. } => &node.body().place,
-            Form::Datum { place, .. } => place,
+            Form::Datum { place, .. } | Form::Script { place, .. } => place,
         }
     }
 
@@ -107,7 +117,7 @@ impl Function {
                 | NodeKind::Object(_)
                 | NodeKind::StrayLiteral => None,
             },
-            Form::Datum { .. } => None,
+            Form::Datum { .. } | Form::Script { .. } => None,
         }
     }
 
@@ -115,6 +125,7 @@ impl Function {
         match &*self.0 {
             Form::Lambda { node, .. } => node.determinism,
             Form::Datum { .. } => Determinism::Always,
+            Form::Script { .. } => Determinism::Never,
         }
     }
 
@@ -122,7 +133,7 @@ impl Function {
     pub fn constant(&self) -> Option<&Datum> {
         match &*self.0 {
             Form::Datum { datum, meaning: Meaning::Constant, .. } => Some(datum),
-            Form::Datum { meaning: Meaning::Nothing | Meaning::Field, .. } => None,
+            Form::Datum { meaning: Meaning::Nothing | Meaning::Field, .. } | Form::Script { .. } => None,
             Form::Lambda { node, .. } => match &node.body().kind {
                 NodeKind::Constant(datum) => Some(datum),
                 NodeKind::Call
@@ -140,7 +151,7 @@ impl Function {
             Form::Lambda { node, env } => {
                 self.parameters().map(|parameters| (parameters.variables.as_slice(), node.body(), env))
             }
-            Form::Datum { .. } => None,
+            Form::Datum { .. } | Form::Script { .. } => None,
         }
     }
 
@@ -148,6 +159,7 @@ impl Function {
     fn spells_object(&self) -> bool {
         match &*self.0 {
             Form::Datum { .. } => true,
+            Form::Script { .. } => false,
             Form::Lambda { node, .. } => match &node.body().kind {
                 NodeKind::Object(_) | NodeKind::Constant(_) => true,
                 NodeKind::Call | NodeKind::Variable(_) | NodeKind::Function(_) | NodeKind::StrayLiteral => {
@@ -187,6 +199,7 @@ impl Function {
                 eval::now(run, node.body(), &env)
             }
             Form::Datum { .. } => Ok(Value::Datum(self.of_data(arguments)?)),
+            Form::Script { .. } => Err(Stop::Later),
         }
     }
 
@@ -203,6 +216,7 @@ impl Function {
                 eval::later(run, node.body(), &env).await
             }
             Form::Datum { .. } => Ok(Value::Datum(self.of_data(arguments)?)),
+            Form::Script { script, place } => Ok(Value::Datum(script.call(run, arguments, place).await?)),
         }
     }
 
@@ -250,6 +264,7 @@ impl Function {
     pub fn travels(&self) -> bool {
         match &*self.0 {
             Form::Datum { .. } => true,
+            Form::Script { .. } => false,
             Form::Lambda { node, env } => {
                 node.determinism <= Determinism::PerServer
                     && self.parameters().is_some_and(|parameters| {
@@ -281,6 +296,7 @@ impl Function {
     fn to_wire(&self) -> Outcome<wire::Function> {
         let place = self.place().frames();
         match &*self.0 {
+            Form::Script { .. } => Err(Failure::internal("a script does not travel")),
             Form::Datum { datum, .. } => Ok(wire::Function {
                 term: Term::Datum(datum.clone()),
                 captured: Vec::new(),

@@ -15,6 +15,7 @@ use photondb_proto::op::{
     CatalogOp, CatalogReply, Op, OpError, OpReply, ReadMode, RowOutcome, TableId, TableRead, TableReply,
     TableWrite,
 };
+use photondb_proto::outside::{HttpCall, HttpReply, OutsideOp, OutsideReply, ScriptCall, ScriptReply};
 
 use crate::call::{Argument, Limits};
 use crate::failure::{Failure, Outcome};
@@ -132,21 +133,27 @@ impl Run {
     pub async fn catalog(&self, op: CatalogOp) -> Outcome<CatalogReply> {
         match self.ask(Op::Catalog(op)).await? {
             OpReply::Catalog(reply) => Ok(reply),
-            OpReply::Read(_) | OpReply::Write(_) | OpReply::Random(_) => Err(wrong_reply()),
+            OpReply::Read(_) | OpReply::Write(_) | OpReply::Random(_) | OpReply::Outside(_) => {
+                Err(wrong_reply())
+            }
         }
     }
 
     pub async fn read(&self, table: TableId, read: TableRead, mode: ReadMode) -> Outcome<TableReply> {
         match self.ask(Op::Read { table, read, mode }).await? {
             OpReply::Read(reply) => Ok(reply),
-            OpReply::Catalog(_) | OpReply::Write(_) | OpReply::Random(_) => Err(wrong_reply()),
+            OpReply::Catalog(_) | OpReply::Write(_) | OpReply::Random(_) | OpReply::Outside(_) => {
+                Err(wrong_reply())
+            }
         }
     }
 
     pub async fn write(&self, table: TableId, write: TableWrite) -> Outcome<Vec<RowOutcome>> {
         match self.ask(Op::Write { table, write }).await? {
             OpReply::Write(rows) => Ok(rows),
-            OpReply::Catalog(_) | OpReply::Read(_) | OpReply::Random(_) => Err(wrong_reply()),
+            OpReply::Catalog(_) | OpReply::Read(_) | OpReply::Random(_) | OpReply::Outside(_) => {
+                Err(wrong_reply())
+            }
         }
     }
 
@@ -154,7 +161,23 @@ impl Run {
         let bytes = u32::try_from(bytes).map_err(|_| Failure::limit("Too many random numbers at once."))?;
         match self.ask(Op::Random { bytes }).await? {
             OpReply::Random(random) => Ok(random),
-            OpReply::Catalog(_) | OpReply::Read(_) | OpReply::Write(_) => Err(wrong_reply()),
+            OpReply::Catalog(_) | OpReply::Read(_) | OpReply::Write(_) | OpReply::Outside(_) => {
+                Err(wrong_reply())
+            }
+        }
+    }
+
+    pub async fn script(&self, call: ScriptCall) -> Outcome<ScriptReply> {
+        match self.ask(Op::Outside(OutsideOp::Script(call))).await? {
+            OpReply::Outside(OutsideReply::Script(reply)) => Ok(reply),
+            _ => Err(wrong_reply()),
+        }
+    }
+
+    pub async fn http(&self, call: HttpCall) -> Outcome<HttpReply> {
+        match self.ask(Op::Outside(OutsideOp::Http(call))).await? {
+            OpReply::Outside(OutsideReply::Http(reply)) => Ok(reply),
+            _ => Err(wrong_reply()),
         }
     }
 

@@ -14,6 +14,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use photondb_proto::datum::{Datum, document, key};
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::op::*;
+use photondb_proto::outside::{OutsideOp, OutsideReply};
 use photondb_proto::term::parse::{Parser, QueryMessage};
 
 use crate::exec::{AnswerKind, Context, Execution, Step};
@@ -45,7 +46,11 @@ pub struct World {
     random_state: u64,
     /// What ops were asked, by name.
     pub asked: Vec<&'static str>,
+    /// Answers scripts and HTTP requests.
+    pub outside: Option<Outside>,
 }
+
+pub type Outside = Box<dyn FnMut(OutsideOp) -> OutsideReply>;
 
 fn failed(text: String) -> QueryError {
     QueryError::new(ErrorKind::OpFailed, text)
@@ -70,6 +75,7 @@ impl World {
             next_id: 1,
             random_state: 1,
             asked: Vec::new(),
+            outside: None,
         };
         world.answer(r#"[1,[57,["test"]]]"#);
         world.answer(r#"[1,[60,["t"]]]"#);
@@ -127,6 +133,11 @@ impl World {
             Op::Catalog(op) => self.catalog(op).map(OpReply::Catalog),
             Op::Read { table, read, .. } => self.read(table, read).map(OpReply::Read),
             Op::Write { table, write } => self.write(table, write).map(OpReply::Write),
+            Op::Outside(op) => {
+                self.asked.push("outside");
+                let play = self.outside.as_mut().ok_or_else(|| failed("there is nothing outside".into()))?;
+                Ok(OpReply::Outside(play(op)))
+            }
             Op::Random { bytes } => {
                 self.asked.push("random");
                 let mut random = Vec::new();

@@ -12,6 +12,7 @@ use photondb_proto::error::QueryError;
 use photondb_proto::op::{
     CatalogOp, IndexOp, Op, SYSTEM_DATABASE, SYSTEM_DATABASE_ID, Scope, TableId, TableWrite, WriteHook,
 };
+use photondb_proto::outside::OutsideOp;
 
 use crate::catalog::{ADMIN, Catalog, Permission};
 use crate::system;
@@ -69,7 +70,10 @@ impl Access {
             return Ok(());
         }
         match op {
-            Op::Random { .. } => Ok(()),
+            Op::Random { .. } | Op::Outside(OutsideOp::Script(_)) => Ok(()),
+            Op::Outside(OutsideOp::Http(_)) => {
+                catalog.require(&self.user, Scope::Global, Permission::Connect)
+            }
             Op::Read { table, .. } => self.check_rows(catalog, *table, &[Permission::Read]),
             Op::Write { table, write } => {
                 self.check_rows(catalog, *table, &[Permission::Read, Permission::Write])?;

@@ -18,6 +18,7 @@ use photondb_proto::term::parse::Parser;
 use photondb_proto::wire::scram::Credential;
 use photondb_storage::engine::{Lsn, StorageEngine, StorageError, StorageStats, TreeId};
 
+use crate::OutsideJob;
 use crate::ServerFacts;
 use crate::admission::{Budget, Turnstile, Watchers};
 use crate::catalog::{Catalog, Record};
@@ -176,6 +177,8 @@ pub struct Core<E: Env> {
     pub slow_work: flume::Sender<SlowWork>,
     /// Rounds of PBKDF2 for a new password.
     pub password_iterations: u32,
+    /// Scripts and HTTP requests, for the control side.
+    pub outside: flume::Sender<OutsideJob>,
     /// Keys that were checked, by user: PBKDF2 is not run again while the credential stays.
     pub checked_keys: RefCell<HashMap<Vec<u8>, Credential>>,
     /// No new connections and queries.
@@ -203,6 +206,7 @@ pub struct CoreParts<E: Env> {
     pub query_memory_bytes: u64,
     pub slow_work: flume::Sender<SlowWork>,
     pub password_iterations: u32,
+    pub outside: flume::Sender<OutsideJob>,
     pub server: Arc<ServerFacts>,
 }
 
@@ -229,6 +233,7 @@ impl<E: Env> Core<E> {
             budget: Budget::new(parts.query_memory_bytes),
             slow_work: parts.slow_work,
             password_iterations: parts.password_iterations,
+            outside: parts.outside,
             checked_keys: RefCell::default(),
             draining: Cell::new(false),
             drain_watchers: Watchers::default(),

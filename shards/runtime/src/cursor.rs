@@ -350,7 +350,8 @@ fn gathers(op: &Op) -> bool {
         Op::Read { read: TableRead::Get { .. } | TableRead::Count { .. }, .. }
         | Op::Write { .. }
         | Op::Catalog(_)
-        | Op::Random { .. } => false,
+        | Op::Random { .. }
+        | Op::Outside(_) => false,
     }
 }
 

@@ -33,6 +33,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use photondb_proto::control::{CoreCommand, CoreReport};
+use photondb_proto::limits;
+use photondb_proto::outside::{OutsideOp, OutsideReply};
 
 /// All that the data plane is told from outside. Start from `default()` and set what differs.
 #[derive(Clone, Debug)]
@@ -55,8 +57,35 @@ pub struct DataPlaneOptions {
     pub server: ServerFacts,
     /// Refuse to start, before anything listens, while the password of `admin` is empty.
     pub require_admin_password: bool,
+    /// Where scripts and HTTP requests go.
+    pub outside: OutsideDoor,
     #[doc(hidden)]
     pub cures: Cures,
+}
+
+/// A script or an HTTP request of a query, and where the answer goes.
+#[derive(Debug)]
+pub struct OutsideJob {
+    pub op: OutsideOp,
+    pub answer: flume::Sender<OutsideReply>,
+}
+
+/// The way of queries to whoever runs scripts and makes HTTP requests. The default leads nowhere: such queries fail.
+#[derive(Clone, Debug)]
+pub struct OutsideDoor(pub(crate) flume::Sender<OutsideJob>);
+
+impl OutsideDoor {
+    /// The door and what comes through it. It holds [`limits::OUTSIDE_WAITING_MAX`] jobs.
+    pub fn open() -> (OutsideDoor, flume::Receiver<OutsideJob>) {
+        let (sender, jobs) = flume::bounded(limits::OUTSIDE_WAITING_MAX);
+        (OutsideDoor(sender), jobs)
+    }
+}
+
+impl Default for OutsideDoor {
+    fn default() -> OutsideDoor {
+        OutsideDoor::open().0
+    }
 }
 
 /// What we do against the executor's known faults; switched off only by tests that show the faults.
@@ -90,6 +119,7 @@ impl Default for DataPlaneOptions {
             server_name: None,
             password_iterations: photondb_proto::wire::scram::ITERATIONS_DEFAULT,
             require_admin_password: false,
+            outside: OutsideDoor::default(),
             server: ServerFacts::default(),
             cures: Cures::default(),
         }

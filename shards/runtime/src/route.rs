@@ -13,8 +13,10 @@ use photondb_proto::op::{
     OpError, OpReply, PartBatch, ReadMode, RowChange, RowOutcome, Scan, TableId, TableRead, TableReply,
     TableWrite, WriteOptions,
 };
+use photondb_proto::outside::{OutsideOp, OutsideReply};
 use photondb_storage::engine::{Cached, Lsn, StorageEngine};
 
+use crate::OutsideJob;
 use crate::access::Access;
 use crate::catalog::{self, Table, change};
 use crate::construct;
@@ -46,6 +48,7 @@ pub async fn answer<E: Env>(core: &Rc<Core<E>>, access: &Access, op: Op) -> Resu
             core.env.random(&mut random);
             Ok(OpReply::Random(random))
         }
+        Op::Outside(op) => outside(core, op).await.map(OpReply::Outside),
         Op::Catalog(op) => catalog(core, op).await.map(OpReply::Catalog),
         Op::Read { table, read, mode } => {
             read_table(core, access, table, read, mode).await.map(OpReply::Read)
@@ -55,6 +58,22 @@ pub async fn answer<E: Env>(core: &Rc<Core<E>>, access: &Access, op: Op) -> Resu
         }
         Op::Write { table, write } => write_table(core, table, write).await.map(OpReply::Write),
     }
+}
+
+/// Hands something to the control side and waits for what comes of it.
+async fn outside<E: Env>(core: &Core<E>, op: OutsideOp) -> Result<OutsideReply, QueryError> {
+    let (answer, reply) = flume::bounded(1);
+    let refused = |reason: &str| QueryError::new(ErrorKind::ResourceLimit, reason);
+    core.outside.try_send(OutsideJob { op, answer }).map_err(|error| match error {
+        flume::TrySendError::Full(_) => {
+            refused("Too many scripts and HTTP requests are waiting already: try again later.")
+        }
+        flume::TrySendError::Disconnected(_) => {
+            refused("This server runs no scripts and makes no HTTP requests.")
+        }
+    })?;
+    let gone = || QueryError::new(ErrorKind::OpFailed, "The server is shutting down.");
+    reply.recv_async().await.map_err(|_| gone())
 }
 
 /// What became of something that was to be answered without waiting.
@@ -90,7 +109,9 @@ pub fn answer_at_once<E: Env>(
             Some(row) => AtOnce::Answered(Ok(OpReply::Read(TableReply::Row(row)))),
             None => AtOnce::Waits(Op::Read { table: id, read: TableRead::Get { key }, mode }),
         },
-        Op::Catalog(_) | Op::Random { .. } | Op::Read { .. } | Op::Write { .. } => AtOnce::Waits(op),
+        Op::Catalog(_) | Op::Random { .. } | Op::Read { .. } | Op::Write { .. } | Op::Outside(_) => {
+            AtOnce::Waits(op)
+        }
     }
 }
 

@@ -370,6 +370,7 @@ async fn recover<E: Env>(env: E, plan: CorePlan) -> Result<(Rc<Core<E>>, Option<
         query_memory_bytes: plan.options.query_memory_bytes / plan.options.cpus.len() as u64,
         slow_work: plan.slow_work,
         password_iterations: plan.options.password_iterations,
+        outside: plan.options.outside.0.clone(),
         server: plan.server,
     });
     Ok((core, identity))

@@ -6,9 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use photondb_proto::control::CoreReport;
+use photondb_runtime::OutsideDoor;
 
 use crate::control::board::tests::{link, server};
 use crate::control::{Control, ControlOptions, CoreLink, listen};
+use crate::outside::OutsideOptions;
+use crate::outside::http::HttpOptions;
 
 fn start() -> (Control, SocketAddr) {
     let listeners = listen(&["127.0.0.1:0".parse().expect("an address")]).expect("a port");
@@ -17,6 +20,8 @@ fn start() -> (Control, SocketAddr) {
         listeners,
         http_timeout: Duration::from_secs(30),
         server: server(),
+        outside: OutsideOptions { http: HttpOptions::Off },
+        outside_jobs: OutsideDoor::open().1,
         core_lost: Arc::new(|_| {}),
     };
     (Control::start(options).expect("a thread"), address)

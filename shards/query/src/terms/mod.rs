@@ -10,6 +10,7 @@ pub mod fields;
 pub mod geometry;
 pub mod grant;
 pub mod group;
+pub mod http;
 pub mod index;
 pub mod info;
 pub mod iso8601;
@@ -24,6 +25,7 @@ pub mod pattern;
 #[cfg(test)]
 pub mod probe;
 pub mod random;
+pub mod script;
 pub mod sequence;
 pub mod slice;
 pub mod string;
@@ -190,6 +192,7 @@ static FAMILIES: &[&[TermDef]] = &[
     geometry::TERMS,
     grant::TERMS,
     group::TERMS,
+    http::TERMS,
     index::TERMS,
     join::TERMS,
     literal::TERMS,
@@ -198,6 +201,7 @@ static FAMILIES: &[&[TermDef]] = &[
     object::TERMS,
     order::TERMS,
     random::TERMS,
+    script::TERMS,
     sequence::TERMS,
     slice::TERMS,
     string::TERMS,
