@@ -15,6 +15,9 @@ pub const QUERIES_IN_FLIGHT_MAX: usize = 1024;
 pub const TERM_DEPTH_MAX: u32 = 500;
 /// Nested arrays and objects of one stored document or JSON text.
 pub const DATUM_DEPTH_MAX: u32 = 500;
+/// Nested arrays and objects of a value that a query builds; what is inside stored documents comes on top. Values are printed,
+/// compared and let go by functions that call themselves.
+pub const VALUE_DEPTH_MAX: u32 = 2 * DATUM_DEPTH_MAX;
 /// Elements of an array in a query unless `array_limit` says otherwise.
 pub const ARRAY_ELEMENTS_DEFAULT: usize = 100_000;
 /// Elements of an array in a stored document, whatever `array_limit` says.

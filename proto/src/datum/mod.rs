@@ -170,13 +170,15 @@ pub struct Array(ArrayForm);
 
 #[derive(Clone)]
 enum ArrayForm {
-    Built(Rc<Vec<Datum>>),
+    /// The items, and how deep they nest.
+    Built(Rc<Vec<Datum>>, u32),
     View(View),
 }
 
 impl Array {
     pub fn new(items: Vec<Datum>) -> Array {
-        Array(ArrayForm::Built(Rc::new(items)))
+        let depth = 1 + items.iter().map(Datum::depth).max().unwrap_or(0);
+        Array(ArrayForm::Built(Rc::new(items), depth))
     }
 
     pub(crate) fn view(view: View) -> Array {
@@ -185,7 +187,7 @@ impl Array {
 
     pub fn len(&self) -> usize {
         match &self.0 {
-            ArrayForm::Built(items) => items.len(),
+            ArrayForm::Built(items, _) => items.len(),
             ArrayForm::View(view) => view.count(),
         }
     }
@@ -197,14 +199,14 @@ impl Array {
     /// The item at `index`. On a view this skips the items before it.
     pub fn item(&self, index: usize) -> Option<Datum> {
         match &self.0 {
-            ArrayForm::Built(items) => items.get(index).cloned(),
+            ArrayForm::Built(items, _) => items.get(index).cloned(),
             ArrayForm::View(view) => view.items().nth(index),
         }
     }
 
     pub fn iter(&self) -> ArrayIter<'_> {
         match &self.0 {
-            ArrayForm::Built(items) => ArrayIter::Built(items.iter()),
+            ArrayForm::Built(items, _) => ArrayIter::Built(items.iter()),
             ArrayForm::View(view) => ArrayIter::View(view.items()),
         }
     }
@@ -212,7 +214,7 @@ impl Array {
     /// The items, taken without copying when nobody else holds the array.
     pub fn into_vec(self) -> Vec<Datum> {
         match self.0 {
-            ArrayForm::Built(items) => Rc::try_unwrap(items).unwrap_or_else(|shared| (*shared).clone()),
+            ArrayForm::Built(items, _) => Rc::try_unwrap(items).unwrap_or_else(|shared| (*shared).clone()),
             ArrayForm::View(view) => view.items().collect(),
         }
     }
@@ -220,7 +222,7 @@ impl Array {
     /// The encoded body when this is a view: lets the encoder copy it whole.
     pub(crate) fn encoded(&self) -> Option<&[u8]> {
         match &self.0 {
-            ArrayForm::Built(_) => None,
+            ArrayForm::Built(_, _) => None,
             ArrayForm::View(view) => Some(view.body()),
         }
     }
@@ -228,7 +230,7 @@ impl Array {
     /// About how many bytes of memory the items hold on to.
     pub fn approximate_bytes(&self) -> usize {
         match &self.0 {
-            ArrayForm::Built(items) => items.iter().map(Datum::approximate_bytes).sum(),
+            ArrayForm::Built(items, _) => items.iter().map(Datum::approximate_bytes).sum(),
             ArrayForm::View(view) => view.body().len(),
         }
     }
@@ -268,13 +270,14 @@ pub struct Object(ObjectForm);
 
 #[derive(Clone)]
 enum ObjectForm {
-    Built(Rc<Vec<(Text, Datum)>>),
+    /// The pairs, and how deep their values nest.
+    Built(Rc<Vec<(Text, Datum)>>, u32),
     View(View),
 }
 
 impl Object {
     pub fn empty() -> Object {
-        Object(ObjectForm::Built(Rc::new(Vec::new())))
+        Object(ObjectForm::Built(Rc::new(Vec::new()), 1))
     }
 
     /// From pairs in any order. Of equal keys the last wins; callers that must refuse duplicates use [`ObjectBuilder`].
@@ -292,7 +295,7 @@ impl Object {
 
     pub fn len(&self) -> usize {
         match &self.0 {
-            ObjectForm::Built(pairs) => pairs.len(),
+            ObjectForm::Built(pairs, _) => pairs.len(),
             ObjectForm::View(view) => view.count(),
         }
     }
@@ -304,7 +307,7 @@ impl Object {
     /// The value under `key`; siblings are skipped, not decoded.
     pub fn field(&self, key: &str) -> Option<Datum> {
         match &self.0 {
-            ObjectForm::Built(pairs) => {
+            ObjectForm::Built(pairs, _) => {
                 let found = pairs.binary_search_by(|(name, _)| name.as_bytes().cmp(key.as_bytes())).ok()?;
                 Some(pairs[found].1.clone())
             }
@@ -318,7 +321,7 @@ impl Object {
 
     pub fn iter(&self) -> ObjectIter<'_> {
         match &self.0 {
-            ObjectForm::Built(pairs) => ObjectIter::Built(pairs.iter()),
+            ObjectForm::Built(pairs, _) => ObjectIter::Built(pairs.iter()),
             ObjectForm::View(view) => ObjectIter::View(view.pairs()),
         }
     }
@@ -330,7 +333,7 @@ impl Object {
 
     pub(crate) fn encoded(&self) -> Option<&[u8]> {
         match &self.0 {
-            ObjectForm::Built(_) => None,
+            ObjectForm::Built(_, _) => None,
             ObjectForm::View(view) => Some(view.body()),
         }
     }
@@ -338,7 +341,7 @@ impl Object {
     /// About how many bytes of memory the pairs hold on to.
     pub fn approximate_bytes(&self) -> usize {
         match &self.0 {
-            ObjectForm::Built(pairs) => {
+            ObjectForm::Built(pairs, _) => {
                 pairs.iter().map(|(key, value)| key.as_bytes().len() + value.approximate_bytes()).sum()
             }
             ObjectForm::View(view) => view.body().len(),
@@ -417,7 +420,8 @@ impl ObjectBuilder {
     }
 
     pub fn build(self) -> Object {
-        Object(ObjectForm::Built(Rc::new(self.pairs)))
+        let depth = 1 + self.pairs.iter().map(|(_, value)| value.depth()).max().unwrap_or(0);
+        Object(ObjectForm::Built(Rc::new(self.pairs), depth))
     }
 }
 
@@ -428,6 +432,16 @@ impl Datum {
 
     pub fn array(items: Vec<Datum>) -> Datum {
         Datum::Array(Array::new(items))
+    }
+
+    /// How deep arrays and objects nest in it, whatever is inside encoded documents: those are bounded by
+    /// [`limits::DATUM_DEPTH_MAX`] of their own.
+    pub fn depth(&self) -> u32 {
+        match self {
+            Datum::Array(Array(ArrayForm::Built(_, depth)))
+            | Datum::Object(Object(ObjectForm::Built(_, depth))) => *depth,
+            _ => 0,
+        }
     }
 
     /// An object from pairs in any order.

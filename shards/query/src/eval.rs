@@ -11,6 +11,7 @@ use std::task::{Context as TaskContext, Poll};
 
 use photondb_proto::datum::{Datum, ObjectBuilder, Text, document, pseudo};
 use photondb_proto::error::ErrorKind;
+use photondb_proto::limits;
 use photondb_proto::op::{TableRead, TableReply};
 use photondb_proto::term::number;
 
@@ -141,14 +142,14 @@ fn strict_with_options(
             }
             let datum = evaluate(&call)?;
             run.spend_for(&datum);
-            Ok(Value::Datum(datum))
+            Ok(shallow(Value::Datum(datum))?)
         }
         Eval::Sequence { now, .. } => {
             let waits = |value: &Value| matches!(value, Value::Grouped(_) | Value::Row(_));
             if call.arguments.iter().any(|argument| waits(&argument.value)) {
                 return Err(Stop::Later);
             }
-            now(run, &Invocation { call, node: node.clone() })
+            Ok(shallow(now(run, &Invocation { call, node: node.clone() })?)?)
         }
         Eval::Control { .. } | Eval::Strict(_) => Err(Stop::Later),
     }
@@ -186,9 +187,19 @@ fn finish_object(builder: ObjectBuilder, node: &Node) -> Outcome<Value> {
     let object = builder.build();
     if object.has(pseudo::TYPE_KEY) {
         let datum = pseudo::from_object(object).map_err(|error| Failure::from(error).at(&node.place))?;
-        return Ok(Value::Datum(datum));
+        return shallow(Value::Datum(datum)).map_err(|failure| failure.at(&node.place));
     }
-    Ok(Value::Datum(Datum::Object(object)))
+    shallow(Value::Datum(Datum::Object(object))).map_err(|failure| failure.at(&node.place))
+}
+
+/// Refuses values that nest too deep. Terms add a level or two at a time, so looking at each result is enough.
+fn shallow(value: Value) -> Outcome<Value> {
+    match &value {
+        Value::Datum(datum) if datum.depth() > limits::VALUE_DEPTH_MAX => {
+            Err(Failure::limit(format!("Nesting depth limit {} exceeded.", limits::VALUE_DEPTH_MAX)))
+        }
+        _ => Ok(value),
+    }
 }
 
 /// Evaluates, at once if possible.
@@ -380,7 +391,7 @@ async fn apply_pure(
         if node.def.number == number::COERCE_TO {
             gather_receiver(run, &mut invocation).await?;
         }
-        evaluate(&invocation.call).map(Value::Datum)
+        evaluate(&invocation.call).map(Value::Datum).and_then(shallow)
     };
     outcome.await.map_err(|failure: Failure| failure.at(&node.place))
 }
@@ -395,9 +406,9 @@ async fn apply_sequence(
     let outcome = async {
         load_arguments(run, &mut invocation).await?;
         match now(run, &invocation) {
-            Ok(value) => Ok(value),
+            Ok(value) => shallow(value),
             Err(Stop::Failed(failure)) => Err(failure),
-            Err(Stop::Later) => later(run, invocation).await,
+            Err(Stop::Later) => later(run, invocation).await.and_then(shallow),
         }
     };
     outcome.await.map_err(|failure: Failure| failure.at(&node.place))

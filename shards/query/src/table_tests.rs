@@ -264,6 +264,17 @@ fn limits_are_kept() {
 }
 
 #[test]
+fn values_that_nest_too_deep_are_refused() {
+    for around in ["[2,[[10,[1]]]]", r#"{"a":[10,[1]]}"#, "[29,[[2,[]],[10,[1]]]]"] {
+        let folded =
+            |times: u32| format!("[1,[52,[[187,[[173,[{times}]],null,[69,[[2,[1,2]],{around}]]]]]]]");
+        let reply = server().run(&folded(5000));
+        assert!(reply.line().contains("Nesting depth limit 1000 exceeded."), "{}", reply.line());
+        assert!(server().run(&folded(1000)).error.is_none(), "{around}");
+    }
+}
+
+#[test]
 fn queries_500_levels_deep_are_evaluated() {
     // Builds for tests use more of the stack than a release.
     let thread = std::thread::Builder::new().stack_size(16 << 20);
