@@ -319,9 +319,10 @@ fn data(call: &Call, method: HttpMethod, headers: &mut Vec<(String, String)>) ->
         }
         (HttpMethod::Post, other) => Err(expected("data", "a STRING or OBJECT", other)),
         (HttpMethod::Put | HttpMethod::Patch | HttpMethod::Delete, other) => {
-            super::string::check_json(other)?;
             typed("application/json");
-            Ok(json::to_string(other).into_bytes())
+            let mut text = Vec::new();
+            super::string::put_json(other, limits::HTTP_BODY_BYTES_MAX, &mut text)?;
+            Ok(text)
         }
     }
 }
