@@ -186,6 +186,9 @@ pub struct Scan {
     ///
     /// [`photondb_query`'s pipeline bytes]: Op
     pub pipeline: Vec<u8>,
+    /// What is asked of the geometries of a geo index, in bytes that the query crate makes and reads: each that answers gives
+    /// a row, however many of its entries lie in the ranges. Empty: every entry gives its row.
+    pub question: Vec<u8>,
     /// A part stops after about this many bytes of results.
     pub bytes_max: u32,
     /// A part stops after this many result rows.

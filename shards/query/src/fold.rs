@@ -511,7 +511,8 @@ pub async fn aggregate(
         && terminal.travels()
         && group.as_ref().is_none_or(GroupBy::travels)
     {
-        if terminal.kind == TerminalKind::Count && group.is_none() && sequence.stages.is_empty() {
+        let is_plain = group.is_none() && sequence.stages.is_empty() && scan.question.is_none();
+        if terminal.kind == TerminalKind::Count && is_plain {
             return count_rows(run, scan).await;
         }
         return aggregate_there(run, scan, &sequence.stages, terminal, group).await;

@@ -18,6 +18,7 @@ use crate::call::Limits;
 use crate::eval::Stop;
 use crate::failure::{Failure, Outcome};
 use crate::function::Function;
+use crate::geo::question::{self, Question};
 use crate::run::{Ops, Run};
 use crate::terms::Evaluation;
 
@@ -61,9 +62,18 @@ impl IndexWriter {
         entries
     }
 
+    /// What a row gives to a question of a geo index at one of its entries.
+    pub fn answers(&self, question: &Question, entry: &[u8], row: &Rc<[u8]>) -> Vec<Rc<[u8]>> {
+        // An entry that is longer is for the same cell of another of the row's geometries.
+        let is_first = |(cell, primary): &(&[u8], &[u8])| cell.len() + primary.len() == entry.len();
+        let Some((cell, _)) = key::split_entry(entry).filter(is_first) else { return Vec::new() };
+        let Some(value) = self.value(row) else { return Vec::new() };
+        question.answers(&question::geometries(&value, self.multi), cell, row)
+    }
+
     fn add_keys(&self, value: &Datum, keys: &mut Vec<Key>) {
         if self.geo {
-            keys.extend(geo_keys(value));
+            question::geometries(value, false).iter().for_each(|shape| keys.extend(question::keys(shape)));
         } else if let Ok(key) = key::secondary(value) {
             keys.push(key);
         }
@@ -98,11 +108,6 @@ fn fresh_run() -> Run {
         value_bytes_max: ENTRY_MEMORY_BYTES,
     };
     Run::new(limits, ENTRY_MEMORY_BYTES, "".into(), Ops::Forbidden)
-}
-
-/// Keys of the cells that cover a geometry.
-fn geo_keys(_: &Datum) -> Vec<Key> {
-    Vec::new()
 }
 
 /// The entries of one value.

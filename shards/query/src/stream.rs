@@ -15,6 +15,7 @@ use crate::failure::{Failure, Outcome, Place};
 use crate::fields::RowTerm;
 use crate::fold::FoldSource;
 use crate::function::Function;
+use crate::geo::question::Question;
 use crate::join::Join;
 use crate::merge::{OrderedUnion, SortKeys};
 use crate::run::Run;
@@ -81,6 +82,8 @@ pub struct TableScan {
     pub further: Option<Rc<SortKeys>>,
     /// What BETWEEN was told, for INFO; at most one BETWEEN applies.
     pub bounds: Option<Rc<Bounds>>,
+    /// What is asked of the geometries of a geo index.
+    pub question: Option<Rc<Question>>,
 }
 
 /// What a scan walks along.
@@ -110,7 +113,7 @@ impl ScanIndex {
 impl TableScan {
     pub fn new(table: TableHandle, index: ScanIndex) -> TableScan {
         let ranges = ranges_of([KeyRange::all()]);
-        TableScan { table, index, ranges, order: ScanOrder::Any, further: None, bounds: None }
+        TableScan { table, index, ranges, order: ScanOrder::Any, further: None, bounds: None, question: None }
     }
 
     /// Walks along that index from now on.
@@ -131,8 +134,16 @@ impl TableScan {
 
     /// The first step of it.
     pub fn step(&self, order: ScanOrder, pipeline: Vec<u8>, rows_max: u32, bytes_max: u32) -> Scan {
-        let index = self.index.id();
-        Scan { index, ranges: self.ranges.to_vec(), order, resume: None, pipeline, bytes_max, rows_max }
+        Scan {
+            index: self.index.id(),
+            ranges: self.ranges.to_vec(),
+            order,
+            resume: None,
+            pipeline,
+            question: self.question.as_ref().map_or_else(Vec::new, |question| question.bytes().to_vec()),
+            bytes_max,
+            rows_max,
+        }
     }
 }
 

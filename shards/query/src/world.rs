@@ -18,6 +18,7 @@ use photondb_proto::outside::{OutsideOp, OutsideReply};
 use photondb_proto::term::parse::{Parser, QueryMessage};
 
 use crate::exec::{AnswerKind, Context, Execution, Step};
+use crate::geo::question::Question;
 use crate::index::IndexWriter;
 use crate::push::{Flow, Pipeline};
 use crate::write::{RowDecision, RowEffect, RowWriter};
@@ -193,9 +194,10 @@ impl World {
                         resume.iter().map(|(part, next)| (*part, Some(next.clone()))).collect::<Vec<_>>()
                     }
                 };
-                let batches = parts
-                    .into_iter()
-                    .map(|(number, next)| scan_part(number, &table.entries(number, scan.index), &scan, next));
+                let asked = table.asked(&scan)?;
+                let batches = parts.into_iter().map(|(number, next)| {
+                    scan_part(number, &table.entries(number, scan.index), &scan, asked.as_ref(), next)
+                });
                 TableReply::Parts(batches.collect::<Result<_, _>>()?)
             }
         })
@@ -422,13 +424,24 @@ impl Table {
     fn entries(&self, part: u16, index: Option<IndexId>) -> Entries {
         let rows = &self.parts[usize::from(part)];
         let Some(id) = index else { return rows.clone() };
-        let place = self.info.indexes.iter().position(|index| index.id == id).expect("the query knows it");
-        let writer = IndexWriter::new(&self.indexes[place].function).expect("our own bytes");
+        let writer = self.writer(id);
         let entries = |(key, row): (&Key, &Rc<[u8]>)| {
             let row = row.clone();
             writer.entries(key, &row).into_iter().map(move |entry| (entry, row.clone())).collect::<Vec<_>>()
         };
         rows.iter().flat_map(entries).collect()
+    }
+
+    fn writer(&self, id: IndexId) -> IndexWriter {
+        let place = self.info.indexes.iter().position(|index| index.id == id).expect("the query knows it");
+        IndexWriter::new(&self.indexes[place].function).expect("our own bytes")
+    }
+
+    /// What a scan asks of geometries.
+    fn asked(&self, scan: &Scan) -> Result<Option<(Question, IndexWriter)>, QueryError> {
+        let Some(id) = scan.index.filter(|_| !scan.question.is_empty()) else { return Ok(None) };
+        let question = Question::from_bytes(&scan.question)?;
+        Ok(Some((question, self.writer(id))))
     }
 
     fn index(&self, name: &str, error: String) -> Result<usize, QueryError> {
@@ -540,6 +553,7 @@ fn scan_part(
     number: u16,
     rows: &Entries,
     scan: &Scan,
+    asked: Option<&(Question, IndexWriter)>,
     next: Option<Vec<u8>>,
 ) -> Result<PartBatch, QueryError> {
     let descending = scan.order == ScanOrder::Descending;
@@ -560,7 +574,11 @@ fn scan_part(
         false => Some(Pipeline::decode(&scan.pipeline)?),
     };
     for (key, row, copies) in found.into_iter().take(STEP_ROWS) {
-        for _ in 0..copies {
+        let given = match asked {
+            None => vec![row.clone(); copies as usize],
+            Some((question, writer)) => writer.answers(question, key, row),
+        };
+        for row in given {
             match &mut pipeline {
                 None => out.push(ScanRow { key: key.clone(), value: row.to_vec() }),
                 Some(pipeline) => {

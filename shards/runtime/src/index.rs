@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use photondb_proto::datum::key;
 use photondb_proto::op::IndexId;
+use photondb_query::geo::question::Question;
 use photondb_query::index::IndexWriter;
 use photondb_storage::engine::{Edit, StorageEngine, StorageError, TreeId, TreeName, Value};
 
@@ -82,6 +83,11 @@ impl LocalIndex {
         let tree = shard.store.engine.create_tree(&self.names[shard.place]).await?;
         self.trees[shard.place].set(Some(tree));
         Ok(tree)
+    }
+
+    /// What a row gives to a scan's question at one of its entries.
+    pub fn answers(&self, question: &Question, entry: &[u8], row: &Value) -> Vec<Value> {
+        self.writer.answers(question, entry, row)
     }
 
     /// Adds what a row's change from `old` to `new` changes in the shard's tree, which has been made.

@@ -15,6 +15,7 @@ use photondb_proto::datum::key;
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::limits;
 use photondb_proto::op::{IndexId, KeyRange, PartBatch, Scan, ScanOrder, ScanRange};
+use photondb_query::geo::question::Question;
 use photondb_storage::engine::{Cached, Direction, Lsn, Range, StorageEngine, StorageError, TreeId, Value};
 
 use crate::core::Core;
@@ -47,7 +48,8 @@ pub async fn part<E: Env>(
     };
     let mut rows = Rows::new(&scan)?;
     let mut pace = Pace::new(core);
-    let along = Along::new(local, scan.index)?;
+    let mut along = Along::new(local, scan.index)?;
+    along.ask(&scan.question)?;
     let next = match scan.order {
         ScanOrder::Any | ScanOrder::Keyed => any_order(&along, &scan, from, &mut rows, &mut pace).await?,
         ScanOrder::Ascending => {
@@ -91,6 +93,8 @@ fn bad_resume() -> QueryError {
 pub struct Along<'a, S> {
     local: &'a LocalTable<S>,
     index: Option<Rc<LocalIndex>>,
+    /// What is asked of the geometries of a geo index.
+    question: Option<Question>,
 }
 
 impl<'a, S: StorageEngine> Along<'a, S> {
@@ -98,7 +102,33 @@ impl<'a, S: StorageEngine> Along<'a, S> {
     /// The index has been dropped.
     pub fn new(local: &'a LocalTable<S>, index: Option<IndexId>) -> Result<Along<'a, S>, QueryError> {
         let index = index.map(|id| local.index(id).ok_or_else(index_dropped)).transpose()?;
-        Ok(Along { local, index })
+        Ok(Along { local, index, question: None })
+    }
+
+    /// # Errors
+    /// The bytes are no question.
+    fn ask(&mut self, question: &[u8]) -> Result<(), QueryError> {
+        if !question.is_empty() {
+            let question = Question::from_bytes(question)?;
+            self.question = Some(question);
+        }
+        Ok(())
+    }
+
+    /// Gives a row as often as it is to be given.
+    async fn give(&self, key: &[u8], row: Value, copies: u32, rows: &mut Rows) -> Result<Taken, QueryError> {
+        let (Some(question), Some(index)) = (&self.question, &self.index) else {
+            return rows.take_copies(key, row, copies).await;
+        };
+        let mut taken = Taken::GoOn;
+        for answer in index.answers(question, key, &row) {
+            match rows.take(key, answer).await? {
+                Taken::GoOn => {}
+                Taken::Full => taken = Taken::Full,
+                Taken::End => return Ok(Taken::End),
+            }
+        }
+        Ok(taken)
     }
 
     /// None when nothing is there.
@@ -331,9 +361,13 @@ async fn any_order<E: Env>(
                 for (key, value) in run.entries {
                     let row = along.row(shard, tree, &key, value, seen, &wanted).await;
                     let taken = match row.map_err(|error| along.failed(error))? {
-                        Some((known, row)) => rows.take_copies(&known, row, wanted.copies).await?,
+                        Some((known, row)) => along.give(&known, row, wanted.copies, rows).await?,
                         None => Taken::GoOn,
                     };
+                    if along.question.is_some() {
+                        // A geometry is a lot of work.
+                        pace.keep().await;
+                    }
                     match taken {
                         Taken::GoOn => last = Some(key),
                         Taken::Full => return Ok(Some(place(number, &key))),
@@ -428,7 +462,7 @@ async fn in_order<E: Env>(
         let wanted = source.wanted.as_ref().expect("a run was read for a range");
         let row = along.row(source.shard, source.tree, &key, value, source.seen, wanted).await;
         let taken = match row.map_err(|error| along.failed(error))? {
-            Some((known, row)) => rows.take_copies(&known, row, wanted.copies).await?,
+            Some((known, row)) => along.give(&known, row, wanted.copies, rows).await?,
             None => Taken::GoOn,
         };
         match taken {

@@ -5,8 +5,7 @@
 //! cells around it, misses nothing. What is found may still not meet: `Shape::intersects` decides. A cell's id is a u64 that
 //! orders cells along a space-filling curve, where all cells within a cell are one range around its id.
 //!
-//! An index stores a row under `keys(shape)`, each big-endian in front of the primary key, and reads `ranges(query)`; a
-//! row may come once for each of its cells.
+//! An index stores a row under `keys(shape)` and reads `ranges(query)`, see [`super::question`].
 
 use std::ops::RangeInclusive;
 

@@ -35,6 +35,10 @@ impl Ellipsoid {
         self.equator_radius
     }
 
+    pub fn flattening(&self) -> f64 {
+        self.flattening
+    }
+
     pub fn pole_radius(&self) -> f64 {
         self.equator_radius * (1.0 - self.flattening)
     }

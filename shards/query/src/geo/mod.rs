@@ -10,6 +10,7 @@ pub mod ellipsoid;
 mod line;
 pub mod nearest;
 mod polygon;
+pub mod question;
 mod ring;
 mod sphere;
 

@@ -1,20 +1,18 @@
 //! The search for what is nearest to a point: rings around it, each wider, until enough is found or the limit is reached.
 //!
-//! Always: a ring has every shape whose distance lies between what the rings before reached and its own reach, so results
-//! are complete up to that reach and those of later rings are farther away. Pure: whoever drives it reads the index (a
-//! loop of [`Nearest::next_ring`], then [`Nearest::offer`] for each row found that is in the ring's ranges). A ring is a
-//! polygon of eight corners with a hole: intersection is decided on the sphere and distance on the ellipsoid, so shell and
-//! hole keep a margin that is larger than the difference.
+//! Always: a ring gives every geometry whose distance lies above what the rings before reached and within its own reach, and
+//! no other; so nothing comes twice, and results of later rings are farther away. Pure: whoever drives it asks the index
+//! for each ring ([`Nearest::next_ring`], [`Nearest::add`]). A ring's shape is a polygon of eight corners with a hole:
+//! intersection is decided on the sphere and distance on the ellipsoid, so shell and hole keep a margin larger than the
+//! difference, and the distance decides.
 
-use std::collections::BTreeSet;
 use std::f64::consts::PI;
-use std::ops::RangeInclusive;
 
 use s2::point::Point;
 
 use super::ellipsoid::Ellipsoid;
 use super::polygon::Polygon;
-use super::{Center, Position, Shape, cover};
+use super::{Center, Position, Shape};
 use crate::failure::{Failure, Outcome};
 
 /// `max_results` when a query does not say.
@@ -29,6 +27,8 @@ const GROWTH_MAX: f64 = 2.0;
 /// How many results a ring should give.
 const RING_RESULTS: f64 = 100.0;
 const CORNERS: usize = 8;
+/// Less than any distance.
+const NOTHING: f64 = -1.0;
 
 /// What is searched for.
 #[derive(Clone, Debug)]
@@ -40,90 +40,59 @@ pub struct Search {
     pub distance_max: f64,
 }
 
-/// A running search; `K` are primary keys, `D` what the caller keeps of a row.
+/// A running search; `D` is what is found.
 #[derive(Debug)]
-pub struct Nearest<K, D> {
+pub struct Nearest<D> {
     search: Search,
-    center: Center,
     /// Distance up to which everything has been found.
     reached: f64,
     /// Distance up to which the ring at hand finds everything.
     reach: f64,
-    seen: BTreeSet<K>,
-    /// Ascending by distance once their ring is done.
     found: Vec<(f64, D)>,
     found_before_ring: usize,
 }
 
-/// One ring: what of the index to read, and what to ask of its geometries.
-#[derive(Debug)]
+/// One ring of a search.
+#[derive(Clone, Debug)]
 pub struct SearchRing {
-    pub shape: Shape,
-    /// See [`cover::ranges`].
-    pub ranges: Vec<RangeInclusive<u64>>,
+    center: Center,
+    at: Position,
+    ellipsoid: Ellipsoid,
+    reached: f64,
+    reach: f64,
 }
 
-impl<K: Ord, D> Nearest<K, D> {
-    /// # Errors
-    /// The center is not on the globe.
-    pub fn new(search: Search) -> Outcome<Nearest<K, D>> {
-        let center = Center::new(search.center)?;
-        Ok(Nearest {
-            search,
-            center,
-            reached: 0.0,
-            reach: 0.0,
-            seen: BTreeSet::new(),
-            found: Vec::new(),
-            found_before_ring: 0,
-        })
+impl<D> Nearest<D> {
+    pub fn new(search: Search) -> Nearest<D> {
+        Nearest { search, reached: NOTHING, reach: NOTHING, found: Vec::new(), found_before_ring: 0 }
     }
 
     /// The next ring to read; `None` when the search is done.
     ///
     /// # Errors
-    /// The ring would reach around the globe.
+    /// The center is not on the globe.
     pub fn next_ring(&mut self) -> Outcome<Option<SearchRing>> {
+        let Search { center, ellipsoid, results_max, distance_max } = &self.search;
         let results = self.found.len() - self.found_before_ring;
-        self.found[self.found_before_ring..].sort_by(|left, right| left.0.total_cmp(&right.0));
         self.found_before_ring = self.found.len();
-        let is_first = self.reach == 0.0;
-        if !is_first
-            && (self.reach >= self.search.distance_max || self.found.len() >= self.search.results_max)
-        {
+        let next = if self.reach == NOTHING {
+            FIRST_REACH * ellipsoid.equator_radius()
+        } else if self.reach >= *distance_max || self.found.len() >= *results_max {
             return Ok(None);
-        }
-        let next = if is_first {
-            FIRST_REACH * self.search.ellipsoid.equator_radius()
         } else {
             // As wide as would give enough results if there are as many per area as in the last ring.
-            let area = PI * (self.reach * self.reach - self.reached * self.reached);
-            let wanted = RING_RESULTS / results as f64 * area / PI + self.reach * self.reach;
-            wanted.sqrt().min(self.reach * GROWTH_MAX)
+            let inner = self.reached.max(0.0);
+            let growth = (self.reach * self.reach - inner * inner) * RING_RESULTS / results as f64;
+            (self.reach * self.reach + growth).sqrt().min(self.reach * GROWTH_MAX)
         };
         self.reached = self.reach;
-        self.reach = next.min(self.search.distance_max);
-        let shape = self.ring().map_err(|failure| {
-            Failure::logic(format!(
-                "The distance has become too large for continuing the indexed nearest traversal.  Consider specifying a \
-                 smaller `max_dist` parameter.  ({})",
-                failure.message
-            ))
-        })?;
-        let ranges = cover::ranges(&shape);
-        Ok(Some(SearchRing { shape, ranges }))
+        self.reach = next.min(*distance_max);
+        SearchRing::new(*center, ellipsoid.clone(), self.reached, self.reach).map(Some)
     }
 
-    /// A row whose geometry lies in the ranges of the ring at hand; counts once however often it comes.
-    pub fn offer(&mut self, ring: &SearchRing, key: K, geometry: &Shape, row: impl FnOnce() -> D) {
-        if self.seen.contains(&key) || !ring.shape.intersects(geometry) {
-            return;
-        }
-        let distance = geometry.distance(&self.center, &self.search.ellipsoid);
-        if distance <= self.reach {
-            self.seen.insert(key);
-            self.found.push((distance, row()));
-        }
+    /// A result of the ring at hand.
+    pub fn add(&mut self, distance: f64, row: D) {
+        self.found.push((distance, row));
     }
 
     /// What was found, nearest first, with distances in the ellipsoid's unit.
@@ -132,23 +101,61 @@ impl<K: Ord, D> Nearest<K, D> {
         self.found.truncate(self.search.results_max);
         self.found
     }
+}
 
-    fn ring(&self) -> Outcome<Shape> {
-        let ellipsoid = &self.search.ellipsoid;
+impl SearchRing {
+    fn new(at: Position, ellipsoid: Ellipsoid, reached: f64, reach: f64) -> Outcome<SearchRing> {
+        Ok(SearchRing { center: Center::new(at)?, at, ellipsoid, reached, reach })
+    }
+
+    /// The ring as it travels.
+    pub fn numbers(&self) -> [f64; 6] {
+        let Position { longitude, latitude } = self.at;
+        let ellipsoid = &self.ellipsoid;
+        [longitude, latitude, ellipsoid.equator_radius(), ellipsoid.flattening(), self.reached, self.reach]
+    }
+
+    pub fn from_numbers(numbers: [f64; 6]) -> Outcome<SearchRing> {
+        let [longitude, latitude, equator_radius, flattening, reached, reach] = numbers;
+        let ellipsoid = Ellipsoid::new(equator_radius, flattening);
+        SearchRing::new(Position { longitude, latitude }, ellipsoid, reached, reach)
+    }
+
+    /// The distance of a geometry if this is the ring that it belongs to.
+    pub fn distance(&self, geometry: &Shape) -> Option<f64> {
+        let distance = geometry.distance(&self.center, &self.ellipsoid);
+        (distance > self.reached && distance <= self.reach).then_some(distance)
+    }
+
+    /// A polygon that every geometry of the ring meets.
+    ///
+    /// # Errors
+    /// It would reach around the globe.
+    pub fn shape(&self) -> Outcome<Shape> {
+        self.polygon().map(Shape::Polygon).map_err(|failure| {
+            Failure::logic(format!(
+                "The distance has become too large for continuing the indexed nearest traversal.  Consider specifying a \
+                 smaller `max_dist` parameter.  ({})",
+                failure.message
+            ))
+        })
+    }
+
+    fn polygon(&self) -> Outcome<Polygon> {
         let corners = |radius: f64| -> Outcome<Vec<Point>> {
-            let mut circle = ellipsoid.circle(self.center.position, radius, CORNERS)?;
+            let mut circle = self.ellipsoid.circle(self.at, radius, CORNERS)?;
             circle.pop();
             circle.into_iter().map(Position::point).collect()
         };
         // The sides of a regular polygon are nearer than its corners; on the sphere less so than in the plane. Where the
         // ellipsoid is flattened, by as much as its radii differ.
-        let (equator, pole) = (ellipsoid.equator_radius(), ellipsoid.pole_radius());
+        let (equator, pole) = (self.ellipsoid.equator_radius(), self.ellipsoid.pole_radius());
         let distortion = equator.max(pole) / equator.min(pole);
         let mut outlines = vec![corners(self.reach * 1.01 / (PI / CORNERS as f64).cos() * distortion)?];
         if self.reached > 0.0 {
             outlines.push(corners(self.reached * 0.99)?);
         }
         let polygon = Polygon::new(outlines);
-        polygon.map(Shape::Polygon).ok_or_else(|| Failure::internal("the hole of a ring is not in its shell"))
+        polygon.ok_or_else(|| Failure::internal("the hole of a ring is not in its shell"))
     }
 }

@@ -1,11 +1,14 @@
 //! Random shapes from printed seeds: what intersects is symmetric, what covers misses nothing, what is near is found.
 
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
-use photondb_proto::datum::{Datum, ObjectBuilder};
+use photondb_proto::datum::{Datum, ObjectBuilder, Slice, document, key};
+use photondb_proto::op::KeyBound;
 
 use super::ellipsoid::Ellipsoid;
 use super::nearest::{Nearest, Search};
+use super::question::{Question, keys};
 use super::{Center, Position, Shape, cover, parse_polygon};
 
 /// A small generator of its own (splitmix64), so that a seed means the same for ever.
@@ -150,13 +153,39 @@ fn a_polygon_contains_what_lies_in_it() {
     }
 }
 
+/// The answers of one row, as a scan of all of its entries in the question's ranges gives them.
+fn answers(question: &Question, shape: &Shape, row: usize) -> Vec<Datum> {
+    let row: Rc<[u8]> = document::to_bytes(&Datum::Number(row as f64)).into();
+    let ranges = question.key_ranges();
+    let mut answers = Vec::new();
+    for cell in keys(shape) {
+        let entry = key::entry(&cell, &key::primary(&Datum::Number(1.0)).expect("a key"), 0);
+        let is_scanned = ranges.iter().any(|range| match (&range.start, &range.end) {
+            (KeyBound::Included(start), KeyBound::Excluded(end)) => (start..end).contains(&&entry),
+            other => panic!("ranges are bounded: {other:?}"),
+        });
+        if is_scanned {
+            answers.extend(question.answers(std::slice::from_ref(shape), &cell, &row));
+        }
+    }
+    answers.into_iter().map(|bytes| document::decode(Slice::new(bytes))).collect()
+}
+
 /// What of `stored` a search finds, by driving it over a plain list.
 fn search(search: Search, stored: &[Shape]) -> Vec<(f64, usize)> {
-    let mut nearest = Nearest::new(search).expect("a center on the globe");
-    while let Some(ring) = nearest.next_ring().expect("a ring fits on the globe") {
+    let mut nearest = Nearest::new(search);
+    while let Some(ring) = nearest.next_ring().expect("a center on the globe") {
+        let question = Question::ring(ring).expect("a ring fits on the globe");
+        let question = Question::from_bytes(question.bytes()).expect("it travels");
         for (index, shape) in stored.iter().enumerate() {
-            if is_in(&ring.ranges, &cover::keys(shape)) {
-                nearest.offer(&ring, index, shape, || index);
+            for answer in answers(&question, shape, index) {
+                let Datum::Object(answer) = answer else { panic!("an answer is an object, not {answer:?}") };
+                match (answer.field("dist"), answer.field("doc")) {
+                    (Some(Datum::Number(distance)), Some(Datum::Number(row))) => {
+                        nearest.add(distance, row as usize);
+                    }
+                    other => panic!("an answer has both: {other:?}"),
+                }
             }
         }
     }
@@ -194,13 +223,12 @@ fn a_search_finds_what_is_nearest() {
 fn a_search_around_the_globe_is_refused() {
     let center = Position { longitude: 0.0, latitude: 0.0 };
     let ellipsoid = Ellipsoid::unit_sphere();
-    let mut nearest =
-        Nearest::<u32, ()>::new(Search { center, ellipsoid, results_max: 1, distance_max: 10.0 })
-            .expect("a center");
+    let mut nearest = Nearest::<()>::new(Search { center, ellipsoid, results_max: 1, distance_max: 10.0 });
     let failure = loop {
-        match nearest.next_ring() {
-            Ok(ring) => assert!(ring.is_some(), "the search does not end before"),
-            Err(failure) => break failure.message,
+        let ring =
+            nearest.next_ring().expect("a center on the globe").expect("the search does not end before");
+        if let Err(failure) = Question::ring(ring) {
+            break failure.message;
         }
     };
     assert!(failure.starts_with("The distance has become too large"), "{failure}");

@@ -105,7 +105,7 @@ fn point(call: &Call) -> Outcome<Datum> {
 }
 
 /// A point, or an array of its two coordinates.
-fn position(datum: &Datum) -> Outcome<Position> {
+pub fn position(datum: &Datum) -> Outcome<Position> {
     match datum {
         Datum::Object(object) if is_geometry(object) => {
             Position::parse(&geo::coordinates_of(object, "Point")?)
@@ -227,7 +227,7 @@ pub fn ellipsoid(call: &Call) -> Outcome<Ellipsoid> {
     check().map_err(|failure| option_blamed(call, "geo_system", failure))
 }
 
-fn option_blamed(call: &Call, name: &str, failure: Failure) -> Failure {
+pub fn option_blamed(call: &Call, name: &str, failure: Failure) -> Failure {
     match call.option(name) {
         Some(option) => failure.at(&option.place),
         None => failure,

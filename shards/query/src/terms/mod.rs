@@ -28,6 +28,7 @@ pub mod random;
 pub mod script;
 pub mod sequence;
 pub mod slice;
+pub mod spatial;
 pub mod string;
 pub mod summary;
 pub mod table;
@@ -204,6 +205,7 @@ static FAMILIES: &[&[TermDef]] = &[
     script::TERMS,
     sequence::TERMS,
     slice::TERMS,
+    spatial::TERMS,
     string::TERMS,
     table::TERMS,
     time::TERMS,

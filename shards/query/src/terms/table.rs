@@ -256,12 +256,16 @@ fn index_named<'a>(table: &'a TableHandle, name: &str) -> Outcome<&'a IndexInfo>
 pub fn ordered_index_option(invocation: &Invocation, table: &TableHandle) -> Outcome<Option<ScanIndex>> {
     let index = index_option(invocation, table)?;
     match &index {
-        Some(ScanIndex::Secondary(info)) if info.geo => Err(Failure::logic(format!(
-            "Index `{}` is a geospatial index.  Only get_nearest and get_intersecting can use a geospatial index.",
-            info.name
-        ))),
+        Some(ScanIndex::Secondary(info)) if info.geo => Err(geo_only(info)),
         Some(ScanIndex::Primary | ScanIndex::Secondary(_)) | None => Ok(index),
     }
+}
+
+fn geo_only(index: &IndexInfo) -> Failure {
+    Failure::logic(format!(
+        "Index `{}` is a geospatial index.  Only get_nearest and get_intersecting can use a geospatial index.",
+        index.name
+    ))
 }
 
 async fn get_all(_: &Run, invocation: Invocation) -> Outcome<Value> {
@@ -279,7 +283,7 @@ async fn get_all(_: &Run, invocation: Invocation) -> Outcome<Value> {
         keys.push(datum);
     }
     let source = match index {
-        Some(ScanIndex::Secondary(info)) if info.geo => return Err(no_geo_get_all()),
+        Some(ScanIndex::Secondary(info)) if info.geo => return Err(geo_only(&info)),
         Some(index @ ScanIndex::Secondary(_)) => {
             let ranges = keys.iter().map(index::range_of_value).collect::<Outcome<Vec<_>>>()?;
             let ranges = ranges_of(ranges);
