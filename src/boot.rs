@@ -101,6 +101,8 @@ fn start_data_plane(
         cpus: config.cpus.clone(),
         cache_bytes: config.cache_bytes,
         query_memory_bytes: config.query_memory_bytes,
+        compression_level: config.compression_level,
+        compression_bytes_min: config.compression_bytes_min,
         initial_password: given,
         server_name: config.server_name.clone(),
         password_iterations: config.password_iterations,

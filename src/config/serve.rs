@@ -27,6 +27,9 @@ pub struct ServeConfig {
     pub cpus: Vec<usize>,
     pub cache_bytes: u64,
     pub query_memory_bytes: u64,
+    /// From 1 to 19, as zstd counts; 0: documents are stored as they are.
+    pub compression_level: i32,
+    pub compression_bytes_min: u32,
     pub security: Security,
     pub initial_password: Option<InitialPassword>,
     pub password_iterations: u32,
@@ -102,6 +105,8 @@ pub fn serve_config(values: &Values, machine: &Machine) -> Result<ServeConfig, C
         cpus: cpus(values, machine, &mut warnings),
         cache_bytes,
         query_memory_bytes,
+        compression_level: values.whole("compression-level").expect("has a default") as i32,
+        compression_bytes_min: values.whole("compression-threshold").expect("has a default") as u32,
         security: security(values),
         initial_password: initial_password(values)?,
         password_iterations: values

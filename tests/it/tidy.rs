@@ -69,7 +69,7 @@ const HOUSES: &[House] = &[
             &["btree", "cache"],
             &["blocking", "memory"],
             &["engine"],
-            &["disk", "bytes", "space", "event"],
+            &["disk", "bytes", "space", "event", "compress"],
         ],
     },
     House {

@@ -8,7 +8,19 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use photondb_storage::disk::DiskError;
-use photondb_storage::engine::{StorageEngine, StorageError};
+use photondb_storage::engine::{StorageEngine, StorageError, TreeName};
+
+/// How a store is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreOptions {
+    pub cache_bytes: u64,
+    /// From 1 to 19, as zstd counts them; 0 stores documents as they are.
+    pub compression_level: i32,
+    /// Smaller documents are not compressed.
+    pub compression_bytes_min: u32,
+    /// The part of a tree's name that names its table: the trees of a table are compressed with the same dictionaries.
+    pub table_of: fn(&TreeName) -> Option<&[u8]>,
+}
 
 /// What a core knows of the world. Cheap to clone.
 #[allow(async_fn_in_trait, reason = "a core lives on one thread; its futures need not be Send")]
@@ -18,7 +30,7 @@ pub trait Env: Clone + 'static {
     /// Numbers of the stores that the data directory holds, ascending.
     fn stores(&self) -> Result<Vec<u16>, DiskError>;
     /// Opens a store with its share of the cache, recovered; makes it if it is missing.
-    async fn open_store(&self, number: u16, cache_bytes: u64) -> Result<Self::Store, StorageError>;
+    async fn open_store(&self, number: u16, options: StoreOptions) -> Result<Self::Store, StorageError>;
     /// Wall clock, milliseconds since 1970.
     fn unix_ms(&self) -> u64;
     /// Time since some moment before the core began; never goes back.

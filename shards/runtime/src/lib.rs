@@ -48,6 +48,10 @@ pub struct DataPlaneOptions {
     pub cpus: Vec<usize>,
     pub cache_bytes: u64,
     pub query_memory_bytes: u64,
+    /// How hard documents are compressed, from 1 to 19; 0: not at all.
+    pub compression_level: i32,
+    /// Smaller documents are not compressed.
+    pub compression_bytes_min: u32,
     /// Sets the admin password when a data directory is first made, or when its admin has none yet.
     pub initial_password: Option<String>,
     /// Name that SERVER_INFO answers; a new data directory gets one made up unless it is given.
@@ -115,6 +119,8 @@ impl Default for DataPlaneOptions {
             cpus: vec![0],
             cache_bytes: 256 << 20,
             query_memory_bytes: 64 << 20,
+            compression_level: 1,
+            compression_bytes_min: 129,
             initial_password: None,
             server_name: None,
             password_iterations: photondb_proto::wire::scram::ITERATIONS_DEFAULT,

@@ -25,12 +25,12 @@ use crate::catalog::{
 };
 use crate::construct;
 use crate::core::{Answer, CatalogOwner, Core, CoreParts, Request, SlowWork};
-use crate::env::Env;
+use crate::env::{Env, StoreOptions};
 use crate::mesh::{Endpoint, Mesh, endpoints};
 use crate::owner;
 use crate::route;
 use crate::session;
-use crate::table::{CATALOG_TREE, OpenStore};
+use crate::table::{CATALOG_TREE, OpenStore, table_of_tree};
 use crate::uring::{self, BoundListener, Listener, UringEnv};
 use crate::{
     CoreHandle, CoreMessage, CoreOrder, DataPlane, DataPlaneOptions, ServerFacts, StartError, StartSummary,
@@ -319,10 +319,16 @@ fn serve_request<E: Env>(core: &Rc<Core<E>>, peer: u16, id: u32, request: Reques
 
 /// Opens the stores and gets the catalog: from store 0, or from the core that has it.
 async fn recover<E: Env>(env: E, plan: CorePlan) -> Result<(Rc<Core<E>>, Option<Identity>), StartError> {
-    let cache_bytes = plan.options.cache_bytes / u64::from(plan.stores);
+    let options = StoreOptions {
+        cache_bytes: plan.options.cache_bytes / u64::from(plan.stores),
+        compression_level: plan.options.compression_level,
+        compression_bytes_min: plan.options.compression_bytes_min,
+        table_of: table_of_tree,
+    };
     let mut own_stores = BTreeMap::new();
     for number in &plan.own_stores {
-        let store = open(&env, *number, cache_bytes).await.map_err(|error| cannot_open(*number, &error))?;
+        let store = open(&env, *number, options, plan.slow_work.clone()).await;
+        let store = store.map_err(|error| cannot_open(*number, &error))?;
         own_stores.insert(*number, store);
     }
     let (catalog, owner) = match own_stores.get(&0) {
@@ -396,9 +402,10 @@ fn cannot_open(number: u16, error: &StorageError) -> StartError {
 async fn open<E: Env>(
     env: &E,
     number: u16,
-    cache_bytes: u64,
+    options: StoreOptions,
+    slow_work: flume::Sender<SlowWork>,
 ) -> Result<Rc<OpenStore<E::Store>>, StorageError> {
-    let engine = Rc::new(env.open_store(number, cache_bytes).await?);
+    let engine = Rc::new(env.open_store(number, options).await?);
     env.spawn({
         let engine = engine.clone();
         async move {
@@ -407,7 +414,29 @@ async fn open<E: Env>(
             }
         }
     });
+    env.spawn({
+        let engine = engine.clone();
+        async move { make_dictionaries(number, &*engine, slow_work).await }
+    });
     OpenStore::begin(number, engine).await.map(Rc::new)
+}
+
+/// Makes the dictionaries that a store wants, on the threads for slow work.
+async fn make_dictionaries(number: u16, engine: &impl StorageEngine, slow_work: flume::Sender<SlowWork>) {
+    while let Some(training) = engine.training().await {
+        let (sender, made) = flume::bounded(1);
+        let work: SlowWork = Box::new(move || {
+            // A store that has been closed meanwhile wants it no more.
+            let _ = sender.send(training.train());
+        });
+        if slow_work.send_async(work).await.is_err() {
+            return;
+        }
+        let Ok(dictionary) = made.recv_async().await else { return };
+        if let Err(error) = engine.set_dictionary(dictionary).await {
+            tracing::warn!(store = number, %error, "a dictionary could not be kept");
+        }
+    }
 }
 
 /// Reads the catalog of store 0, and makes it in a new data directory.

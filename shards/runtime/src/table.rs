@@ -115,6 +115,12 @@ fn standing(catalog: &Catalog, name: &TreeName, store: u16) -> Standing {
     }
 }
 
+/// The part of a tree's name that names its table, if the tree holds documents: entries of indexes are too small to compress.
+pub fn table_of_tree(name: &TreeName) -> Option<&[u8]> {
+    let is_documents = name.0.first() == Some(&SHARD_PREFIX) && name.0.len() == 19;
+    is_documents.then(|| &name.0[..17])
+}
+
 /// The table and shard of a tree's name, if it is a shard's or an index's of it.
 fn shard_of_tree(name: &TreeName) -> Option<(TableId, u16)> {
     let (prefix, rest) = name.0.split_first()?;

@@ -28,7 +28,7 @@ use photondb_storage::slab::{SlabEngine, SlabOptions};
 use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
-use crate::env::{Env, Stream, StreamEnd};
+use crate::env::{Env, StoreOptions, Stream, StreamEnd};
 use crate::{Cures, StartError};
 
 /// How often an executor with work wakes by itself: a lost wake costs at most this.
@@ -183,8 +183,15 @@ impl Env for UringEnv {
         stores_of(&self.shared.data_dir)
     }
 
-    async fn open_store(&self, number: u16, cache_bytes: u64) -> Result<Self::Store, StorageError> {
-        let options = SlabOptions { cache_bytes, ..SlabOptions::default() };
+    async fn open_store(&self, number: u16, options: StoreOptions) -> Result<Self::Store, StorageError> {
+        let StoreOptions { cache_bytes, compression_level, compression_bytes_min, table_of } = options;
+        let options = SlabOptions {
+            cache_bytes,
+            compression_level,
+            compression_bytes_min,
+            table_of,
+            ..SlabOptions::default()
+        };
         SlabEngine::open(self.store_directory(number)?, options).await
     }
     fn unix_ms(&self) -> u64 {
@@ -406,7 +413,12 @@ impl Disk for UringFile {
     }
 
     async fn truncate(&self, bytes: u64) -> Result<(), DiskError> {
-        self.file.truncate(bytes).await.map_err(|error| self.failed("truncate", 0, bytes, error))
+        // The executor would hand this to its thread for blocking calls, which can lose its caller.
+        let cut = || {
+            let path = self.file.path().ok_or(io::ErrorKind::NotFound)?;
+            std::fs::OpenOptions::new().write(true).open(&*path)?.set_len(bytes)
+        };
+        cut().map_err(|error| failed(&self.name, "truncate", 0, bytes, &error))
     }
 
     async fn length(&self) -> Result<u64, DiskError> {

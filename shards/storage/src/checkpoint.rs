@@ -4,7 +4,8 @@
 //! 2. *Freeze*, in one step without a wait: the dirty pages as they are, and the end of the log. Writers go on; whoever
 //!    changes a frozen page copies it first, so the checkpoint is of exactly that position and redo needs no care.
 //! 3. Values without a place get slots, leaf by leaf in the order of keys, in chunks that are filled from front to back;
-//!    then pages get free blocks. One write is in flight at a time and other tasks run between, so requests hardly notice.
+//!    then pages get free blocks. One small write is in flight at a time, flushes of the log go before the next one, and other
+//!    tasks run between, so requests hardly notice.
 //! 4. `slabs` and `pages` are flushed, and the log up to the position.
 //! 5. Changed blocks of the tables and the directories get free blocks; flush.
 //! 6. The superblock whose turn it is names them; flush. From here on the new checkpoint holds.
@@ -19,6 +20,7 @@ use crate::btree::cell::{Cell, Location, Pointer, Slotted};
 use crate::btree::page::{Page, PageKind};
 use crate::btree::{PageId, tree};
 use crate::cache::pool::{Address, FrameState};
+use crate::compress::How;
 use crate::disk::{BLOCK_BYTES, Directory, Disk};
 use crate::engine::{StorageError, Value};
 use crate::event::yield_now;
@@ -32,9 +34,18 @@ use crate::superblock::{BlockAddress, DIRECTORIES_MAX, Superblock};
 use crate::tables::{Table, TableBlock, TableKind};
 
 /// Slots are gathered up to this before they are written.
-const STAGE_BYTES_MAX: usize = 512 << 10;
+const STAGE_BYTES_MAX: usize = 256 << 10;
+/// Flushes of the log that may go before one write of a checkpoint.
+const GIVEN_WAY_MAX: usize = 2;
+/// Slots are flushed at least this often, so that no flush of the log has to wait for many of them.
+const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
 /// Pages are gathered up to this many blocks before they are written.
 const GROUP_BLOCKS_MAX: u32 = 64;
+
+/// A checkpoint that gave back less leaves what is sparse to the next that is due.
+const CLEANING_BYTES_MIN: u64 = 1 << 20;
+/// Values in a row that did not become smaller, after which only one in so many is tried.
+const TRIES_MAX: u32 = 16;
 
 /// What the freeze took.
 struct Frozen {
@@ -55,6 +66,7 @@ struct Stage {
     offset: u32,
     bytes: Vec<u8>,
     leaves: Vec<Leaf>,
+    unsynced_bytes: u64,
 }
 
 /// A frozen leaf whose values have got places.
@@ -117,6 +129,7 @@ impl<D: Directory> Shared<D> {
             return Err(failure);
         }
         self.state.borrow_mut().sweep_dropped();
+        let taken_before = self.state.borrow().chunks.taken_bytes;
         self.empty_sparse_chunks().await;
         let frozen = self.freeze();
         let mut pages = Pages::default();
@@ -127,7 +140,17 @@ impl<D: Directory> Shared<D> {
         }
         let position = frozen.position;
         match self.make_durable(frozen, pages).await {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                if let Err(error) = self.trim().await {
+                    tracing::warn!(%error, "free space could not be given back");
+                }
+                let taken = self.state.borrow().chunks.taken_bytes;
+                // While emptying chunks gives space back, it goes on though nobody writes.
+                if taken + CLEANING_BYTES_MIN <= taken_before && self.has_sparse_chunks() {
+                    self.checkpoint_wanted.set(true);
+                }
+                Ok(())
+            }
             Err(StorageError::Disk(error)) => Err(self.broken(&error)),
             Err(error) => {
                 self.log.fail(&format!("the checkpoint at {position} failed: {error}"));
@@ -155,6 +178,7 @@ impl<D: Directory> Shared<D> {
             state.chunk_table.mark(id);
             freed_chunks.push(id);
         }
+        state.dictionaries.freeze();
         state.running = Some(Running { first_new_value: state.pool.next_value() });
         let mut pages = state.pool.freeze();
         pages.sort_by_cached_key(|(id, page)| (page.tree(), first_key(page), *id));
@@ -239,14 +263,28 @@ impl<D: Directory> Shared<D> {
             return Ok(());
         }
         let tree = frozen.tree();
+        let table = self.state.borrow().trees.get(&tree).and_then(|tree| tree.table.clone());
+        let dictionary = self.writer_for(table.as_deref()).await;
         let mut image = Page::clone(frozen);
         let mut placed = Vec::with_capacity(values.len());
-        for (index, number, value) in values {
+        let mut compressed = Vec::new();
+        for (count, (index, number, value)) in values.into_iter().enumerate() {
+            if count % 32 == 31 {
+                yield_now().await;
+            }
             let key = frozen.key(index);
-            let slot_bytes = slot::slot_bytes(key.len(), value.len());
+            let how = self.compress(tree, &value, dictionary, &mut compressed);
+            let bytes: &[u8] = if how == How::Plain { &value } else { &compressed };
+            let stored = slot::Stored { how, plain_bytes: value.len(), bytes };
+            if let Some(table) = &table
+                && self.state.borrow_mut().dictionaries.sample(table, &value)
+            {
+                self.trainable.notify();
+            }
+            let slot_bytes = slot::slot_bytes(key.len(), bytes.len());
             self.make_stage_room(stage, tree, slot_bytes, pages).await?;
             let location = Location::new(stage.chunk, stage.offset + stage.bytes.len() as u32);
-            let sum = slot::append(&mut stage.bytes, location, tree, &key, &value);
+            let sum = slot::append(&mut stage.bytes, location, tree, &key, &stored);
             let slotted = Slotted { location, slot_bytes, sum };
             image.value_mut(index).copy_from_slice(&Pointer::Placed(slotted).encode());
             placed.push(Placed { index, number, slotted });
@@ -259,6 +297,30 @@ impl<D: Directory> Shared<D> {
         }
         stage.leaves.push(Leaf { id, frozen: Rc::clone(frozen), image: Rc::new(image), placed });
         Ok(())
+    }
+
+    /// Puts the value's stored form into `target`, unless it is stored as it is.
+    fn compress(&self, tree: u32, value: &[u8], dictionary: Option<u32>, target: &mut Vec<u8>) -> How {
+        let state = &mut *self.state.borrow_mut();
+        let Some(tree) = state.trees.get_mut(&tree) else { return How::Plain };
+        let is_hopeless = tree.incompressible >= TRIES_MAX && !tree.incompressible.is_multiple_of(TRIES_MAX);
+        let is_small = value.len() < self.options.compression_bytes_min as usize;
+        if self.options.compression_level == 0 || is_small || is_hopeless {
+            tree.incompressible += u32::from(is_hopeless);
+            return How::Plain;
+        }
+        match state.codec.compress(value, dictionary) {
+            Some((how, stored)) => {
+                tree.incompressible = 0;
+                target.clear();
+                target.extend_from_slice(stored);
+                how
+            }
+            None => {
+                tree.incompressible = tree.incompressible.wrapping_add(1);
+                How::Plain
+            }
+        }
     }
 
     fn values_to_place(&self, page: &Page) -> Vec<(usize, u64, Value)> {
@@ -324,7 +386,13 @@ impl<D: Directory> Shared<D> {
         if !stage.bytes.is_empty() {
             let run = self.state.borrow().chunks.list[stage.chunk as usize].run;
             let offset = u64::from(run.block) * 4096 + u64::from(stage.offset);
+            self.give_way().await;
             self.write_slots(offset, &stage.bytes).await?;
+            stage.unsynced_bytes += stage.bytes.len() as u64;
+            if stage.unsynced_bytes >= UNSYNCED_BYTES_MAX {
+                self.slabs.sync().await.map_err(|error| self.broken(&error))?;
+                stage.unsynced_bytes = 0;
+            }
             let end = (stage.offset + stage.bytes.len() as u32).next_multiple_of(4096);
             let state = &mut *self.state.borrow_mut();
             state.chunks.list[stage.chunk as usize].used_bytes = end;
@@ -337,6 +405,19 @@ impl<D: Directory> Shared<D> {
             pages.push(leaf.id, leaf.image);
         }
         Ok(())
+    }
+
+    /// Lets flushes of the log that are under way or wanted go first, unless writers wait for the checkpoint itself.
+    async fn give_way(&self) {
+        for _ in 0..GIVEN_WAY_MAX {
+            let done = self.log.done.listen();
+            let is_pressed = self.state.borrow().pool.dirty_bytes() >= self.dirty_bytes_max() * 3 / 4;
+            if is_pressed || !self.log.is_flushing() || self.log.failure().is_some() {
+                return;
+            }
+            done.await;
+            yield_now().await;
+        }
     }
 
     /// The live tree points to the values' places from now on.
@@ -400,6 +481,7 @@ impl<D: Directory> Shared<D> {
                 block += u32::from(blocks);
                 target = behind;
             }
+            self.give_way().await;
             let written = self.pages.write(u64::from(run.block) * 4096, buffer).await;
             written.map_err(|error| self.broken(&error))?;
             rest = &rest[count..];
@@ -408,6 +490,7 @@ impl<D: Directory> Shared<D> {
     }
 
     async fn make_durable(&self, frozen: Frozen, pages: Pages) -> Result<(), StorageError> {
+        self.cut_tails();
         // What the file grew by after this flush may not be there after a crash.
         let slab_blocks = self.state.borrow().slab_space.blocks();
         self.slabs.sync().await?;

@@ -10,6 +10,7 @@
 
 use std::rc::Rc;
 
+use crate::compress::{Dictionary, Training};
 use crate::disk::DiskError;
 
 /// Why storage could not do something.
@@ -105,6 +106,8 @@ pub struct StorageStats {
     pub wal_bytes: u64,
     pub checkpoints: u64,
     pub disk_bytes: u64,
+    /// Bytes of the slots that documents lie in.
+    pub live_bytes: u64,
     pub trees: u64,
 }
 
@@ -167,7 +170,8 @@ pub trait StorageEngine {
         direction: Direction,
         n: u64,
     ) -> Result<Option<(Vec<u8>, Value)>, StorageError>;
-    /// Fills an empty tree from entries sorted by key.
+    /// Fills an empty tree from entries sorted by key, durably. It goes past the log, so a crash leaves a part of it: the owner
+    /// drops a tree that it does not know to be whole.
     async fn bulk_build(
         &self,
         tree: TreeId,
@@ -198,6 +202,15 @@ pub trait StorageEngine {
     /// Flushes, checkpoints and ends the background work.
     async fn close(&self) -> Result<(), StorageError>;
 
+    /// Waits for documents to make a dictionary of; `None` when the store is closed. The owner makes it
+    /// ([`Training::train`]) where nobody waits, and hands it in.
+    async fn training(&self) -> Option<Training> {
+        std::future::pending().await
+    }
+    async fn set_dictionary(&self, dictionary: Dictionary) -> Result<(), StorageError> {
+        let _ = dictionary;
+        Ok(())
+    }
     /// Why the store takes no writes any more, if that is so.
     fn failure(&self) -> Option<StorageError> {
         None

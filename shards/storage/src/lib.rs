@@ -10,6 +10,7 @@ mod btree;
 mod bytes;
 mod cache;
 mod checkpoint;
+pub mod compress;
 pub mod disk;
 pub mod engine;
 mod event;

@@ -5,13 +5,16 @@
 //!
 //! ```
 //! # let directory = std::env::temp_dir().join(format!("photondb-library-example-{}", std::process::id()));
-//! use photondb_storage::library::SlabStorage;
+//! use photondb_storage::library::{SlabStorage, Write};
 //!
 //! let mut storage = SlabStorage::new(&directory, 16, 100_000)?;
 //! storage.set(b"colour", b"blue")?;
 //! assert_eq!(storage.get(b"colour")?.as_deref(), Some(&b"blue"[..]));
 //! assert!(storage.delete(b"colour")?);
 //! assert_eq!(storage.get(b"colour")?, None);
+//! storage.write_batch(&[Write::Set(b"a", b"1"), Write::Set(b"b", b"2"), Write::Delete(b"c")])?;
+//! let rows = storage.range(b"a".to_vec().., 10)?;
+//! assert_eq!(rows.iter().map(|(key, _)| &key[..]).collect::<Vec<_>>(), [b"a", b"b"]);
 //! println!("{:.0}% of reads came from the cache", storage.stats().cache_hit_rate() * 100.0);
 //! # storage.close()?;
 //! # std::fs::remove_dir_all(&directory).unwrap();
@@ -19,16 +22,22 @@
 //! ```
 
 use std::future::Future;
+use std::ops::{Bound, RangeBounds};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::rc::Rc;
 
 use crate::blocking::{BlockingDirectory, block_on, block_on_with};
-use crate::engine::{CommitInfo, Edit, StorageEngine, StorageError, StorageStats, TreeId, TreeName, Value};
+use crate::engine::{
+    CommitInfo, Direction, Edit, Range, StorageEngine, StorageError, StorageStats, TreeId, TreeName, Value,
+};
+use crate::event::both;
 use crate::slab::{SlabEngine, SlabOptions};
 
 /// The one tree of a library's store.
 const TREE: &[u8] = b"library";
+/// Values of a range that are read at once.
+const PORTION_BYTES: usize = 1 << 20;
 
 /// A store of keys and values.
 pub struct SlabStorage {
@@ -36,6 +45,13 @@ pub struct SlabStorage {
     /// The store's own work, run while a call waits; never ready.
     background: Pin<Box<dyn Future<Output = ()>>>,
     tree: TreeId,
+}
+
+/// One change of a batch.
+#[derive(Clone, Copy, Debug)]
+pub enum Write<'a> {
+    Set(&'a [u8], &'a [u8]),
+    Delete(&'a [u8]),
 }
 
 /// Figures of a [`SlabStorage`] since it was opened.
@@ -58,8 +74,16 @@ impl SlabStorage {
         let engine = Rc::new(block_on(SlabEngine::open(directory, options))?);
         let working = engine.clone();
         let background = Box::pin(async move {
+            let training = async {
+                // There is no other thread to make dictionaries on: a write now and then takes some tens of milliseconds more.
+                while let Some(training) = working.training().await {
+                    if let Err(error) = working.set_dictionary(training.train()).await {
+                        tracing::warn!(%error, "a dictionary could not be kept");
+                    }
+                }
+            };
             // Its error comes back from the calls: a store whose flush failed refuses what follows.
-            if let Err(error) = working.background().await {
+            if let (Err(error), ()) = both(working.background(), training).await {
                 tracing::error!("the store's background work ended: {error}");
             }
             std::future::pending().await
@@ -71,7 +95,7 @@ impl SlabStorage {
 
     /// Sets the value of a key, durably.
     pub fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), StorageError> {
-        self.commit(Edit::Put { tree: self.tree, key: key.to_vec(), value: value.to_vec() })
+        self.write_batch(&[Write::Set(key, value)])
     }
 
     pub fn get(&mut self, key: &[u8]) -> Result<Option<Value>, StorageError> {
@@ -84,8 +108,46 @@ impl SlabStorage {
         if self.get(key)?.is_none() {
             return Ok(false);
         }
-        self.commit(Edit::Delete { tree: self.tree, key: key.to_vec() })?;
+        self.write_batch(&[Write::Delete(key)])?;
         Ok(true)
+    }
+
+    /// Makes all changes or, if the process or the machine fails on the way, none. Durable when it returns.
+    pub fn write_batch(&mut self, writes: &[Write<'_>]) -> Result<(), StorageError> {
+        let (engine, tree) = (self.engine.clone(), self.tree);
+        let edit = |write: &Write<'_>| match *write {
+            Write::Set(key, value) => Edit::Put { tree, key: key.to_vec(), value: value.to_vec() },
+            Write::Delete(key) => Edit::Delete { tree, key: key.to_vec() },
+        };
+        let edits: Vec<Edit> = writes.iter().map(edit).collect();
+        self.run(async {
+            let lsn = engine.commit(CommitInfo::default(), &edits).await?;
+            engine.flushed(lsn).await
+        })
+    }
+
+    /// The first entries of a range of keys in order, at most `rows_max`.
+    pub fn range(
+        &mut self,
+        keys: impl RangeBounds<Vec<u8>>,
+        rows_max: usize,
+    ) -> Result<Vec<(Vec<u8>, Value)>, StorageError> {
+        let (engine, tree) = (self.engine.clone(), self.tree);
+        let mut rest = Range { start: keys.start_bound().cloned(), end: keys.end_bound().cloned() };
+        let mut rows: Vec<(Vec<u8>, Value)> = Vec::new();
+        self.run(async {
+            loop {
+                let wanted = rows_max - rows.len();
+                let portion = engine.range(tree, &rest, Direction::Forward, wanted, PORTION_BYTES).await?;
+                rows.extend(portion.entries);
+                match rows.last() {
+                    Some((last, _)) if portion.more && rows.len() < rows_max => {
+                        rest.start = Bound::Excluded(last.clone());
+                    }
+                    Some(_) | None => return Ok(rows),
+                }
+            }
+        })
     }
 
     pub fn stats(&self) -> Stats {
@@ -96,14 +158,6 @@ impl SlabStorage {
     pub fn close(mut self) -> Result<(), StorageError> {
         let engine = self.engine.clone();
         self.run(async { engine.close().await })
-    }
-
-    fn commit(&mut self, edit: Edit) -> Result<(), StorageError> {
-        let engine = self.engine.clone();
-        self.run(async {
-            let lsn = engine.commit(CommitInfo::default(), &[edit]).await?;
-            engine.flushed(lsn).await
-        })
     }
 
     fn run<T>(&mut self, future: impl Future<Output = T>) -> T {
@@ -155,6 +209,17 @@ mod tests {
         }
         let rate = storage.stats().cache_hit_rate();
         assert!(rate > 0.4 && rate <= 1.0, "{rate}");
+        let numbers = |rows: Vec<(Vec<u8>, Value)>| -> Vec<u32> {
+            rows.into_iter().map(|(key, _)| u32::from_be_bytes(key.try_into().unwrap())).collect()
+        };
+        let key = |number: u32| number.to_be_bytes().to_vec();
+        assert_eq!(numbers(storage.range(key(3)..=key(7), 100).unwrap()), [3, 4, 6, 7]);
+        assert_eq!(numbers(storage.range(key(290).., 4).unwrap()), [290, 291, 292, 293]);
+        assert_eq!(storage.range(.., 1000).unwrap().len(), 299);
+        assert!(storage.range(.., 0).unwrap().is_empty());
+        let batch = [Write::Delete(&[0, 0, 0, 3]), Write::Set(&[0, 0, 0, 5], b"new")];
+        storage.write_batch(&batch).unwrap();
+        assert_eq!(numbers(storage.range(key(3)..=key(7), 100).unwrap()), [4, 5, 6, 7]);
         storage.close().unwrap();
         std::fs::remove_dir_all(&path).unwrap();
     }

@@ -7,7 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::ops::Bound;
 
-use crate::btree::page::{Page, PageKind, SMALL_PAGE_BYTES};
+use crate::btree::page::{PAGE_BYTES, Page, PageKind, SMALL_PAGE_BYTES};
 use crate::btree::{Missing, tree};
 use crate::cache::pool::{Frame, FrameState};
 use crate::disk::{BLOCK_BYTES, Directory, Disk, OpenMode};
@@ -22,6 +22,12 @@ use crate::tables::{self, Table, TableKind};
 use crate::wal::log::{Found, Log, Place, Segment, make_segment, segment_name, segment_number};
 use crate::wal::record::{Change, Record};
 use crate::wal::replay::LogReader;
+
+/// Records that are read before they are applied, and bytes of log in which they begin.
+const STEPS_MAX: usize = 512;
+const STEPS_BYTES_MAX: u64 = 4 << 20;
+/// Levels of a tree that are read ahead; what lies deeper is read when it is needed.
+const LEVELS_MAX: usize = 6;
 
 /// A record of the log, owned.
 enum Step {
@@ -58,6 +64,8 @@ pub(crate) async fn open<D: Directory>(
 
     let end = find_end(&directory, redo, &mut state).await?;
     raise_epoch(&superblocks, &mut state.superblock).await?;
+    state.page_space.opened();
+    state.slab_space.opened();
     let log = open_log(&directory, redo, end, &options).await?;
     let shared = Shared {
         directory,
@@ -76,9 +84,11 @@ pub(crate) async fn open<D: Directory>(
         closing: Cell::new(false),
         checkpoint_wanted: Cell::new(false),
         growing: Cell::new(false),
+        trainable: Event::default(),
     };
     load_catalog(&shared).await?;
     replay(&shared, redo).await?;
+    shared.load_dictionaries().await;
     Ok(shared)
 }
 
@@ -166,7 +176,7 @@ async fn load<F: Disk>(
     superblock: Superblock,
     options: &SlabOptions,
 ) -> Result<State, StorageError> {
-    let mut state = State::new(options.cache_bytes);
+    let mut state = State::new(options);
     state.pool.values_max = options.cache_entries;
     let page_blocks = blocks_of(pages, superblock.page_blocks, "pages").await?;
     let slab_blocks = blocks_of(slabs, superblock.slab_blocks, "slabs").await?;
@@ -394,14 +404,54 @@ async fn load_catalog<D: Directory>(shared: &Shared<D>) -> Result<(), StorageErr
 
 async fn replay<D: Directory>(shared: &Shared<D>, redo: Place) -> Result<(), StorageError> {
     let mut reader = LogReader::new(&shared.directory, redo);
-    while let Some(step) = reader.next(own).await? {
-        loop {
-            let missing = redo_step(&mut shared.state.borrow_mut(), &step);
-            match missing {
-                Ok(()) => break,
-                Err(Missing(page)) => shared.load_page(page).await?,
+    loop {
+        let (begin, mut steps) = (reader.place.position, Vec::new());
+        while reader.place.position - begin < STEPS_BYTES_MAX
+            && steps.len() < STEPS_MAX
+            && let Some(step) = reader.next(own).await?
+        {
+            steps.push(step);
+        }
+        if steps.is_empty() {
+            return Ok(());
+        }
+        read_ahead(shared, &steps).await?;
+        for step in steps {
+            loop {
+                let missing = redo_step(&mut shared.state.borrow_mut(), &step);
+                match missing {
+                    Ok(()) => break,
+                    Err(Missing(page)) => shared.load_page(page).await?,
+                }
             }
         }
+    }
+}
+
+/// Loads the pages that steps will touch beside each other, one level of the trees after another.
+async fn read_ahead<D: Directory>(shared: &Shared<D>, steps: &[Step]) -> Result<(), StorageError> {
+    let pages_max = (shared.options.cache_bytes / 4 / PAGE_BYTES as u64) as usize;
+    for _ in 0..LEVELS_MAX {
+        let mut missing = Vec::new();
+        {
+            let state = &mut *shared.state.borrow_mut();
+            for step in steps {
+                let Step::Batch(changes) = step else { continue };
+                for change in changes {
+                    let Some(root) = state.trees.get(&change.tree).map(|tree| tree.root) else { continue };
+                    if let Err(Missing(page)) = tree::leaf_of(&mut state.pool, root, &change.key) {
+                        missing.push(page);
+                    }
+                }
+            }
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        missing.truncate(pages_max);
+        if missing.is_empty() {
+            break;
+        }
+        shared.load_pages(missing).await?;
     }
     Ok(())
 }

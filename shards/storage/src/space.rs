@@ -3,6 +3,10 @@
 //! Always: a block that the durable checkpoint names, or that was given out since, is marked. So blocks come back
 //! ([`Space::release`]) only after the checkpoint that no longer names them is durable. The bitmap is not stored: opening a
 //! store rebuilds it from the tables of pages and chunks, which name every block in use, so that it cannot disagree with them.
+//!
+//! Free space goes back to the file system: the tail of the file is cut off, and whole units of [`HOLE_BLOCKS`] before it become
+//! holes. A hole is never given out before it was filled again, so that writing to free blocks cannot find the disk full. Holes are
+//! not stored either: at opening every unit that is free is taken for one, which at worst fills it once for nothing.
 
 /// A run of blocks of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +23,12 @@ pub(crate) struct Space {
     used: u32,
     /// Where the last search ended: going round spreads writes and keeps the search short.
     cursor: u32,
+    /// Units that may have no blocks on disk. Their bits are set, since they cannot be given out.
+    holes: std::collections::BTreeSet<u32>,
 }
+
+/// Blocks of a unit that becomes a hole as a whole (1 MiB).
+pub(crate) const HOLE_BLOCKS: u32 = 256;
 
 impl Space {
     pub fn blocks(&self) -> u32 {
@@ -28,6 +37,79 @@ impl Space {
 
     pub fn free(&self) -> u32 {
         self.blocks - self.used
+    }
+
+    pub fn hole_blocks(&self) -> u32 {
+        self.holes.len() as u32 * HOLE_BLOCKS
+    }
+
+    /// Blocks that something lies in.
+    pub fn used(&self) -> u32 {
+        self.used - self.hole_blocks()
+    }
+
+    fn unit(unit: u32) -> Run {
+        Run { block: unit * HOLE_BLOCKS, blocks: HOLE_BLOCKS }
+    }
+
+    fn is_free_unit(&self, unit: u32) -> bool {
+        let first = unit as usize * (HOLE_BLOCKS as usize / 64);
+        let words = self.words.get(first..first + HOLE_BLOCKS as usize / 64);
+        words.is_some_and(|words| words.iter().all(|word| *word == 0))
+            && (unit + 1) * HOLE_BLOCKS <= self.blocks
+    }
+
+    /// Makes a hole of the last unit that is free, if there is one.
+    pub fn make_hole(&mut self) -> Option<Run> {
+        let unit = (0..self.blocks / HOLE_BLOCKS).rev().find(|unit| self.is_free_unit(*unit))?;
+        self.take_as_hole(unit);
+        Some(Self::unit(unit))
+    }
+
+    fn take_as_hole(&mut self, unit: u32) {
+        self.holes.insert(unit);
+        self.set(Self::unit(unit));
+    }
+
+    /// Takes every free unit for a hole.
+    pub fn opened(&mut self) {
+        for unit in 0..self.blocks / HOLE_BLOCKS {
+            if self.is_free_unit(unit) {
+                self.take_as_hole(unit);
+            }
+        }
+    }
+
+    /// The first hole. It must be filled before [`Space::filled`].
+    pub fn hole(&self) -> Option<Run> {
+        self.holes.first().map(|unit| Self::unit(*unit))
+    }
+
+    /// The unit has blocks on disk again.
+    pub fn filled(&mut self, unit: Run) {
+        if self.holes.remove(&(unit.block / HOLE_BLOCKS)) {
+            self.release(unit);
+        }
+    }
+
+    /// Cuts off what is free at the end of the file, but for so many blocks; false when that is nothing worth it.
+    pub fn cut_tail(&mut self, kept: u32) -> bool {
+        let is_idle = |block: u32| !self.is_used(block) || self.holes.contains(&(block / HOLE_BLOCKS));
+        let mut end = self.blocks;
+        while end > 0 && is_idle(end - 1) {
+            end -= 1;
+        }
+        let end = (end + kept).next_multiple_of(HOLE_BLOCKS);
+        if end >= self.blocks {
+            return false;
+        }
+        for unit in self.holes.split_off(&(end / HOLE_BLOCKS)) {
+            self.release(Self::unit(unit));
+        }
+        self.blocks = end;
+        self.words.truncate((end as usize).div_ceil(64));
+        self.cursor = self.cursor.min(end);
+        true
     }
 
     /// The file has become this long.
@@ -169,6 +251,29 @@ mod tests {
             }
             assert_eq!(space.free() as usize, owner.iter().filter(|used| !**used).count());
         }
+    }
+
+    #[test]
+    fn holes_are_whole_free_units_and_are_given_out_only_when_filled() {
+        let mut space = Space::default();
+        space.grow(5 * HOLE_BLOCKS + 10);
+        assert!(space.mark(Run { block: 300, blocks: 1 }));
+        assert!(space.mark(Run { block: 1000, blocks: 1 }));
+        space.opened();
+        // Units 1 and 3 hold something, and what is behind the last whole unit is none.
+        assert_eq!(space.hole_blocks(), 3 * HOLE_BLOCKS);
+        assert_eq!((space.used(), space.free()), (2, 2 * HOLE_BLOCKS + 8));
+        assert_eq!(space.take(HOLE_BLOCKS), None);
+        let hole = space.hole().unwrap();
+        assert_eq!(hole, Run { block: 0, blocks: HOLE_BLOCKS });
+        space.filled(hole);
+        assert_eq!(space.take(HOLE_BLOCKS), Some(hole));
+        assert!(space.cut_tail(0));
+        assert_eq!((space.blocks(), space.hole_blocks()), (4 * HOLE_BLOCKS, HOLE_BLOCKS));
+        assert!(!space.cut_tail(0));
+        space.release(hole);
+        assert_eq!(space.make_hole(), Some(hole));
+        assert_eq!(space.used(), 2);
     }
 
     #[test]

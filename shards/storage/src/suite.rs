@@ -106,6 +106,27 @@ impl Random {
     }
 }
 
+/// Documents of some 300 bytes as applications have them: the same fields, other values.
+pub fn document(random: &mut Random) -> Vec<u8> {
+    let names = ["Ada", "Grace", "Alan", "Edsger", "Barbara", "Donald", "Leslie"];
+    let cities = ["Lisbon", "Berlin", "Tokyo", "Oslo", "Nairobi", "Lima"];
+    let mut pick = |list: &[&str]| list[random.below(list.len() as u64) as usize].to_owned();
+    let (name, city, other) = (pick(&names), pick(&cities), pick(&names));
+    format!(
+        "{{\"id\":\"{:016x}\",\"type\":\"customer\",\"first_name\":\"{name}\",\"last_name\":\"{other}son\",\
+         \"email\":\"{name}.{}@example.com\",\"address\":{{\"street\":\"{} Main Street\",\"city\":\"{city}\",\
+         \"postal_code\":\"{:05}\"}},\"created_at\":{},\"orders_count\":{},\"newsletter\":{},\"tier\":\"standard\"}}",
+        random.number(),
+        random.below(10_000),
+        random.below(200),
+        random.below(99_999),
+        1_700_000_000 + random.below(10_000_000),
+        random.below(40),
+        random.one_in(2),
+    )
+    .into_bytes()
+}
+
 pub fn named(name: &str) -> TreeName {
     TreeName(name.as_bytes().into())
 }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use photondb_runtime::env::{Env, Stream, StreamEnd};
+use photondb_runtime::env::{Env, StoreOptions, Stream, StreamEnd};
 use photondb_storage::disk::DiskError;
 use photondb_storage::engine::StorageError;
 
@@ -58,8 +58,8 @@ impl<B: Backend + 'static> Env for SimulatedEnv<B> {
         Ok(self.stores.borrow().keys().copied().collect())
     }
 
-    async fn open_store(&self, number: u16, cache_bytes: u64) -> Result<B::Engine, StorageError> {
-        self.backend.open(self.directory(number), cache_bytes).await
+    async fn open_store(&self, number: u16, options: StoreOptions) -> Result<B::Engine, StorageError> {
+        self.backend.open(self.directory(number), options.cache_bytes).await
     }
 
     fn unix_ms(&self) -> u64 {
@@ -240,7 +240,13 @@ mod tests {
             env.sleep(Duration::from_secs(3600)).await;
             assert_eq!(env.elapsed(), Duration::from_secs(3600));
             assert_eq!(env.unix_ms(), BEGINNING_UNIX_MS + 3_600_000);
-            env.open_store(2, 1 << 20).await.unwrap();
+            let options = StoreOptions {
+                cache_bytes: 1 << 20,
+                compression_level: 1,
+                compression_bytes_min: 129,
+                table_of: |name| Some(&name.0),
+            };
+            env.open_store(2, options).await.unwrap();
         });
         let left = env.after_power_loss();
         assert_eq!(left.stores().unwrap(), [2]);

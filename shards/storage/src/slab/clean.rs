@@ -17,7 +17,7 @@ use crate::slab::slot;
 use crate::slab::state::State;
 
 /// Chunks are emptied while the bytes taken are more than the live ones times this over 100, plus [`SLACK_BYTES`].
-const TAKEN_PER_CENT_MAX: u64 = 122;
+const TAKEN_PER_CENT_MAX: u64 = 118;
 const SLACK_BYTES: u64 = 1 << 20;
 /// Live bytes moved before one checkpoint.
 const MOVED_BYTES_MAX: u64 = 32 << 20;
@@ -38,6 +38,10 @@ impl<D: Directory> Shared<D> {
             self.state.borrow_mut().chunks.stuck.insert(id);
             yield_now().await;
         }
+    }
+
+    pub fn has_sparse_chunks(&self) -> bool {
+        !self.sparse_chunks().is_empty()
     }
 
     fn sparse_chunks(&self) -> Vec<u32> {
@@ -93,8 +97,12 @@ impl<D: Directory> Shared<D> {
             return Ok(());
         }
         let bytes = self.slabs.read(u64::from(chunk.run.block) * 4096, chunk.used_bytes).await?;
-        let mut offset = 0;
+        let (mut offset, mut count) = (0, 0);
         while offset < bytes.len() {
+            count += 1;
+            if count % 64 == 0 {
+                yield_now().await;
+            }
             let length = slot::length(&bytes[offset..]).map_or(0, |length| length as usize);
             let slot = bytes.get(offset..offset + length).filter(|slot| !slot.is_empty());
             let Some(slot) = slot else {
@@ -114,6 +122,7 @@ impl<D: Directory> Shared<D> {
 
     /// Takes a live value back into memory as one without a place.
     async fn unplace(&self, slot: slot::Slot<'_>, location: Location) -> Result<(), StorageError> {
+        let mut plain = None;
         loop {
             let missing = {
                 let mut state = self.state.borrow_mut();
@@ -131,9 +140,16 @@ impl<D: Directory> Shared<D> {
                         if (slotted.location, slotted.sum) != (location, slot.sum) {
                             return Ok(());
                         }
-                        let value = state.pool.cached_value(location).unwrap_or_else(|| Rc::from(slot.value));
+                        let Some(value) = state.pool.cached_value(location).or_else(|| plain.clone()) else {
+                            drop(state);
+                            plain = self.plain(&slot).await.ok();
+                            if plain.is_none() {
+                                return Ok(());
+                            }
+                            continue;
+                        };
                         let number = state.pool.add_unplaced(slot.tree, value);
-                        let pointer = Pointer::Unplaced { number, value_bytes: slot.value.len() as u32 };
+                        let pointer = Pointer::Unplaced { number, value_bytes: slot.plain_bytes as u32 };
                         state.pool.page_mut(leaf).value_mut(index).copy_from_slice(&pointer.encode());
                         state.release(Pointer::Placed(slotted));
                         state.pool.evict();

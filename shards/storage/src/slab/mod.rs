@@ -15,30 +15,38 @@
 pub(crate) mod chunks;
 pub(crate) mod clean;
 #[cfg(test)]
+mod compression_tests;
+#[cfg(test)]
+mod cost_tests;
+#[cfg(test)]
 mod damage_tests;
+pub(crate) mod dictionaries;
 pub(crate) mod read;
 pub(crate) mod room;
 pub(crate) mod slot;
 pub(crate) mod state;
 #[cfg(test)]
 mod tests;
+pub(crate) mod trim;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use crate::btree::Missing;
+use crate::compress::{Dictionary, Training};
 use crate::disk::Directory;
 use crate::engine::{
     Cached, CommitInfo, Direction, Edit, Entries, Lsn, Range, StorageEngine, StorageError, StorageStats,
     TreeId, TreeName, Value,
 };
-use crate::event::{Event, both};
+use crate::event::{Event, both, yield_now};
+use crate::slab::dictionaries::DICTIONARIES;
 use crate::slab::state::{Found, SLOT_VALUE_BYTES_MAX, State};
 use crate::wal::log::Log;
 use crate::wal::record::{self, Change, Extent};
 
 /// Queued records that start a flush though nobody waits for one (soft durability).
-const QUEUED_BYTES_MAX: u64 = 1 << 20;
+pub(crate) const QUEUED_BYTES_MAX: u64 = 1 << 20;
 /// Edits of one batch of a bulk build.
 const BULK_EDITS_MAX: usize = 256;
 const BULK_BYTES_MAX: usize = 1 << 20;
@@ -56,6 +64,13 @@ pub struct SlabOptions {
     pub checkpoint_log_bytes: u64,
     /// A checkpoint begins when this much is dirty; writers wait when it is four times as much. 0 is a part of the cache.
     pub checkpoint_dirty_bytes: u64,
+    /// How hard zstd tries to make documents smaller, from 1 to 19. 0 stores them as they are.
+    pub compression_level: i32,
+    /// Smaller documents are not compressed.
+    pub compression_bytes_min: u32,
+    /// The part of a tree's name that says which table it belongs to: the trees of a table share their dictionaries. Trees
+    /// without a table have none.
+    pub table_of: fn(&TreeName) -> Option<&[u8]>,
 }
 
 impl Default for SlabOptions {
@@ -66,12 +81,18 @@ impl Default for SlabOptions {
             wal_segment_bytes: 16 << 20,
             checkpoint_log_bytes: 64 << 20,
             checkpoint_dirty_bytes: 0,
+            compression_level: 1,
+            compression_bytes_min: 129,
+            table_of: |name| Some(&name.0),
         }
     }
 }
 
 /// Smallest cache that the engine works with: a batch's pages must stay while it is applied.
 const CACHE_BYTES_MIN: u64 = 1 << 20;
+
+/// A checkpoint begins at the latest when this much is dirty: freezing it takes a few milliseconds without a wait.
+const CHECKPOINT_DIRTY_BYTES_MAX: u64 = 64 << 20;
 
 pub(crate) struct Shared<D: Directory> {
     pub directory: D,
@@ -95,6 +116,8 @@ pub(crate) struct Shared<D: Directory> {
     /// Somebody waits for a checkpoint.
     pub checkpoint_wanted: Cell<bool>,
     pub growing: Cell<bool>,
+    /// There may be documents to make a dictionary of.
+    pub trainable: Event,
 }
 
 /// A store of slabs. Clones are handles to the same store.
@@ -114,7 +137,7 @@ impl<D: Directory> SlabEngine<D> {
         let mut options = options;
         options.cache_bytes = options.cache_bytes.max(CACHE_BYTES_MIN);
         if options.checkpoint_dirty_bytes == 0 {
-            options.checkpoint_dirty_bytes = options.cache_bytes / 8;
+            options.checkpoint_dirty_bytes = (options.cache_bytes / 8).min(CHECKPOINT_DIRTY_BYTES_MAX);
         }
         let shared = Rc::new(crate::recovery::open(directory, options).await?);
         Ok(Self { shared })
@@ -128,6 +151,40 @@ impl<D: Directory> SlabEngine<D> {
     /// Writes a checkpoint now.
     pub async fn checkpoint(&self) -> Result<(), StorageError> {
         self.shared.checkpoint().await
+    }
+}
+
+impl<D: Directory> SlabEngine<D> {
+    async fn make_tree(&self, name: &TreeName) -> Result<TreeId, StorageError> {
+        loop {
+            if let Some(tree) = self.shared.state.borrow().by_name.get(name) {
+                return Ok(TreeId(*tree));
+            }
+            self.shared.writable()?;
+            if name.0.len() > crate::btree::page::KEY_BYTES_MAX {
+                return Err(StorageError::KeyTooLong {
+                    bytes: name.0.len(),
+                    bytes_max: crate::btree::page::KEY_BYTES_MAX,
+                });
+            }
+            if !self.shared.has_room_for(0, 1, name.0.len() as u64 + 64) {
+                self.shared.make_room_for(0, 1, name.0.len() as u64 + 64).await?;
+                continue;
+            }
+            let made = {
+                let mut state = self.shared.state.borrow_mut();
+                let number = state.next_tree;
+                state.create(name, number).map(|()| number)
+            };
+            match made {
+                Ok(number) => {
+                    self.shared.log.push(|log| record::append_created(log, number, &name.0));
+                    self.shared.nudge();
+                    return Ok(TreeId(number));
+                }
+                Err(Missing(page)) => self.shared.load_page(page).await?,
+            }
+        }
     }
 }
 
@@ -216,6 +273,32 @@ impl<D: Directory> Shared<D> {
         }
     }
 
+    /// Applies puts without a record in the log: they are durable with the next checkpoint that begins.
+    async fn apply_unlogged(&self, edits: &[Edit]) -> Result<(), StorageError> {
+        while !edits.is_empty() {
+            self.prepare(edits).await?;
+            if self.state.borrow_mut().check(edits)?.is_some() {
+                continue;
+            }
+            let Some(extents) = self.take_extents(edits) else { continue };
+            // An empty record, so that a checkpoint can tell from its position whether it has the extents of this.
+            let position = self.log.push(|log| record::append_batch(log, &CommitInfo::default(), &[], &[]));
+            self.state.borrow_mut().apply(&Self::changes(edits, &extents), position);
+            self.nudge();
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    /// Waits for a checkpoint of all that is applied now.
+    async fn next_checkpoint(&self) -> Result<(), StorageError> {
+        if self.checkpointing.get() {
+            // It may have failed for what is none of ours.
+            let _ = self.wait_for_checkpoint().await;
+        }
+        self.wait_for_checkpoint().await
+    }
+
     fn changes<'a>(edits: &'a [Edit], extents: &[Option<Extent>]) -> Vec<Change<'a>> {
         let change = |(place, edit): (usize, &'a Edit)| match (edit, extents.get(place).copied().flatten()) {
             (Edit::Put { tree, key, .. }, Some(extent)) => Change::Extent { tree: tree.0, key, extent },
@@ -252,45 +335,24 @@ impl<D: Directory> Shared<D> {
 
 impl<D: Directory> StorageEngine for SlabEngine<D> {
     fn tree(&self, name: &TreeName) -> Option<TreeId> {
+        if &*name.0 == DICTIONARIES {
+            return None;
+        }
         self.shared.state.borrow().by_name.get(name).copied().map(TreeId)
     }
 
     fn tree_names(&self) -> Vec<TreeName> {
         let mut names: Vec<_> = self.shared.state.borrow().by_name.keys().cloned().collect();
+        names.retain(|name| &*name.0 != DICTIONARIES);
         names.sort();
         names
     }
 
     async fn create_tree(&self, name: &TreeName) -> Result<TreeId, StorageError> {
-        loop {
-            if let Some(tree) = self.tree(name) {
-                return Ok(tree);
-            }
-            self.shared.writable()?;
-            if name.0.len() > crate::btree::page::KEY_BYTES_MAX {
-                return Err(StorageError::KeyTooLong {
-                    bytes: name.0.len(),
-                    bytes_max: crate::btree::page::KEY_BYTES_MAX,
-                });
-            }
-            if !self.shared.has_room_for(0, 1, name.0.len() as u64 + 64) {
-                self.shared.make_room_for(0, 1, name.0.len() as u64 + 64).await?;
-                continue;
-            }
-            let made = {
-                let mut state = self.shared.state.borrow_mut();
-                let number = state.next_tree;
-                state.create(name, number).map(|()| number)
-            };
-            match made {
-                Ok(number) => {
-                    self.shared.log.push(|log| record::append_created(log, number, &name.0));
-                    self.shared.nudge();
-                    return Ok(TreeId(number));
-                }
-                Err(Missing(page)) => self.shared.load_page(page).await?,
-            }
+        if &*name.0 == DICTIONARIES {
+            return Err(StorageError::NoTree(name.clone()));
         }
+        self.make_tree(name).await
     }
 
     async fn drop_tree(&self, tree: TreeId) -> Result<(), StorageError> {
@@ -301,12 +363,20 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
                 self.shared.make_log_room(64).await?;
                 continue;
             }
-            let dropped = self.shared.state.borrow_mut().drop_tree(tree.0);
+            let (dropped, table) = {
+                let state = &mut *self.shared.state.borrow_mut();
+                let table = state.trees.get(&tree.0).and_then(|tree| tree.table.clone());
+                (state.drop_tree(tree.0), table)
+            };
             match dropped {
                 Ok(()) => {
                     self.shared.log.push(|log| record::append_dropped(log, tree.0));
+                    // What it took comes back with a checkpoint.
+                    if self.shared.state.borrow().chunks.list.iter().any(|chunk| chunk.tree == tree.0) {
+                        self.shared.checkpoint_wanted.set(true);
+                    }
                     self.shared.nudge();
-                    return Ok(());
+                    return self.forget_dictionaries(table).await;
                 }
                 Err(Missing(page)) => self.shared.load_page(page).await?,
             }
@@ -379,15 +449,15 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
             bytes += key.len() + value.len();
             edits.push(Edit::Put { tree, key, value });
             if edits.len() >= BULK_EDITS_MAX || bytes >= BULK_BYTES_MAX {
-                self.commit(CommitInfo::default(), &edits).await?;
+                self.shared.apply_unlogged(&edits).await?;
                 edits.clear();
                 bytes = 0;
+                yield_now().await;
             }
         }
-        if !edits.is_empty() {
-            self.commit(CommitInfo::default(), &edits).await?;
-        }
-        Ok(())
+        self.shared.apply_unlogged(&edits).await?;
+        // Nothing is in the log: a checkpoint that began before the end may lack the last of it.
+        self.shared.next_checkpoint().await
     }
 
     fn apply(&self, info: CommitInfo, edits: &[Edit]) -> Result<Cached<Lsn>, StorageError> {
@@ -429,9 +499,18 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
             Err(error) => Err(error),
         };
         shared.closing.set(true);
+        shared.trainable.notify();
         shared.log.wanted.notify();
         shared.work.notify();
         ended
+    }
+
+    async fn training(&self) -> Option<Training> {
+        self.wait_for_training().await
+    }
+
+    async fn set_dictionary(&self, dictionary: Dictionary) -> Result<(), StorageError> {
+        self.add_dictionary(dictionary).await
     }
 
     fn failure(&self) -> Option<StorageError> {
@@ -440,7 +519,8 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
 
     fn stats(&self) -> StorageStats {
         let state = self.shared.state.borrow();
-        let blocks = u64::from(state.page_space.blocks()) + u64::from(state.slab_space.blocks());
+        let on_disk = |space: &crate::space::Space| u64::from(space.blocks() - space.hole_blocks());
+        let blocks = on_disk(&state.page_space) + on_disk(&state.slab_space);
         StorageStats {
             cache_hits: state.pool.hits,
             cache_misses: state.pool.misses,
@@ -449,8 +529,11 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
             wal_flushes: self.shared.log.flushes(),
             wal_bytes: self.shared.log.written(),
             checkpoints: state.checkpoints,
+            live_bytes: state.chunks.live_bytes,
             disk_bytes: blocks * 4096 + self.shared.log.disk_bytes() + 8192,
-            trees: state.trees.len() as u64,
+            trees: (state.trees.len()
+                - usize::from(state.by_name.contains_key(&TreeName(DICTIONARIES.into()))))
+                as u64,
         }
     }
 }

@@ -161,7 +161,7 @@ impl<D: Directory> Shared<D> {
     }
 
     /// Loads pages beside each other.
-    async fn load_pages(&self, mut pages: Vec<PageId>) -> Result<(), StorageError> {
+    pub async fn load_pages(&self, mut pages: Vec<PageId>) -> Result<(), StorageError> {
         pages.sort_unstable();
         pages.dedup();
         let loaded = all(pages.into_iter().map(|page| self.load_page(page)), READS_AT_ONCE).await;
@@ -169,26 +169,31 @@ impl<D: Directory> Shared<D> {
     }
 
     /// Checks a slot that was read and keeps its value in the cache. `None` when the tree does not point there any more.
-    fn take_slot(
+    async fn take_slot(
         &self,
         tree: TreeId,
         key: &[u8],
         wanted: &Wanted,
-        slot: &[u8],
+        bytes: &[u8],
     ) -> Result<Option<Value>, StorageError> {
+        let Slotted { location, sum, .. } = wanted.slotted;
+        let bad = |what: &str| bad_slot(key, wanted.offset, what);
+        let slot = {
+            let mut state = self.state.borrow_mut();
+            state.root(tree)?;
+            if !state.points_to(tree, key, wanted.slotted) {
+                return Ok(None);
+            }
+            slot::slot_of(bytes, state.bound_to(location), sum, tree.0, key).map_err(|what| bad(&what))?
+        };
+        let value = self.plain(&slot).await.map_err(|what| bad(&what))?;
         let mut state = self.state.borrow_mut();
         state.root(tree)?;
-        let Slotted { location, sum, .. } = wanted.slotted;
         if !state.points_to(tree, key, wanted.slotted) {
             return Ok(None);
         }
-        match slot::value_of(slot, state.bound_to(location), sum, tree.0, key) {
-            Ok(value) => {
-                state.pool.add_value(location, Rc::clone(&value));
-                Ok(Some(value))
-            }
-            Err(what) => Err(bad_slot(key, wanted.offset, &what)),
-        }
+        state.pool.add_value(location, Rc::clone(&value));
+        Ok(Some(value))
     }
 
     pub async fn ranks(&self, tree: TreeId, range: &Range) -> Result<(u64, u64), StorageError> {
@@ -410,7 +415,7 @@ impl<D: Directory> Shared<D> {
                 Ok((page, from)) => {
                     let place = (slot.offset - from) as usize + slot.before;
                     let bytes = page.get(place..place + slot.slotted.slot_bytes as usize).unwrap_or(&[]);
-                    self.take_slot(tree, key_of(slot.entry), slot, bytes)
+                    self.take_slot(tree, key_of(slot.entry), slot, bytes).await
                 }
                 Err(error) => Err(error.into()),
             };

@@ -9,7 +9,7 @@ use crate::disk::{Directory, Disk, DiskError};
 use crate::engine::{Edit, StorageError};
 use crate::slab::Shared;
 use crate::slab::slot;
-use crate::slab::state::SLOT_VALUE_BYTES_MAX;
+use crate::slab::state::{SLOT_VALUE_BYTES_MAX, State};
 use crate::space::{Run, Space};
 use crate::wal::record::{self, Extent};
 
@@ -17,13 +17,24 @@ use crate::wal::record::{self, Extent};
 const RESERVE_BLOCKS: u64 = 64;
 /// Least and most blocks that a file grows by at once.
 const GROW_BLOCKS_MIN: u32 = 64;
-const GROW_BLOCKS_MAX: u32 = 16 << 10;
+const GROW_BLOCKS_MAX: u32 = 4 << 10;
+/// A file grows by this part of its length, within these bounds.
+const GROW_PART: u32 = 32;
 /// Large values that may wait on disk for their batch.
 const EXTENTS_WAITING_MAX: usize = 64;
 
 pub(crate) enum DataFile {
     Pages,
     Slabs,
+}
+
+impl DataFile {
+    pub fn space<'s>(&self, state: &'s mut State) -> &'s mut Space {
+        match self {
+            DataFile::Pages => &mut state.page_space,
+            DataFile::Slabs => &mut state.slab_space,
+        }
+    }
 }
 
 /// Tells one large value of a key from all others.
@@ -39,7 +50,7 @@ pub(crate) fn digest(edit: &Edit) -> (u128, usize) {
 
 impl<D: Directory> Shared<D> {
     /// Blocks of `pages` and `slabs` that the next checkpoint may need for what is dirty and for a batch beside it.
-    fn needed_blocks(&self, value_bytes: u64, puts: u64) -> (u64, u64) {
+    pub fn needed_blocks(&self, value_bytes: u64, puts: u64) -> (u64, u64) {
         let state = self.state.borrow();
         let pool = &state.pool;
         let tables = state.page_table.addresses.len() + state.chunk_table.addresses.len();
@@ -181,23 +192,14 @@ impl<D: Directory> Shared<D> {
         self.checkpoint_error.borrow().clone().map_or(Ok(()), Err)
     }
 
-    /// Makes a file longer by at least `blocks`.
+    /// Makes at least so many blocks more of a file free: fills holes, then makes it longer.
     pub async fn grow(&self, file: &DataFile, blocks: u64) -> Result<(), StorageError> {
         if self.growing.replace(true) {
             let checkpointed = self.checkpointed.listen();
             checkpointed.await;
             return Ok(());
         }
-        let now = match file {
-            DataFile::Pages => self.state.borrow().page_space.blocks(),
-            DataFile::Slabs => self.state.borrow().slab_space.blocks(),
-        };
-        let least = u32::try_from(blocks).unwrap_or(u32::MAX / 2);
-        let step = (now / 8).clamp(GROW_BLOCKS_MIN, GROW_BLOCKS_MAX);
-        let mut grown = self.lengthen(file, now, least.max(step)).await;
-        if matches!(grown, Err(DiskError::Full { .. })) && step > least {
-            grown = self.lengthen(file, now, least).await;
-        }
+        let grown = self.fill_and_lengthen(file, blocks).await;
         self.growing.set(false);
         self.checkpointed.notify();
         match grown {
@@ -206,6 +208,21 @@ impl<D: Directory> Shared<D> {
             }
             grown => Ok(grown?),
         }
+    }
+
+    async fn fill_and_lengthen(&self, file: &DataFile, blocks: u64) -> Result<(), DiskError> {
+        let blocks = self.fill_holes(file, blocks).await?;
+        if blocks == 0 {
+            return Ok(());
+        }
+        let now = file.space(&mut self.state.borrow_mut()).blocks();
+        let least = u32::try_from(blocks).unwrap_or(u32::MAX / 2);
+        let step = (now / GROW_PART).clamp(GROW_BLOCKS_MIN, GROW_BLOCKS_MAX);
+        let grown = self.lengthen(file, now, least.max(step)).await;
+        if matches!(grown, Err(DiskError::Full { .. })) && step > least {
+            return self.lengthen(file, now, least).await;
+        }
+        grown
     }
 
     async fn lengthen(&self, file: &DataFile, now: u32, blocks: u32) -> Result<(), DiskError> {
@@ -219,11 +236,7 @@ impl<D: Directory> Shared<D> {
             DataFile::Slabs => &self.slabs,
         };
         disk.preallocate(u64::from(end) * 4096).await?;
-        let mut state = self.state.borrow_mut();
-        match file {
-            DataFile::Pages => state.page_space.grow(end),
-            DataFile::Slabs => state.slab_space.grow(end),
-        }
+        file.space(&mut self.state.borrow_mut()).grow(end);
         Ok(())
     }
 
@@ -276,7 +289,7 @@ impl<D: Directory> Shared<D> {
         let blocks = slot_bytes.div_ceil(4096);
         let run = self.take_slab_blocks(blocks, blocks).await?;
         let mut bytes = Vec::with_capacity(slot_bytes as usize);
-        let sum = slot::append(&mut bytes, slot::extent_place(run), tree, key, value);
+        let sum = slot::append(&mut bytes, slot::extent_place(run), tree, key, &slot::Stored::plain(value));
         self.write_slots(u64::from(run.block) * 4096, &bytes).await?;
         Ok(Extent { run, slot_bytes, sum })
     }

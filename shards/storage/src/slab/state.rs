@@ -10,9 +10,11 @@ use crate::btree::cell::{Cell, INLINE_BYTES_MAX, Location, Pointer, Slotted, inl
 use crate::btree::page::{KEY_BYTES_MAX, Page, PageKind, SMALL_PAGE_BYTES};
 use crate::btree::{Missing, PageId, tree};
 use crate::cache::pool::Pool;
+use crate::compress::Codec;
 use crate::engine::{Edit, StorageError, TreeId, TreeName, Value};
 use crate::slab::chunks::{CHUNK_BLOCKS_FIRST, Chunk, ChunkKind, Chunks};
-use crate::slab::slot;
+use crate::slab::dictionaries::{DICTIONARIES, Dictionaries};
+use crate::slab::{SlabOptions, slot};
 use crate::space::Space;
 use crate::superblock::Superblock;
 use crate::tables::{Table, TableKind};
@@ -27,9 +29,13 @@ pub(crate) const SLOT_VALUE_BYTES_MAX: usize = 64 << 10;
 pub(crate) struct Tree {
     pub name: TreeName,
     pub root: PageId,
+    /// The table that its dictionaries belong to.
+    pub table: Option<Rc<[u8]>>,
     /// The chunk that the next checkpoint goes on filling.
     pub open_chunk: Option<u32>,
     pub chunk_blocks: u32,
+    /// Values in a row that compressing did not make smaller.
+    pub incompressible: u32,
 }
 
 /// A checkpoint that runs.
@@ -58,6 +64,9 @@ pub(crate) struct State {
     /// Large values that are on disk and wait for their batch, by digest.
     pub extents: BTreeMap<(u128, usize), Extent>,
     pub checkpoints: u64,
+    pub codec: Codec,
+    pub dictionaries: Dictionaries,
+    table_of: fn(&TreeName) -> Option<&[u8]>,
 }
 
 /// What a lookup found.
@@ -68,9 +77,9 @@ pub(crate) enum Found {
 }
 
 impl State {
-    pub fn new(cache_bytes: u64) -> Self {
+    pub fn new(options: &SlabOptions) -> Self {
         Self {
-            pool: Pool::new(cache_bytes),
+            pool: Pool::new(options.cache_bytes),
             by_name: HashMap::new(),
             trees: BTreeMap::new(),
             next_tree: 1,
@@ -85,6 +94,9 @@ impl State {
             dropped: Vec::new(),
             extents: BTreeMap::new(),
             checkpoints: 0,
+            codec: Codec::new(options.compression_level),
+            dictionaries: Dictionaries::default(),
+            table_of: options.table_of,
         }
     }
 
@@ -256,7 +268,10 @@ impl State {
 
     pub fn add_tree(&mut self, name: TreeName, number: u32, root: PageId) {
         self.by_name.insert(name.clone(), number);
-        self.trees.insert(number, Tree { name, root, open_chunk: None, chunk_blocks: CHUNK_BLOCKS_FIRST });
+        let table = if &*name.0 == DICTIONARIES { None } else { (self.table_of)(&name).map(Rc::from) };
+        let chunk_blocks = CHUNK_BLOCKS_FIRST;
+        let tree = Tree { name, root, table, open_chunk: None, chunk_blocks, incompressible: 0 };
+        self.trees.insert(number, tree);
     }
 
     /// Forgets a tree; its space is freed when the next checkpoint begins.

@@ -4,6 +4,7 @@ use std::pin::pin;
 
 use crate::blocking::{BlockingDirectory, block_on, block_on_with};
 use crate::engine::{CommitInfo, StorageEngine};
+use crate::event::both;
 use crate::slab::{SlabEngine, SlabOptions};
 use crate::suite::{self, EVERYTHING, Host, Random, named};
 
@@ -14,6 +15,9 @@ pub(super) const SMALL: SlabOptions = SlabOptions {
     wal_segment_bytes: 1 << 20,
     checkpoint_log_bytes: 2 << 20,
     checkpoint_dirty_bytes: 0,
+    compression_level: 1,
+    compression_bytes_min: 129,
+    table_of: |name| Some(&name.0),
 };
 
 pub(super) struct Blocking {
@@ -40,7 +44,12 @@ impl Host for Blocking {
 
     fn run<T>(&mut self, test: impl AsyncFnOnce(&Self::Engine) -> T) -> T {
         let engine = block_on(SlabEngine::open(self.directory.clone(), self.options)).unwrap();
-        let mut background = pin!(engine.background());
+        let training = async {
+            while let Some(training) = engine.training().await {
+                engine.set_dictionary(training.train()).await.unwrap();
+            }
+        };
+        let mut background = pin!(both(engine.background(), training));
         block_on_with(background.as_mut(), async {
             let result = test(&engine).await;
             engine.close().await.unwrap();

@@ -1,0 +1,282 @@
+//! Documents made smaller: zstd, with a dictionary of the table where there is one.
+//!
+//! ```text
+//! how 0   the value as it is
+//! how 1   a zstd frame without its magic number
+//! how 2   the same, made with a dictionary whose number stands in the frame's head
+//! ```
+//!
+//! Always: what is stored is never larger than the value itself, and the plain length is known from elsewhere, so a frame
+//! does not repeat it. A small document hardly repeats itself, so alone it compresses badly; a dictionary made of a few
+//! thousand documents of its table holds their field names and usual values. A dictionary that documents were stored with
+//! is kept as long as its table. Prepared dictionaries are kept in memory up to a bound, the longest unused goes.
+
+use std::collections::BTreeMap;
+
+use zstd::zstd_safe::{self, CCtx, CDict, CParameter, DCtx, DDict};
+
+const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// Where the number of a dictionary stands in it, behind its magic number.
+const NUMBER_AT: usize = 4;
+/// A dictionary's bytes: at 16 KiB a table of small documents has most of the gain, and a hundred tables cost little memory.
+const DICTIONARY_BYTES_MAX: usize = 16 << 10;
+/// Dictionaries held ready for reading, and for writing: a prepared one takes some 45 and 150 KiB.
+const READERS_MAX: usize = 32;
+const WRITERS_MAX: usize = 4;
+
+/// How a value is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    Plain,
+    Alone,
+    WithDictionary,
+}
+
+impl How {
+    pub fn number(self) -> u8 {
+        match self {
+            How::Plain => 0,
+            How::Alone => 1,
+            How::WithDictionary => 2,
+        }
+    }
+
+    pub fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(How::Plain),
+            1 => Some(How::Alone),
+            2 => Some(How::WithDictionary),
+            _ => None,
+        }
+    }
+}
+
+/// Why a value was not made plain again.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unready {
+    /// The dictionary of this number must be loaded first.
+    Dictionary(u32),
+    Broken(String),
+}
+
+/// Documents of a table, for whoever has time to make a dictionary of them.
+#[derive(Debug)]
+pub struct Training {
+    pub(crate) table: Box<[u8]>,
+    pub(crate) samples: Vec<u8>,
+    pub(crate) sample_bytes: Vec<usize>,
+}
+
+/// A dictionary for the documents of a table.
+#[derive(Debug)]
+pub struct Dictionary {
+    pub(crate) table: Box<[u8]>,
+    /// Empty where the documents have too little in common.
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Training {
+    /// Makes the dictionary: some tens of milliseconds of pure CPU, so not on a core.
+    pub fn train(self) -> Dictionary {
+        let trained = zstd::dict::from_continuous(&self.samples, &self.sample_bytes, DICTIONARY_BYTES_MAX);
+        Dictionary { table: self.table, bytes: trained.unwrap_or_default() }
+    }
+}
+
+/// Writes the store's number of a dictionary into it.
+pub(crate) fn number_dictionary(bytes: &mut [u8], number: u32) {
+    bytes[NUMBER_AT..NUMBER_AT + 4].copy_from_slice(&number.to_le_bytes());
+}
+
+struct Prepared<T> {
+    dictionary: T,
+    last_use: u64,
+}
+
+/// Dictionaries ready for use, the longest unused going first.
+struct Ready<T> {
+    by_number: BTreeMap<u32, Prepared<T>>,
+    max: usize,
+}
+
+impl<T> Ready<T> {
+    fn new(max: usize) -> Self {
+        Self { by_number: BTreeMap::new(), max }
+    }
+
+    fn add(&mut self, number: u32, dictionary: T, now: u64) {
+        self.by_number.insert(number, Prepared { dictionary, last_use: now });
+        if self.by_number.len() > self.max
+            && let Some(oldest) = self.by_number.iter().min_by_key(|(_, one)| one.last_use)
+        {
+            let oldest = *oldest.0;
+            self.by_number.remove(&oldest);
+        }
+    }
+
+    fn find(&mut self, number: u32, now: u64) -> Option<&T> {
+        let prepared = self.by_number.get_mut(&number)?;
+        prepared.last_use = now;
+        Some(&prepared.dictionary)
+    }
+}
+
+/// Compresses and decompresses for one store.
+pub(crate) struct Codec {
+    level: i32,
+    encoder: CCtx<'static>,
+    decoder: DCtx<'static>,
+    readers: Ready<DDict<'static>>,
+    writers: Ready<CDict<'static>>,
+    uses: u64,
+    frame: Vec<u8>,
+}
+
+impl Codec {
+    pub fn new(level: i32) -> Self {
+        let mut encoder = CCtx::create();
+        for parameter in [CParameter::CompressionLevel(level), CParameter::ContentSizeFlag(false)] {
+            encoder.set_parameter(parameter).expect("zstd knows its own parameters");
+        }
+        Self {
+            level,
+            encoder,
+            decoder: DCtx::create(),
+            readers: Ready::new(READERS_MAX),
+            writers: Ready::new(WRITERS_MAX),
+            uses: 0,
+            frame: Vec::new(),
+        }
+    }
+
+    /// Takes a dictionary that was read from disk.
+    pub fn add_reader(&mut self, number: u32, bytes: &[u8]) -> Result<(), String> {
+        let dictionary = DDict::try_create(bytes).ok_or("the dictionary is broken")?;
+        self.readers.add(number, dictionary, self.uses);
+        Ok(())
+    }
+
+    pub fn has_writer(&mut self, number: u32) -> bool {
+        self.writers.find(number, self.uses).is_some()
+    }
+
+    pub fn add_writer(&mut self, number: u32, bytes: &[u8]) {
+        if let Some(dictionary) = CDict::try_create(bytes, self.level) {
+            self.writers.add(number, dictionary, self.uses);
+        }
+    }
+
+    /// The stored form of a value, if it is smaller by an eighth at least.
+    pub fn compress(&mut self, value: &[u8], dictionary: Option<u32>) -> Option<(How, &[u8])> {
+        self.uses += 1;
+        self.frame.clear();
+        self.frame.reserve(zstd_safe::compress_bound(value.len()));
+        let prepared = dictionary.and_then(|number| self.writers.find(number, self.uses));
+        let (how, written) = match prepared {
+            Some(prepared) => {
+                let written = self.encoder.compress_using_cdict(&mut self.frame, value, prepared);
+                (How::WithDictionary, written)
+            }
+            None => (How::Alone, self.encoder.compress2(&mut self.frame, value)),
+        };
+        written.ok()?;
+        let stored = self.frame.strip_prefix(&MAGIC)?;
+        (stored.len() + value.len() / 8 < value.len()).then_some((how, stored))
+    }
+
+    /// The value of so many bytes that was stored like this.
+    pub fn plain(&mut self, how: How, stored: &[u8], plain_bytes: usize) -> Result<Vec<u8>, Unready> {
+        if how == How::Plain {
+            return Ok(stored.to_vec());
+        }
+        self.uses += 1;
+        self.frame.clear();
+        self.frame.extend_from_slice(&MAGIC);
+        self.frame.extend_from_slice(stored);
+        let mut plain = Vec::with_capacity(plain_bytes);
+        let read = match zstd_safe::get_dict_id_from_frame(&self.frame) {
+            Some(number) => {
+                let number = number.get();
+                let Some(prepared) = self.readers.find(number, self.uses) else {
+                    return Err(Unready::Dictionary(number));
+                };
+                self.decoder.decompress_using_ddict(&mut plain, &self.frame, prepared)
+            }
+            None => self.decoder.decompress(&mut plain, &self.frame),
+        };
+        match read {
+            Ok(_) if plain.len() == plain_bytes => Ok(plain),
+            Ok(found) => Err(Unready::Broken(format!("its value has {found} bytes, want {plain_bytes}"))),
+            Err(code) => {
+                let what = zstd_safe::get_error_name(code);
+                Err(Unready::Broken(format!("its value cannot be decompressed: {what}")))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::suite::{Random, document};
+
+    fn training(count: usize) -> Training {
+        let mut random = Random::new(1);
+        let mut training = Training { table: (*b"t").into(), samples: vec![], sample_bytes: vec![] };
+        for _ in 0..count {
+            let document = document(&mut random);
+            training.sample_bytes.push(document.len());
+            training.samples.extend_from_slice(&document);
+        }
+        training
+    }
+
+    #[test]
+    fn a_dictionary_makes_documents_of_300_bytes_less_than_half_as_large_as_zstd_alone() {
+        let mut dictionary = training(1500).train();
+        number_dictionary(&mut dictionary.bytes, 7);
+        let mut codec = Codec::new(1);
+        codec.add_writer(7, &dictionary.bytes);
+        codec.add_reader(7, &dictionary.bytes).unwrap();
+        let mut random = Random::new(2);
+        let (mut plain, mut alone, mut with) = (0, 0, 0);
+        for _ in 0..1000 {
+            let document = document(&mut random);
+            plain += document.len();
+            for (number, bytes) in [(None, &mut alone), (Some(7), &mut with)] {
+                let stored = codec.compress(&document, number).map(|(how, stored)| (how, stored.to_vec()));
+                let (how, stored) = stored.unwrap_or((How::Plain, document.clone()));
+                *bytes += stored.len();
+                assert_eq!(codec.plain(how, &stored, document.len()).unwrap(), document);
+            }
+        }
+        println!("{plain} bytes plain, {alone} alone, {with} with a dictionary");
+        assert!(plain / 1000 > 250 && plain / 1000 < 350, "documents of {} bytes", plain / 1000);
+        assert!(with * 2 < alone, "{with} bytes with a dictionary, {alone} without");
+    }
+
+    #[test]
+    fn a_dictionary_that_is_not_loaded_is_asked_for() {
+        let mut dictionary = training(1500).train();
+        number_dictionary(&mut dictionary.bytes, 300);
+        let mut codec = Codec::new(3);
+        codec.add_writer(300, &dictionary.bytes);
+        let document = document(&mut Random::new(3));
+        let (how, stored) = codec.compress(&document, Some(300)).unwrap();
+        let stored = stored.to_vec();
+        assert_eq!(how, How::WithDictionary);
+        assert_eq!(codec.plain(how, &stored, document.len()), Err(Unready::Dictionary(300)));
+        codec.add_reader(300, &dictionary.bytes).unwrap();
+        assert_eq!(codec.plain(how, &stored, document.len()).unwrap(), document);
+        for wrong in [document.len() - 1, document.len() + 1] {
+            assert!(matches!(codec.plain(how, &stored, wrong), Err(Unready::Broken(_))));
+        }
+        assert!(codec.plain(How::Alone, &stored[..4], document.len()).is_err());
+    }
+
+    #[test]
+    fn noise_stays_as_it_is() {
+        assert_eq!(Codec::new(1).compress(&Random::new(4).bytes(2000), None), None);
+        assert!(Codec::new(1).compress(&[7; 2000], None).is_some());
+    }
+}

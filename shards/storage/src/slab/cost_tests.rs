@@ -1,0 +1,251 @@
+//! What calls cost: reads of the disk per miss, what a scan does to the cache, what many trees and small values take.
+
+use std::cell::RefCell;
+use std::pin::pin;
+use std::rc::Rc;
+
+use crate::blocking::{BlockingDirectory, BlockingDisk, block_on, block_on_with};
+use crate::disk::{Directory, Disk, DiskError, OpenMode};
+use crate::engine::{CommitInfo, StorageEngine, TreeId};
+use crate::slab::slot::{SLOT_HEADER_BYTES, slot_bytes};
+use crate::slab::tests::{Blocking, SMALL};
+use crate::slab::{SlabEngine, SlabOptions};
+use crate::suite::{self, EVERYTHING, Host, Random, named};
+
+/// File and bytes of each read.
+type Reads = Rc<RefCell<Vec<(String, u32)>>>;
+
+/// A directory that notes every read.
+#[derive(Clone)]
+struct Noting {
+    directory: BlockingDirectory,
+    reads: Reads,
+}
+
+struct NotingDisk {
+    disk: BlockingDisk,
+    name: String,
+    reads: Reads,
+}
+
+impl Directory for Noting {
+    type File = NotingDisk;
+
+    async fn open(&self, name: &str, mode: OpenMode) -> Result<NotingDisk, DiskError> {
+        let disk = self.directory.open(name, mode).await?;
+        Ok(NotingDisk { disk, name: name.to_owned(), reads: self.reads.clone() })
+    }
+
+    async fn list(&self) -> Result<Vec<String>, DiskError> {
+        self.directory.list().await
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> Result<(), DiskError> {
+        self.directory.rename(from, to).await
+    }
+
+    async fn remove(&self, name: &str) -> Result<(), DiskError> {
+        self.directory.remove(name).await
+    }
+
+    async fn sync(&self) -> Result<(), DiskError> {
+        self.directory.sync().await
+    }
+}
+
+impl Disk for NotingDisk {
+    type Page = <BlockingDisk as Disk>::Page;
+    type Buffer = <BlockingDisk as Disk>::Buffer;
+
+    fn buffer(&self, bytes: u32) -> Self::Buffer {
+        self.disk.buffer(bytes)
+    }
+
+    async fn read(&self, offset: u64, bytes: u32) -> Result<Self::Page, DiskError> {
+        self.reads.borrow_mut().push((self.name.clone(), bytes));
+        self.disk.read(offset, bytes).await
+    }
+
+    async fn write(&self, offset: u64, source: Self::Buffer) -> Result<(), DiskError> {
+        self.disk.write(offset, source).await
+    }
+
+    async fn sync(&self) -> Result<(), DiskError> {
+        self.disk.sync().await
+    }
+
+    async fn preallocate(&self, bytes: u64) -> Result<(), DiskError> {
+        self.disk.preallocate(bytes).await
+    }
+
+    async fn punch(&self, offset: u64, bytes: u64) -> Result<(), DiskError> {
+        self.disk.punch(offset, bytes).await
+    }
+
+    async fn truncate(&self, bytes: u64) -> Result<(), DiskError> {
+        self.disk.truncate(bytes).await
+    }
+
+    async fn length(&self) -> Result<u64, DiskError> {
+        self.disk.length().await
+    }
+}
+
+/// Fills tree "a" with documents of 1.1 KB of noise.
+async fn fill<D: Directory>(engine: &SlabEngine<D>, documents: u32) -> TreeId {
+    let tree = engine.create_tree(&named("a")).await.unwrap();
+    let mut random = Random::new(1);
+    for number in 0..documents {
+        let edit = suite::put(tree, number.to_be_bytes(), random.bytes(1100));
+        engine.commit(CommitInfo::default(), &[edit]).await.unwrap();
+    }
+    engine.checkpoint().await.unwrap();
+    tree
+}
+
+#[test]
+fn a_miss_reads_one_leaf_and_the_blocks_of_its_document() {
+    const DOCUMENTS: u32 = 16_000;
+    let options = SlabOptions { cache_bytes: 2 << 20, ..SMALL };
+    let host = Blocking::new("miss", options);
+    let reads = Reads::default();
+    let directory = Noting { directory: host.directory.clone(), reads: reads.clone() };
+    let engine = block_on(SlabEngine::open(directory, options)).unwrap();
+    let background = pin!(engine.background());
+    block_on_with(background, async {
+        let tree = fill(&engine, DOCUMENTS).await;
+        let mut random = Random::new(2);
+        for is_warm in [false, true] {
+            reads.borrow_mut().clear();
+            let before = engine.stats();
+            for _ in 0..4000 {
+                let key = (random.below(u64::from(DOCUMENTS)) as u32).to_be_bytes();
+                assert!(engine.get(tree, &key).await.unwrap().is_some());
+            }
+            if !is_warm {
+                continue;
+            }
+            let misses = (engine.stats().cache_misses - before.cache_misses) as usize;
+            let reads = reads.borrow();
+            let (data, pages): (Vec<_>, Vec<_>) = reads.iter().partition(|(file, _)| file == "slabs");
+            assert!(misses > 2000, "a store eight times its cache misses: {misses}");
+            assert!(data.len() <= misses && data.iter().all(|(_, bytes)| *bytes <= 8192));
+            assert!(pages.len() <= misses, "{} reads of pages for {misses} misses", pages.len());
+        }
+        engine.close().await.unwrap();
+    });
+}
+
+/// The share of reads of the first `hot` keys that memory answers.
+async fn hit_rate(engine: &SlabEngine<BlockingDirectory>, tree: TreeId, hot: u32) -> f64 {
+    let before = engine.stats();
+    let mut random = Random::new(3);
+    for _ in 0..2000 {
+        let key = (random.below(u64::from(hot)) as u32).to_be_bytes();
+        engine.get(tree, &key).await.unwrap();
+    }
+    let after = engine.stats();
+    let (hits, misses) = (after.cache_hits - before.cache_hits, after.cache_misses - before.cache_misses);
+    hits as f64 / (hits + misses) as f64
+}
+
+#[test]
+fn a_scan_of_everything_leaves_the_hot_set_in_memory() {
+    let mut host = Blocking::new("scan", SlabOptions { cache_bytes: 2 << 20, ..SMALL });
+    host.run(async |engine| {
+        let tree = fill(engine, 16_000).await;
+        for _ in 0..5 {
+            hit_rate(engine, tree, 800).await;
+        }
+        let before = hit_rate(engine, tree, 800).await;
+        assert_eq!(suite::read_all(engine, tree).await.unwrap().len(), 16_000);
+        let after = hit_rate(engine, tree, 800).await;
+        println!("{before:.3} before, {after:.3} after");
+        assert!(before > 0.9 && after > before - 0.1, "{before:.3} before, {after:.3} after");
+    });
+}
+
+#[test]
+fn slots_waste_little_of_values_from_50_bytes_to_64_kibibytes() {
+    // Sizes that are even on a scale of logarithms: small ones, which waste most, count as much as large ones.
+    let (mut wasted, mut count) = (0.0, 0);
+    let mut size = 50.0_f64;
+    while size <= 65_536.0 {
+        let taken = f64::from(slot_bytes(16, size as usize));
+        wasted += 1.0 - (size.floor() + 16.0 + SLOT_HEADER_BYTES as f64) / taken;
+        count += 1;
+        size *= 1.001;
+    }
+    let mean = wasted / f64::from(count);
+    assert!(mean < 0.03, "{:.1}% of a slot is lost on average", mean * 100.0);
+}
+
+#[test]
+fn ten_thousand_empty_trees_take_no_memory_and_no_files() {
+    let mut host = Blocking::new("many", SlabOptions { cache_bytes: 8 << 20, ..SMALL });
+    let name = |number: u32| named(&format!("table {number:05}"));
+    host.run(async |engine| {
+        for number in 0..10_000 {
+            engine.create_tree(&name(number)).await.unwrap();
+        }
+    });
+    assert!(std::fs::read_dir(host.directory.path()).unwrap().count() < 12);
+    host.run(async |engine| {
+        assert_eq!(engine.stats().trees, 10_000);
+        assert!(engine.stats().cache_bytes < 2 << 20, "{:?}", engine.stats());
+        assert_eq!(engine.count(engine.tree(&name(9_999)).unwrap(), &EVERYTHING).await.unwrap(), 0);
+        for number in (0..10_000).step_by(2) {
+            engine.drop_tree(engine.tree(&name(number)).unwrap()).await.unwrap();
+        }
+        assert_eq!(engine.stats().trees, 5_000);
+    });
+}
+
+/// Bytes that the store's files take on disk.
+fn on_disk(host: &Blocking) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let files = std::fs::read_dir(host.directory.path()).unwrap();
+    files.map(|file| file.unwrap().metadata().unwrap().blocks() * 512).sum()
+}
+
+#[test]
+fn a_store_that_is_emptied_gives_its_space_back_and_refilled_takes_little_more_than_its_data() {
+    const DOCUMENTS: u32 = 60_000;
+    let mut host = Blocking::new("given-back", SlabOptions { cache_bytes: 4 << 20, ..SMALL });
+    // Segments of the log, and what stays free for the next checkpoints however small the store is.
+    let constant = 16 << 20;
+    host.run(async |engine| {
+        let tree = fill(engine, DOCUMENTS).await;
+        let mut random = Random::new(5);
+        for _ in 0..DOCUMENTS {
+            let key = (random.below(u64::from(DOCUMENTS)) as u32).to_be_bytes();
+            let edit = suite::put(tree, key, random.bytes(1100));
+            engine.commit(CommitInfo::default(), &[edit]).await.unwrap();
+        }
+    });
+    let data = u64::from(DOCUMENTS) * 1120;
+    let full = on_disk(&host);
+    assert!(full <= data * 13 / 10 + constant, "{} MiB for {} MiB of data", full >> 20, data >> 20);
+    for is_dropped in [false, true] {
+        host.run(async |engine| {
+            let tree = engine.tree(&named("a")).unwrap();
+            if is_dropped {
+                engine.drop_tree(tree).await.unwrap();
+            } else {
+                for number in 0..DOCUMENTS {
+                    engine
+                        .commit(CommitInfo::default(), &[suite::delete(tree, number.to_be_bytes())])
+                        .await
+                        .unwrap();
+                }
+            }
+            engine.checkpoint().await.unwrap();
+        });
+        let empty = on_disk(&host);
+        assert!(empty < 2 * constant, "{} MiB for nothing", empty >> 20);
+        host.run(async |engine| fill(engine, DOCUMENTS).await);
+        let full = on_disk(&host);
+        println!("{} MiB full, {} MiB empty, {} MiB of data", full >> 20, empty >> 20, data >> 20);
+        assert!(full <= data * 13 / 10 + constant, "{} MiB for {} MiB of data", full >> 20, data >> 20);
+    }
+}
