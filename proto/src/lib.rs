@@ -8,6 +8,7 @@
 pub mod control;
 pub mod datum;
 pub mod error;
+pub mod feed;
 pub mod fuzz;
 pub mod limits;
 pub mod op;

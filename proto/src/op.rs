@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::error::QueryError;
+use crate::feed::{FeedOp, FeedReply};
 use crate::outside::{OutsideOp, OutsideReply};
 
 /// Encoded document: [`crate::datum::document`].
@@ -122,6 +123,7 @@ pub enum Op {
     },
     /// A script, an HTTP request.
     Outside(OutsideOp),
+    Feed(FeedOp),
 }
 
 /// The answer to an [`Op`] of the same name.
@@ -132,6 +134,7 @@ pub enum OpReply {
     Write(Vec<RowOutcome>),
     Random(Vec<u8>),
     Outside(OutsideReply),
+    Feed(FeedReply),
 }
 
 /// An op that failed as a whole: the query's error, whose backtrace the query fills in.
@@ -204,7 +207,7 @@ pub struct ScanRange {
 }
 
 /// The order a scan's rows must come in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ScanOrder {
     /// Any: each part goes through its shards one after another, rows bear no key.
     Any,
@@ -216,13 +219,13 @@ pub enum ScanOrder {
 }
 
 /// A range of encoded keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct KeyRange {
     pub start: KeyBound,
     pub end: KeyBound,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum KeyBound {
     Unbounded,
     Included(Key),

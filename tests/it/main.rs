@@ -11,6 +11,7 @@ mod conformance;
 mod cores;
 mod drivers;
 mod environment;
+mod feeds;
 mod geometry;
 mod http;
 mod idle;

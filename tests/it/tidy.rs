@@ -34,7 +34,7 @@ const HOUSES: &[House] = &[
             &["system"],
             &["scan", "owner"],
             &["rows"],
-            &["core"],
+            &["core", "feed"],
             &["table", "index", "mesh", "jobs"],
             &["catalog"],
             &["uring"],
@@ -49,8 +49,8 @@ const HOUSES: &[House] = &[
             &["options"],
             // The evaluator: a term evaluates terms, so these know each other.
             &[
-                "blob", "call", "check", "cursor", "direct", "eval", "fields", "fold", "function", "geo",
-                "group", "index", "join", "merge", "push", "row", "run", "shape", "source", "stream",
+                "blob", "call", "check", "cursor", "direct", "eval", "feed", "fields", "fold", "function",
+                "geo", "group", "index", "join", "merge", "push", "row", "run", "shape", "source", "stream",
                 "terms", "ties", "value", "write",
             ],
             &["failure"],
@@ -78,7 +78,7 @@ const HOUSES: &[House] = &[
         floors: &[
             &["fuzz"],
             &["wire"],
-            &["op", "control", "outside"],
+            &["op", "feed", "control", "outside"],
             &["term"],
             &["datum"],
             &["error"],

@@ -10,6 +10,7 @@ use photondb_proto::op::{Key, ScanOrder, ScanRow, TableRead, TableReply};
 
 use crate::eval::{self, Now, Stop};
 use crate::failure::{Failure, Outcome};
+use crate::feed::FeedCursor;
 use crate::fold::FoldCursor;
 use crate::join::JoinCursor;
 use crate::merge::UnionCursor;
@@ -69,6 +70,7 @@ enum SourceCursor {
     OrderedUnion(Box<UnionCursor>),
     Join(Box<JoinCursor>),
     Fold(Box<FoldCursor>),
+    Feed(FeedCursor),
 }
 
 impl Cursor {
@@ -114,6 +116,7 @@ impl Cursor {
             }
             Source::Join(join) => SourceCursor::Join(Box::new(JoinCursor::open(run, join)?)),
             Source::Fold(fold) => SourceCursor::Fold(Box::new(FoldCursor::open(run, fold)?)),
+            Source::Feed(branches) => SourceCursor::Feed(FeedCursor::new(branches)),
         };
         Ok(Cursor { source, stages: Stages::new(&sequence.stages[travelling..]) })
     }
@@ -187,6 +190,11 @@ impl Cursor {
         }
     }
 
+    /// No row will come any more, also where feeds are waited for.
+    pub fn is_ended(&self) -> bool {
+        self.stages.closed || matches!(&self.source, SourceCursor::Feed(feed) if feed.is_ended())
+    }
+
     /// [`Cursor::next`] for cursors inside cursors.
     pub fn next_boxed<'a>(&'a mut self, run: &'a Run) -> Evaluation<'a, Option<Datum>> {
         Box::pin(self.next(run))
@@ -234,7 +242,8 @@ impl SourceCursor {
             | SourceCursor::Parallel { .. }
             | SourceCursor::OrderedUnion(_)
             | SourceCursor::Join(_)
-            | SourceCursor::Fold(_) => None,
+            | SourceCursor::Fold(_)
+            | SourceCursor::Feed(_) => None,
         }
     }
 
@@ -288,6 +297,10 @@ impl SourceCursor {
                     if let Some(row) = cursor.next_boxed(run).await? {
                         return Ok(Some(row));
                     }
+                    // Feeds stand last: there may be more to come.
+                    if sequences[*index - 1].has_feed() {
+                        return Ok(None);
+                    }
                     *current = None;
                 }
                 let Some(sequence) = sequences.get(*index) else { return Ok(None) };
@@ -312,6 +325,7 @@ impl SourceCursor {
             SourceCursor::OrderedUnion(union) => boxed(union.next(run)).await,
             SourceCursor::Join(join) => boxed(join.next(run)).await,
             SourceCursor::Fold(fold) => boxed(fold.next(run)).await,
+            SourceCursor::Feed(feed) => boxed(feed.next(run)).await,
         }
     }
 }

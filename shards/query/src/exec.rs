@@ -14,6 +14,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use photondb_proto::control::QueryKind;
 use photondb_proto::datum::{Datum, Text};
 use photondb_proto::error::QueryError;
+use photondb_proto::feed::{ElementForm, Elements, FeedNumber, FeedOp, FeedReply};
 use photondb_proto::limits;
 use photondb_proto::op::{Op, OpError, OpReply};
 use photondb_proto::term::{Term, number};
@@ -24,9 +25,10 @@ use crate::check::{self, Node, NodeKind};
 use crate::cursor::Cursor;
 use crate::eval::{self, Stop};
 use crate::failure::{Failure, Outcome, Place};
+use crate::feed;
 use crate::group;
 use crate::options::{self, QueryOptions};
-use crate::run::{Ops, Run};
+use crate::run::{Ops, Run, wrong_reply};
 use crate::stream::{self, Sequence, Source};
 use crate::terms::string::put_json;
 use crate::value::Value;
@@ -254,6 +256,9 @@ async fn deliver(run: &Run, value: Value, options: &QueryOptions, outbox: &Outbo
         Value::Sequence(sequence) if sequence.is_eager() => {
             atom(&stream::gather(run, &sequence).await?, options)?
         }
+        Value::Sequence(sequence) if sequence.has_feed() => {
+            return feed_batches(run, &sequence, options, outbox).await;
+        }
         Value::Sequence(sequence) => return batches(run, &sequence, options, outbox).await,
         Value::Grouped(grouped) => atom(&group::to_datum(group::data(run, &grouped).await?), options)?,
         other @ (Value::Database(_) | Value::Function(_) | Value::Ordering(_) | Value::Row(_)) => {
@@ -315,6 +320,111 @@ async fn batches(run: &Run, sequence: &Sequence, options: &QueryOptions, outbox:
             return Err(failure);
         }
         bytes_max = options.batch_bytes_max;
+    }
+}
+
+/// Delivers changes as they come: the first batch is what there is at once, every other has at least one element.
+async fn feed_batches(
+    run: &Run,
+    sequence: &Sequence,
+    options: &QueryOptions,
+    outbox: &Outbox,
+) -> Outcome<()> {
+    let notes = feed::notes(sequence);
+    let rows_max = u32::try_from(options.batch_rows_max).unwrap_or(u32::MAX);
+    let bytes_max = u32::try_from(options.batch_bytes_max).unwrap_or(u32::MAX);
+    let mut taking = Taking::open(run, sequence).await?;
+    run.awaits_feeds.set(false);
+    loop {
+        let taken = taking.batch(run, rows_max, bytes_max).await?;
+        let kind = if taken.is_last { AnswerKind::Sequence } else { AnswerKind::Partial };
+        let answer = Answer {
+            kind,
+            items: taken.items,
+            count: taken.count as usize,
+            notes: notes.clone(),
+            profile: profile(options),
+        };
+        *outbox.answer.borrow_mut() = Some(answer);
+        if taken.is_last {
+            return Ok(());
+        }
+        Wanted { outbox }.await;
+        if let Some(failure) = taken.failed {
+            return Err(failure);
+        }
+        run.awaits_feeds.set(true);
+    }
+}
+
+/// How the elements of feeds are taken.
+enum Taking {
+    /// As they are: their JSON is made once for all who listen.
+    Plain(FeedNumber),
+    Through(Box<Cursor>),
+}
+
+struct Taken {
+    items: Vec<u8>,
+    count: u32,
+    is_last: bool,
+    /// Told with the next batch.
+    failed: Option<Failure>,
+}
+
+impl Taking {
+    async fn open(run: &Run, sequence: &Sequence) -> Outcome<Taking> {
+        if let (Source::Feed(branches), []) = (&sequence.source, sequence.stages.as_slice())
+            && let [branch] = branches.as_slice()
+            && branch.stages.is_empty()
+        {
+            return Ok(Taking::Plain(feed::open(run, &branch.spec).await?));
+        }
+        Ok(Taking::Through(Box::new(Cursor::open(run, sequence, None)?)))
+    }
+
+    async fn batch(&mut self, run: &Run, rows_max: u32, bytes_max: u32) -> Outcome<Taken> {
+        match self {
+            Taking::Plain(number) => {
+                let next = FeedOp::Next {
+                    feeds: vec![*number],
+                    form: ElementForm::Json,
+                    elements_max: rows_max,
+                    bytes_max,
+                    wait: run.awaits_feeds.get(),
+                };
+                match run.feed(next).await? {
+                    FeedReply::Elements { elements: Elements::Json { items, count }, .. } => {
+                        Ok(Taken { items, count, is_last: false, failed: None })
+                    }
+                    FeedReply::Elements { elements: Elements::Documents(_), .. } | FeedReply::Opened(_) => {
+                        Err(wrong_reply())
+                    }
+                }
+            }
+            Taking::Through(cursor) => {
+                let mut taken = Taken { items: Vec::new(), count: 0, is_last: false, failed: None };
+                while taken.count < rows_max && taken.items.len() < bytes_max as usize {
+                    let row = match cursor.next(run).await {
+                        Ok(Some(row)) => row,
+                        Ok(None) => break,
+                        Err(failure) if taken.count == 0 => return Err(failure),
+                        Err(failure) => {
+                            taken.failed = Some(failure);
+                            return Ok(taken);
+                        }
+                    };
+                    if taken.count > 0 {
+                        taken.items.push(b',');
+                    }
+                    put_json(&row, ATOM_BYTES_MAX, &mut taken.items)?;
+                    taken.count += 1;
+                    run.awaits_feeds.set(false);
+                }
+                taken.is_last = cursor.is_ended();
+                Ok(taken)
+            }
+        }
     }
 }
 

@@ -94,14 +94,19 @@ impl Paths {
 
 impl RowTerm {
     pub fn travels(&self) -> bool {
+        self.functions().iter().all(Function::travels)
+    }
+
+    /// The functions it calls.
+    pub fn functions(&self) -> &[Function] {
         match &self.work {
-            Work::Merge(functions) => functions.iter().all(Function::travels),
+            Work::Merge(functions) => functions,
             Work::Field(_)
             | Work::Pluck(_)
             | Work::Without(_)
             | Work::HasFields(_)
             | Work::WithFields(_)
-            | Work::Compare(_) => true,
+            | Work::Compare(_) => &[],
         }
     }
 

@@ -52,6 +52,13 @@ impl Join {
             Join::Lookup { left, .. } => left.is_infinite(),
         }
     }
+
+    pub fn has_feed(&self) -> bool {
+        match self {
+            Join::Loops { left, right, .. } => left.has_feed() || right.has_feed(),
+            Join::Lookup { left, .. } => left.has_feed(),
+        }
+    }
 }
 
 pub enum JoinCursor {

@@ -22,6 +22,7 @@ pub mod direct;
 pub mod eval;
 pub mod exec;
 pub mod failure;
+pub mod feed;
 pub mod fields;
 pub mod fold;
 pub mod function;

@@ -29,7 +29,7 @@ use crate::fold::{Aggregation, GroupBy, Terminal, TerminalKind};
 use crate::function::{Function, Meaning};
 use crate::run::{Ops, Run};
 use crate::stream::Stage;
-use crate::terms::Evaluation;
+use crate::terms::{Determinism, Evaluation};
 
 /// Memory a pipeline may gather for the totals of one step.
 const STEP_MEMORY_BYTES: usize = 256 << 20;
@@ -180,7 +180,12 @@ pub fn encode(
         return Ok(out);
     }
     put_varint(u32::try_from(run.limits.array_elements_max).unwrap_or(u32::MAX), &mut out);
-    out.extend_from_slice(&run.limits.now_epoch_seconds.to_le_bytes());
+    // Bytes that do not depend on the time are the same for every query that asks the same.
+    let mut functions = stages.iter().flat_map(Stage::functions);
+    let is_timeless =
+        terminal.is_none() && functions.all(|function| function.determinism() == Determinism::Always);
+    let now = if is_timeless { 0.0 } else { run.limits.now_epoch_seconds };
+    out.extend_from_slice(&now.to_le_bytes());
     put_stages(stages, &mut out)?;
     match terminal {
         None => out.push(0),

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll};
 
 use photondb_proto::datum::Datum;
+use photondb_proto::feed::{FeedOp, FeedReply};
 use photondb_proto::op::{
     CatalogOp, CatalogReply, Op, OpError, OpReply, ReadMode, RowOutcome, TableId, TableRead, TableReply,
     TableWrite,
@@ -44,6 +45,8 @@ pub struct Run {
     pub globals: RefCell<Vec<(&'static str, Argument)>>,
     pub default_database: RefCell<Rc<str>>,
     pub user: Rc<str>,
+    /// Whether a feed that has nothing is waited for; else it ends there for now.
+    pub awaits_feeds: Cell<bool>,
 }
 
 impl Run {
@@ -60,6 +63,7 @@ impl Run {
             globals: RefCell::new(Vec::new()),
             default_database: RefCell::new("test".into()),
             user,
+            awaits_feeds: Cell::new(true),
         }
     }
 
@@ -133,27 +137,33 @@ impl Run {
     pub async fn catalog(&self, op: CatalogOp) -> Outcome<CatalogReply> {
         match self.ask(Op::Catalog(op)).await? {
             OpReply::Catalog(reply) => Ok(reply),
-            OpReply::Read(_) | OpReply::Write(_) | OpReply::Random(_) | OpReply::Outside(_) => {
-                Err(wrong_reply())
-            }
+            OpReply::Read(_)
+            | OpReply::Write(_)
+            | OpReply::Random(_)
+            | OpReply::Outside(_)
+            | OpReply::Feed(_) => Err(wrong_reply()),
         }
     }
 
     pub async fn read(&self, table: TableId, read: TableRead, mode: ReadMode) -> Outcome<TableReply> {
         match self.ask(Op::Read { table, read, mode }).await? {
             OpReply::Read(reply) => Ok(reply),
-            OpReply::Catalog(_) | OpReply::Write(_) | OpReply::Random(_) | OpReply::Outside(_) => {
-                Err(wrong_reply())
-            }
+            OpReply::Catalog(_)
+            | OpReply::Write(_)
+            | OpReply::Random(_)
+            | OpReply::Outside(_)
+            | OpReply::Feed(_) => Err(wrong_reply()),
         }
     }
 
     pub async fn write(&self, table: TableId, write: TableWrite) -> Outcome<Vec<RowOutcome>> {
         match self.ask(Op::Write { table, write }).await? {
             OpReply::Write(rows) => Ok(rows),
-            OpReply::Catalog(_) | OpReply::Read(_) | OpReply::Random(_) | OpReply::Outside(_) => {
-                Err(wrong_reply())
-            }
+            OpReply::Catalog(_)
+            | OpReply::Read(_)
+            | OpReply::Random(_)
+            | OpReply::Outside(_)
+            | OpReply::Feed(_) => Err(wrong_reply()),
         }
     }
 
@@ -161,9 +171,11 @@ impl Run {
         let bytes = u32::try_from(bytes).map_err(|_| Failure::limit("Too many random numbers at once."))?;
         match self.ask(Op::Random { bytes }).await? {
             OpReply::Random(random) => Ok(random),
-            OpReply::Catalog(_) | OpReply::Read(_) | OpReply::Write(_) | OpReply::Outside(_) => {
-                Err(wrong_reply())
-            }
+            OpReply::Catalog(_)
+            | OpReply::Read(_)
+            | OpReply::Write(_)
+            | OpReply::Outside(_)
+            | OpReply::Feed(_) => Err(wrong_reply()),
         }
     }
 
@@ -178,6 +190,17 @@ impl Run {
         match self.ask(Op::Outside(OutsideOp::Http(call))).await? {
             OpReply::Outside(OutsideReply::Http(reply)) => Ok(reply),
             _ => Err(wrong_reply()),
+        }
+    }
+
+    pub async fn feed(&self, op: FeedOp) -> Outcome<FeedReply> {
+        match self.ask(Op::Feed(op)).await? {
+            OpReply::Feed(reply) => Ok(reply),
+            OpReply::Catalog(_)
+            | OpReply::Read(_)
+            | OpReply::Write(_)
+            | OpReply::Random(_)
+            | OpReply::Outside(_) => Err(wrong_reply()),
         }
     }
 

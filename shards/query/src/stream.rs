@@ -12,6 +12,7 @@ use photondb_proto::op::{IndexId, IndexInfo, Key, KeyBound, KeyRange, Scan, Scan
 use crate::call::check_array_size;
 use crate::cursor::Cursor;
 use crate::failure::{Failure, Outcome, Place};
+use crate::feed::FeedBranch;
 use crate::fields::RowTerm;
 use crate::fold::FoldSource;
 use crate::function::Function;
@@ -68,6 +69,8 @@ pub enum Source {
     OrderedUnion(Rc<OrderedUnion>),
     Join(Rc<Join>),
     Fold(Rc<FoldSource>),
+    /// Changes as they come; several feeds for a union of them.
+    Feed(Rc<Vec<FeedBranch>>),
 }
 
 /// All rows of a table within ranges of keys, or within ranges of an index's entries.
@@ -215,6 +218,17 @@ impl Stage {
             Stage::Skip(_) | Stage::Limit(_) => false,
         }
     }
+
+    /// The functions it calls.
+    pub fn functions(&self) -> impl Iterator<Item = &Function> {
+        let (own, merged): (Vec<&Function>, &[Function]) = match self {
+            Stage::Map(function) | Stage::ConcatMap(function) => (vec![function], &[]),
+            Stage::Filter(function, default) => (std::iter::once(function).chain(default).collect(), &[]),
+            Stage::Row(term) => (Vec::new(), term.functions()),
+            Stage::Equal(_) | Stage::Zip(_) | Stage::Skip(_) | Stage::Limit(_) => (Vec::new(), &[]),
+        };
+        own.into_iter().chain(merged)
+    }
 }
 
 impl Sequence {
@@ -281,13 +295,36 @@ impl Sequence {
             Source::OrderedUnion(union) => union.sequences.iter().any(|sequence| sequence.is_infinite()),
             Source::Join(join) => join.is_infinite(),
             Source::Fold(fold) => fold.sequence.is_infinite(),
+            Source::Feed(_) => true,
             Source::Rows(_) | Source::Scan(_) | Source::IndexValues(_) | Source::Keys { .. } => false,
+        }
+    }
+
+    /// Whether changes are among its rows.
+    pub fn has_feed(&self) -> bool {
+        match &self.source {
+            Source::Feed(_) => true,
+            Source::Concatenation(sequences) => sequences.iter().any(|sequence| sequence.has_feed()),
+            Source::Parallel { sequences, .. } => sequences.iter().any(|sequence| sequence.has_feed()),
+            Source::OrderedUnion(union) => union.sequences.iter().any(|sequence| sequence.has_feed()),
+            Source::Join(join) => join.has_feed(),
+            Source::Fold(fold) => fold.sequence.has_feed(),
+            Source::Rows(_)
+            | Source::Range { .. }
+            | Source::Scan(_)
+            | Source::IndexValues(_)
+            | Source::Keys { .. } => false,
         }
     }
 
     /// Refuses to run to the end of what has none.
     pub fn check_finite(&self) -> Outcome<()> {
         if self.is_infinite() {
+            if self.has_feed() {
+                return Err(Failure::logic(
+                    "Cannot call a terminal (`reduce`, `count`, etc.) on an infinite stream (such as a changefeed).",
+                ));
+            }
             return Err(Failure::logic(
                 "Cannot use an infinite stream with an aggregation function (`reduce`, `count`, etc.) or coerce it to an \
                  array.",

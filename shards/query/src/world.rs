@@ -13,6 +13,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 
 use photondb_proto::datum::{Datum, document, key};
 use photondb_proto::error::{ErrorKind, QueryError};
+use photondb_proto::feed::{ElementForm, Elements, FeedNumber, FeedOp, FeedReply, FeedSpec};
 use photondb_proto::op::*;
 use photondb_proto::outside::{OutsideOp, OutsideReply};
 use photondb_proto::term::parse::{Parser, QueryMessage};
@@ -49,6 +50,10 @@ pub struct World {
     pub asked: Vec<&'static str>,
     /// Answers scripts and HTTP requests.
     pub outside: Option<Outside>,
+    /// Feeds that were opened.
+    pub feeds: Vec<FeedSpec>,
+    /// JSON of elements that feeds will give.
+    pub feed_elements: Vec<String>,
 }
 
 pub type Outside = Box<dyn FnMut(OutsideOp) -> OutsideReply>;
@@ -77,6 +82,8 @@ impl World {
             random_state: 1,
             asked: Vec::new(),
             outside: None,
+            feeds: Vec::new(),
+            feed_elements: Vec::new(),
         };
         world.answer(r#"[1,[57,["test"]]]"#);
         world.answer(r#"[1,[60,["t"]]]"#);
@@ -139,6 +146,7 @@ impl World {
                 let play = self.outside.as_mut().ok_or_else(|| failed("there is nothing outside".into()))?;
                 Ok(OpReply::Outside(play(op)))
             }
+            Op::Feed(op) => Ok(OpReply::Feed(self.feed(op))),
             Op::Random { bytes } => {
                 self.asked.push("random");
                 let mut random = Vec::new();
@@ -147,6 +155,29 @@ impl World {
                 }
                 random.truncate(bytes as usize);
                 Ok(OpReply::Random(random))
+            }
+        }
+    }
+
+    /// Feeds here give what the test [left](World::feed_elements) for them, to whichever asks first.
+    fn feed(&mut self, op: FeedOp) -> FeedReply {
+        match op {
+            FeedOp::Open(spec) => {
+                self.feeds.push(*spec);
+                FeedReply::Opened(FeedNumber(self.feeds.len() as u64))
+            }
+            FeedOp::Next { feeds, form, elements_max, wait, .. } => {
+                let count = self.feed_elements.len().min(elements_max as usize);
+                assert!(count > 0 || !wait, "nothing would ever come");
+                let taken: Vec<String> = self.feed_elements.drain(..count).collect();
+                let document = |text: &String| document::to_bytes(&crate::harness::datum(text));
+                let elements = match form {
+                    ElementForm::Json => {
+                        Elements::Json { items: taken.join(",").into_bytes(), count: count as u32 }
+                    }
+                    ElementForm::Documents => Elements::Documents(taken.iter().map(document).collect()),
+                };
+                FeedReply::Elements { feed: feeds[0], elements }
             }
         }
     }

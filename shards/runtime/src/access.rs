@@ -70,7 +70,8 @@ impl Access {
             return Ok(());
         }
         match op {
-            Op::Random { .. } | Op::Outside(OutsideOp::Script(_)) => Ok(()),
+            // Feeds are checked when they are opened.
+            Op::Random { .. } | Op::Feed(_) | Op::Outside(OutsideOp::Script(_)) => Ok(()),
             Op::Outside(OutsideOp::Http(_)) => {
                 catalog.require(&self.user, Scope::Global, Permission::Connect)
             }
@@ -84,6 +85,14 @@ impl Access {
             }
             Op::Catalog(op) => self.check_catalog(catalog, op),
         }
+    }
+
+    /// Whether the user may follow the changes of a table.
+    ///
+    /// # Errors
+    /// PERMISSION_ERROR.
+    pub fn check_feed(&self, catalog: &Catalog, id: TableId) -> Result<(), QueryError> {
+        if self.is_admin { Ok(()) } else { self.check_rows(catalog, id, &[Permission::Read]) }
     }
 
     fn check_rows(&self, catalog: &Catalog, id: TableId, wanted: &[Permission]) -> Result<(), QueryError> {

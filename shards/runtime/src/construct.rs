@@ -71,7 +71,7 @@ fn is_wanted<E: Env>(core: &Core<E>, table: TableId, index: IndexId) -> bool {
 
 async fn parts<E: Env>(core: &Rc<Core<E>>, table: TableId, index: IndexId) -> Result<(), QueryError> {
     let Some(table) = core.catalog().table(table).cloned() else { return Ok(()) };
-    let homes = route::homes(core, &table).into_iter();
+    let homes = core.homes(&table).into_iter();
     let parts = homes.map(|peer| route::construct_at(core, peer, table.id, index));
     join_all(parts).await.into_iter().collect()
 }

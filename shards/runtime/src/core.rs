@@ -21,8 +21,9 @@ use photondb_storage::engine::{Lsn, StorageEngine, StorageError, StorageStats, T
 use crate::OutsideJob;
 use crate::ServerFacts;
 use crate::admission::{Budget, Turnstile, Watchers};
-use crate::catalog::{Catalog, Record};
+use crate::catalog::{Catalog, Record, Table};
 use crate::env::Env;
+use crate::feed::{FeedAnswer, FeedRequest, Listening, Publishing};
 use crate::jobs::{Jobs, RunningQuery};
 use crate::mesh::Mesh;
 use crate::meter::Meter;
@@ -31,19 +32,38 @@ use crate::table::{OpenStore, TableFigures, Tables};
 /// What a core asks of another.
 pub enum Request {
     /// This part of a read: rows of the peer's shards only.
-    Read { epoch: u64, table: TableId, read: TableRead, mode: ReadMode },
+    Read {
+        epoch: u64,
+        table: TableId,
+        read: TableRead,
+        mode: ReadMode,
+    },
     /// Rows of the peer's shards only.
-    Write { epoch: u64, table: TableId, write: TableWrite },
+    Write {
+        epoch: u64,
+        table: TableId,
+        write: TableWrite,
+    },
     /// A change of the catalog, for its owner.
     Catalog(CatalogOp),
     /// A write to a system table on a user's behalf, for the catalog's owner.
-    SystemWrite { table: TableId, write: TableWrite, user: String },
+    SystemWrite {
+        table: TableId,
+        write: TableWrite,
+        user: String,
+    },
     /// The catalog has changed: take this over.
     Follow(Vec<Record>),
+    Feed(FeedRequest),
     /// Construct the peer's part of an index.
-    Construct { table: TableId, index: IndexId },
+    Construct {
+        table: TableId,
+        index: IndexId,
+    },
     /// How far the peer's parts of a table's indexes are.
-    Progress { table: TableId },
+    Progress {
+        table: TableId,
+    },
     /// For a system table.
     Tell(Question),
 }
@@ -96,6 +116,7 @@ pub enum Answer {
     /// Rows done and rows in all, of each index of the table.
     Progress(Vec<(IndexId, u64, u64)>),
     Told(Told),
+    Feed(FeedAnswer),
     /// The request was made with an older catalog than the peer's, whose epoch this is: nothing was done.
     Stale {
         epoch: u64,
@@ -174,6 +195,8 @@ pub struct Core<E: Env> {
     /// A flush of soft writes is on its way.
     flush_planned: Cell<bool>,
     pub budget: Rc<Budget>,
+    pub publishing: Publishing,
+    pub listening: Listening,
     pub slow_work: flume::Sender<SlowWork>,
     /// Rounds of PBKDF2 for a new password.
     pub password_iterations: u32,
@@ -231,6 +254,8 @@ impl<E: Env> Core<E> {
             driver_port: Cell::new(0),
             flush_planned: Cell::new(false),
             budget: Budget::new(parts.query_memory_bytes),
+            publishing: Publishing::default(),
+            listening: Listening::default(),
             slow_work: parts.slow_work,
             password_iterations: parts.password_iterations,
             outside: parts.outside,
@@ -251,6 +276,20 @@ impl<E: Env> Core<E> {
 
     pub fn epoch(&self) -> u64 {
         self.catalog.borrow().epoch()
+    }
+
+    /// The core that holds the row of a table under `key`.
+    pub fn home(&self, table: &Table, key: &[u8]) -> u16 {
+        let shard = photondb_proto::datum::key::shard_of(key, table.shards());
+        self.core_of(table.placement[usize::from(shard)])
+    }
+
+    /// The cores that hold shards of the table, ascending.
+    pub fn homes(&self, table: &Table) -> Vec<u16> {
+        let mut homes: Vec<u16> = table.placement.iter().map(|store| self.core_of(*store)).collect();
+        homes.sort_unstable();
+        homes.dedup();
+        homes
     }
 
     /// The core whose store `store` is.
@@ -274,6 +313,8 @@ impl<E: Env> Core<E> {
                 }
             });
         }
+        self.publishing.follow(&self.catalog());
+        self.listening.follow(&self.catalog());
         self.catalog_watchers.wake_all();
     }
 
@@ -286,6 +327,9 @@ impl<E: Env> Core<E> {
         let flushed = store.engine.flushed(lsn).await;
         let took = self.env.elapsed() - began;
         self.figures.flush_duration.borrow_mut().record(took.as_micros() as u64);
+        if flushed.is_ok() {
+            self.publishing.flushed(store.number, lsn);
+        }
         if let Err(StorageError::ReadOnly { reason }) = &flushed {
             *self.figures.read_only.borrow_mut() = Some(format!("store {}: {reason}", store.number));
         }

@@ -4,6 +4,7 @@
 //! session's table of cursors until CONTINUE. Its token is taken until its last reply. STOP drops what is idle, and asks
 //! what runs to end: then both the batch and the STOP are answered with an empty sequence.
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,7 +12,8 @@ use std::time::Duration;
 use photondb_proto::control::QueryKind;
 use photondb_proto::datum::{Datum, Text};
 use photondb_proto::error::{ErrorKind, QueryError};
-use photondb_proto::op::{Op, TableRead};
+use photondb_proto::feed::{FeedOp, FeedReply};
+use photondb_proto::op::{Op, OpError, OpReply, TableRead};
 use photondb_proto::term::Term;
 use photondb_proto::wire::response;
 use photondb_query::exec::{Answer, AnswerKind, Context, Execution, Step};
@@ -19,6 +21,7 @@ use photondb_query::exec::{Answer, AnswerKind, Context, Execution, Step};
 use crate::admission::Watchers;
 use crate::core::add;
 use crate::env::Env;
+use crate::feed;
 use crate::jobs::Running;
 use crate::panics::caught_step;
 use crate::route::{self, AtOnce};
@@ -54,6 +57,8 @@ pub struct Cursor {
     job: Cell<Option<u64>>,
     /// Somebody deleted it from `rethinkdb.jobs`.
     interrupted: Cell<bool>,
+    /// Feeds that it opened: they are closed with it.
+    feeds: RefCell<Vec<Box<dyn Any>>>,
 }
 
 impl Running for Cursor {
@@ -80,6 +85,7 @@ impl Cursor {
     pub fn abandon(&self) {
         self.abandoned.set(true);
         self.execution.borrow_mut().take();
+        self.feeds.take();
         self.stop_watchers.wake_all();
     }
 
@@ -139,6 +145,7 @@ pub fn start<E: Env>(
         counted: Cell::new(false),
         job: Cell::new(None),
         interrupted: Cell::new(false),
+        feeds: RefCell::default(),
     };
     match drive(session, &mut execution, &cursor.term) {
         Halt::Waits(op) => {
@@ -234,6 +241,10 @@ fn drive<E: Env>(session: &Rc<Session<E>>, execution: &mut Execution, term: &Ter
             Step::Ready(answer) => return Halt::Answer(answer),
             Step::Failed(error) => return Halt::Failed(error),
             Step::OutOfFuel => return Halt::Waits(None),
+            Step::Needs(Op::Feed(op)) => match feed::next_at_once(&session.core, &op) {
+                Some(reply) => execution.answer(Ok(OpReply::Feed(reply))),
+                None => return Halt::Waits(Some(Op::Feed(op))),
+            },
             Step::Needs(op) => match route::answer_at_once(&session.core, &session.access, op) {
                 AtOnce::Answered(reply) => execution.answer(reply),
                 AtOnce::Waits(op) => return Halt::Waits(Some(op)),
@@ -324,7 +335,9 @@ async fn batch<E: Env>(
         }
         match op.take() {
             Some(op) => {
-                let reply = async { Some(route::answer(&session.core, &session.access, op).await) };
+                let _waiting =
+                    matches!(op, Op::Feed(FeedOp::Next { wait: true, .. })).then(|| session.wait_idly());
+                let reply = async { Some(answer(session, cursor, op).await) };
                 let ending = async {
                     cursor.stop_watchers.until(|| cursor.is_ending()).await;
                     None
@@ -343,6 +356,28 @@ async fn batch<E: Env>(
     }
 }
 
+/// Answers an operation of the query.
+async fn answer<E: Env>(session: &Rc<Session<E>>, cursor: &Cursor, op: Op) -> Result<OpReply, OpError> {
+    let core = &session.core;
+    match op {
+        Op::Feed(FeedOp::Open(spec)) => {
+            let catalog = core.catalog();
+            let tables = spec.members.iter().map(|member| member.table);
+            tables.into_iter().try_for_each(|table| session.access.check_feed(&catalog, table))?;
+            let handle = feed::open(core, *spec).await?;
+            let number = handle.number();
+            cursor.feeds.borrow_mut().push(Box::new(handle));
+            Ok(OpReply::Feed(FeedReply::Opened(number)))
+        }
+        Op::Feed(FeedOp::Next { feeds, form, elements_max, bytes_max, wait }) => {
+            feed::next(core, &feeds, form, elements_max, bytes_max, wait).await.map(OpReply::Feed)
+        }
+        Op::Catalog(_) | Op::Read { .. } | Op::Write { .. } | Op::Random { .. } | Op::Outside(_) => {
+            route::answer(core, &session.access, op).await
+        }
+    }
+}
+
 /// Whether the answer may be large.
 fn gathers(op: &Op) -> bool {
     match op {
@@ -351,7 +386,8 @@ fn gathers(op: &Op) -> bool {
         | Op::Write { .. }
         | Op::Catalog(_)
         | Op::Random { .. }
-        | Op::Outside(_) => false,
+        | Op::Outside(_)
+        | Op::Feed(_) => false,
     }
 }
 
@@ -383,6 +419,7 @@ fn rest<E: Env>(session: &Rc<Session<E>>, cursor: &Rc<Cursor>, execution: Execut
 /// Gives the token back.
 fn end<E: Env>(session: &Rc<Session<E>>, cursor: &Rc<Cursor>) {
     session.cursors.borrow_mut().remove(&cursor.token);
+    cursor.feeds.take();
     uncount(session, cursor);
 }
 

@@ -10,6 +10,7 @@ mod construct;
 pub mod core;
 mod cursor;
 pub mod env;
+mod feed;
 mod hot;
 pub mod index;
 pub mod jobs;

@@ -22,6 +22,7 @@ use crate::catalog::{self, Table, change};
 use crate::construct;
 use crate::core::{Answer, Core, Request};
 use crate::env::Env;
+use crate::feed;
 use crate::owner;
 use crate::scan;
 use crate::system;
@@ -57,6 +58,8 @@ pub async fn answer<E: Env>(core: &Rc<Core<E>>, access: &Access, op: Op) -> Resu
             write_system(core, access, table, write).await.map(OpReply::Write)
         }
         Op::Write { table, write } => write_table(core, table, write).await.map(OpReply::Write),
+        // Feeds belong to the query that opened them: `cursor.rs` answers for them.
+        Op::Feed(_) => Err(wrong_answer()),
     }
 }
 
@@ -109,9 +112,12 @@ pub fn answer_at_once<E: Env>(
             Some(row) => AtOnce::Answered(Ok(OpReply::Read(TableReply::Row(row)))),
             None => AtOnce::Waits(Op::Read { table: id, read: TableRead::Get { key }, mode }),
         },
-        Op::Catalog(_) | Op::Random { .. } | Op::Read { .. } | Op::Write { .. } | Op::Outside(_) => {
-            AtOnce::Waits(op)
-        }
+        Op::Catalog(_)
+        | Op::Random { .. }
+        | Op::Read { .. }
+        | Op::Write { .. }
+        | Op::Outside(_)
+        | Op::Feed(_) => AtOnce::Waits(op),
     }
 }
 
@@ -142,6 +148,7 @@ pub fn serve_at_once<E: Env>(core: &Rc<Core<E>>, request: Request) -> AtOnce<Ans
         | Request::SystemWrite { .. }
         | Request::Tell(_)
         | Request::Follow(_)
+        | Request::Feed(_)
         | Request::Construct { .. }
         | Request::Progress { .. } => None,
     };
@@ -184,6 +191,7 @@ async fn serve_now<E: Env>(core: &Rc<Core<E>>, request: Request) -> Answer {
             Err(_) => Ok(()),
         }),
         Request::Progress { table } => Answer::Progress(progress_here(core, table)),
+        Request::Feed(request) => Answer::Feed(feed::serve(core, request).await),
     }
 }
 
@@ -194,6 +202,7 @@ fn epoch_of(request: &Request) -> Option<u64> {
         | Request::SystemWrite { .. }
         | Request::Tell(_)
         | Request::Follow(_)
+        | Request::Feed(_)
         | Request::Construct { .. }
         | Request::Progress { .. } => None,
     }
@@ -208,6 +217,7 @@ async fn request<E: Env>(core: &Rc<Core<E>>, peer: u16, mut request: Request) ->
             | Request::SystemWrite { .. }
             | Request::Tell(_)
             | Request::Follow(_)
+            | Request::Feed(_)
             | Request::Construct { .. }
             | Request::Progress { .. } => {}
         }
@@ -220,6 +230,7 @@ async fn request<E: Env>(core: &Rc<Core<E>>, peer: u16, mut request: Request) ->
             | Answer::Write(_)
             | Answer::Catalog(_)
             | Answer::Followed
+            | Answer::Feed(_)
             | Answer::Told(_)
             | Answer::Constructed(_)
             | Answer::Progress(_)) => return answer,
@@ -251,27 +262,13 @@ async fn read_table<E: Env>(
     let table = table_of(core, id)?;
     match read {
         TableRead::Get { key } => {
-            let home = home(core, &table, &key);
+            let home = core.home(&table, &key);
             read_at(core, home, id, TableRead::Get { key }, mode).await
         }
         TableRead::GetMany { keys } => get_many(core, &table, keys, mode).await,
         TableRead::Scan(scan) => scan_parts(core, &table, scan, mode).await,
         read @ TableRead::Count { .. } => count(core, &table, read, mode).await,
     }
-}
-
-/// The core that holds `key`.
-pub fn home<E: Env>(core: &Core<E>, table: &Table, key: &[u8]) -> u16 {
-    let shard = photondb_proto::datum::key::shard_of(key, table.shards());
-    core.core_of(table.placement[usize::from(shard)])
-}
-
-/// The cores that hold shards of the table, ascending.
-pub fn homes<E: Env>(core: &Core<E>, table: &Table) -> Vec<u16> {
-    let mut homes: Vec<u16> = table.placement.iter().map(|store| core.core_of(*store)).collect();
-    homes.sort_unstable();
-    homes.dedup();
-    homes
 }
 
 async fn read_at<E: Env>(
@@ -289,6 +286,7 @@ async fn read_at<E: Env>(
         Answer::Write(_)
         | Answer::Catalog(_)
         | Answer::Followed
+        | Answer::Feed(_)
         | Answer::Told(_)
         | Answer::Constructed(_)
         | Answer::Progress(_)
@@ -328,7 +326,7 @@ fn by_home<E: Env, T>(
 ) -> Vec<(u16, Vec<usize>, Vec<T>)> {
     let mut groups: Vec<(u16, Vec<usize>, Vec<T>)> = Vec::new();
     for (place, item) in items.enumerate() {
-        let home = home(core, table, key(&item));
+        let home = core.home(table, key(&item));
         let group = match groups.iter_mut().find(|(core, _, _)| *core == home) {
             Some(group) => group,
             None => {
@@ -350,7 +348,7 @@ async fn scan_parts<E: Env>(
 ) -> Result<TableReply, QueryError> {
     let parts: Vec<(u16, Option<Vec<u8>>)> = match scan.resume.take() {
         Some(parts) => parts.into_iter().map(|(part, next)| (part, Some(next))).collect(),
-        None => homes(core, table).into_iter().map(|part| (part, None)).collect(),
+        None => core.homes(table).into_iter().map(|part| (part, None)).collect(),
     };
     if parts.iter().any(|(part, _)| *part >= core.mesh.cores()) {
         return Err(wrong_answer());
@@ -376,7 +374,7 @@ async fn count<E: Env>(
     mode: ReadMode,
 ) -> Result<TableReply, QueryError> {
     let read = &read;
-    let counts = homes(core, table).into_iter().map(|peer| async move {
+    let counts = core.homes(table).into_iter().map(|peer| async move {
         match read_at(core, peer, table.id, read.clone(), mode).await? {
             TableReply::Count(count) => Ok(count),
             TableReply::Row(_) | TableReply::Rows(_) | TableReply::Parts(_) => Err(wrong_answer()),
@@ -461,7 +459,7 @@ type WriteGroups = Vec<(u16, Vec<usize>, TableWrite)>;
 fn split_write<E: Env>(core: &Core<E>, table: &Table, write: TableWrite) -> (usize, WriteGroups) {
     match write {
         TableWrite::Sync => {
-            (0, homes(core, table).into_iter().map(|peer| (peer, Vec::new(), TableWrite::Sync)).collect())
+            (0, core.homes(table).into_iter().map(|peer| (peer, Vec::new(), TableWrite::Sync)).collect())
         }
         TableWrite::Insert { rows, conflict, options } => {
             let total = rows.len();
@@ -510,6 +508,7 @@ async fn write_at<E: Env>(
         Answer::Read(_)
         | Answer::Catalog(_)
         | Answer::Followed
+        | Answer::Feed(_)
         | Answer::Told(_)
         | Answer::Constructed(_)
         | Answer::Progress(_)
@@ -573,6 +572,7 @@ async fn catalog<E: Env>(core: &Rc<Core<E>>, op: CatalogOp) -> Result<CatalogRep
         Answer::Read(_)
         | Answer::Write(_)
         | Answer::Followed
+        | Answer::Feed(_)
         | Answer::Told(_)
         | Answer::Constructed(_)
         | Answer::Progress(_)
@@ -604,7 +604,7 @@ async fn index_states<E: Env>(
         return Ok(CatalogReply::Indexes(states));
     }
     let table = table_of(core, table)?;
-    let parts = homes(core, &table).into_iter().map(|peer| progress_at(core, peer, table.id));
+    let parts = core.homes(&table).into_iter().map(|peer| progress_at(core, peer, table.id));
     let parts = join_all(parts).await.into_iter().collect::<Result<Vec<_>, QueryError>>()?;
     for state in &mut states {
         let index = table.indexes.iter().find(|index| index.definition.name == state.definition.name);
@@ -633,6 +633,7 @@ async fn progress_at<E: Env>(
         | Answer::Followed
         | Answer::Told(_)
         | Answer::Constructed(_)
+        | Answer::Feed(_)
         | Answer::Stale { .. } => Err(wrong_answer()),
     }
 }
@@ -665,6 +666,7 @@ pub async fn construct_at<E: Env>(
         | Answer::Followed
         | Answer::Told(_)
         | Answer::Progress(_)
+        | Answer::Feed(_)
         | Answer::Stale { .. } => Err(wrong_answer()),
     }
 }
@@ -701,6 +703,7 @@ async fn write_system<E: Env>(
         | Answer::Told(_)
         | Answer::Constructed(_)
         | Answer::Progress(_)
+        | Answer::Feed(_)
         | Answer::Stale { .. } => Err(wrong_answer()),
     }
 }

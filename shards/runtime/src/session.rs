@@ -60,6 +60,8 @@ pub struct Session<E: Env> {
     pub cursors: RefCell<HashMap<i64, Rc<Cursor>>>,
     /// Batches being computed.
     in_flight: Cell<usize>,
+    /// Those of them that only wait for changes.
+    waiting_idly: Cell<usize>,
     /// Queries without a reply that are not done, and who waits for them.
     noreply: Cell<usize>,
     pub noreply_watchers: Watchers,
@@ -99,6 +101,7 @@ pub async fn serve<E: Env>(core: Rc<Core<E>>, socket: impl Stream, peer: Option<
             waker: RefCell::default(),
             cursors: RefCell::default(),
             in_flight: Cell::new(0),
+            waiting_idly: Cell::new(0),
             noreply: Cell::new(0),
             noreply_watchers: Watchers::default(),
             room_watchers: Watchers::default(),
@@ -285,7 +288,9 @@ impl<E: Env> Session<E> {
             Protocol::V0_3 => 1,
             Protocol::V0_4 | Protocol::V1_0 => limits::QUERIES_IN_FLIGHT_MAX,
         };
-        self.in_flight.get() < in_flight_max && self.has_room() && !self.core.draining.get()
+        self.in_flight.get() - self.waiting_idly.get() < in_flight_max
+            && self.has_room()
+            && !self.core.draining.get()
     }
 
     fn reads_on(&self, receive: &Receive) -> bool {
@@ -298,8 +303,10 @@ impl<E: Env> Session<E> {
 
     /// Whether all is said: the client is gone or refused, or the core drains, and nothing is left to send.
     fn is_over(&self, receive: &Receive) -> bool {
-        let ending = (receive.ended && receive.discard_bytes == 0) || self.core.draining.get();
-        ending && self.in_flight.get() == 0 && self.send.borrow().is_empty()
+        let refused = receive.ended && receive.discard_bytes == 0;
+        // Who waits for changes is told when the core drains, and nothing else would end its wait.
+        let open = self.in_flight.get() - if refused { self.waiting_idly.get() } else { 0 };
+        (refused || self.core.draining.get()) && open == 0 && self.send.borrow().is_empty()
     }
 
     fn read(
@@ -498,6 +505,13 @@ impl<E: Env> Session<E> {
         InFlight { session: self.clone() }
     }
 
+    /// A batch in flight only waits for changes, until the guard is dropped: it takes no part of what a client may have.
+    pub fn wait_idly(self: &Rc<Self>) -> Idle<E> {
+        self.waiting_idly.set(self.waiting_idly.get() + 1);
+        self.wake();
+        Idle { session: self.clone() }
+    }
+
     /// Counts a query without a reply, until the guard is dropped.
     pub fn begin_noreply(self: &Rc<Self>) -> Noreply<E> {
         self.noreply.set(self.noreply.get() + 1);
@@ -573,6 +587,17 @@ impl<E: Env> Drop for InFlight<E> {
         figure.set(figure.get() - 1);
         // The session may have stopped reading because of it, or wait for it to end.
         session.wake();
+    }
+}
+
+/// A batch that waits for changes.
+pub struct Idle<E: Env> {
+    session: Rc<Session<E>>,
+}
+
+impl<E: Env> Drop for Idle<E> {
+    fn drop(&mut self) {
+        self.session.waiting_idly.set(self.session.waiting_idly.get() - 1);
     }
 }
 

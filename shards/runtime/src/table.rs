@@ -282,6 +282,11 @@ impl<S: StorageEngine> Shard<S> {
         self.tree.get()
     }
 
+    /// The number of the last change.
+    pub fn last_commit(&self) -> u64 {
+        self.next_commit.get() - 1
+    }
+
     async fn tree_made(&self) -> Result<TreeId, StorageError> {
         if let Some(tree) = self.tree.get() {
             return Ok(tree);
@@ -292,8 +297,8 @@ impl<S: StorageEngine> Shard<S> {
     }
 
     /// Reads a row, lets `decide` say what becomes of it and applies that, with the entries of `local`'s indexes. If `decide`
-    /// had to wait, the row is read again and must be the same, else it is decided again. Gives the place in the log to wait
-    /// for, if anything was written.
+    /// had to wait, the row is read again and must be the same, else it is decided again. Gives what was applied,
+    /// if anything was.
     ///
     /// # Errors
     /// The store's.
@@ -303,7 +308,7 @@ impl<S: StorageEngine> Shard<S> {
         key: &[u8],
         now_ms: u64,
         decide: impl AsyncFn(Option<Value>) -> Change<T>,
-    ) -> Result<(T, Option<Lsn>), StorageError> {
+    ) -> Result<(T, Option<Applied>), StorageError> {
         let tree = self.tree_made().await?;
         let engine = &self.store.engine;
         let mut decided: Option<Decided<T>> = None;
@@ -349,7 +354,8 @@ impl<S: StorageEngine> Shard<S> {
             match engine.apply(info, &edits)? {
                 Cached::Hit(lsn) => {
                     self.next_commit.set(info.commit_number + 1);
-                    return Ok((decision.word, Some(lsn)));
+                    let Decided { seen: old, new, word } = decision;
+                    return Ok((word, Some(Applied { lsn, commit: info.commit_number, old, new })));
                 }
                 Cached::Miss => {
                     engine.prepare(&edits).await?;
@@ -375,6 +381,15 @@ impl<S: StorageEngine> Shard<S> {
         }
         edits
     }
+}
+
+/// A change of a row that storage has applied.
+pub struct Applied {
+    /// The place in the log to wait for.
+    pub lsn: Lsn,
+    pub commit: u64,
+    pub old: Option<Value>,
+    pub new: Option<Vec<u8>>,
 }
 
 /// What becomes of a row if it is still as it was seen.

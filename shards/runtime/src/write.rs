@@ -6,13 +6,14 @@
 use std::rc::Rc;
 
 use photondb_proto::error::{ErrorKind, QueryError};
-use photondb_proto::op::{RowChange, RowOutcome, TableWrite, WriteHook, WriteOptions};
+use photondb_proto::op::{Durability, RowChange, RowOutcome, TableWrite, WriteHook, WriteOptions};
 use photondb_query::write::{RowDecision, RowEffect, RowWriter};
 use photondb_storage::engine::Value;
 
 use crate::catalog::Table;
 use crate::core::Core;
 use crate::env::Env;
+use crate::feed::Committed;
 use crate::panics::caught;
 use crate::route::Written;
 use crate::table::{self, LocalTable, storage_failed};
@@ -28,7 +29,19 @@ pub async fn rows<E: Env>(
     write: TableWrite,
 ) -> Result<(Vec<RowOutcome>, Written<E::Store>), QueryError> {
     let now_ms = core.env.unix_ms();
-    let mut batch: Batch<'_, E> = Batch { local, now_ms, outcomes: Vec::new(), written: Vec::new() };
+    let durability = match &write {
+        TableWrite::Insert { options, .. } | TableWrite::Change { options, .. } => options.durability,
+        TableWrite::Sync => None,
+    };
+    let mut batch: Batch<'_, E> = Batch {
+        core,
+        table,
+        local,
+        durability: durability.unwrap_or(table.durability),
+        now_ms,
+        outcomes: Vec::new(),
+        written: Vec::new(),
+    };
     match write {
         TableWrite::Sync => {}
         TableWrite::Insert { rows, conflict, options } => {
@@ -65,6 +78,9 @@ fn hooked(
 }
 
 struct Batch<'a, E: Env> {
+    core: &'a Rc<Core<E>>,
+    table: &'a Table,
+    durability: Durability,
     local: &'a LocalTable<E::Store>,
     now_ms: u64,
     outcomes: Vec<RowOutcome>,
@@ -72,6 +88,19 @@ struct Batch<'a, E: Env> {
 }
 
 impl<E: Env> Batch<'_, E> {
+    /// Tells feeds of a change, which is theirs once it is as durable as the write asked for.
+    fn publish(&self, shard: &table::Shard<E::Store>, key: &[u8], applied: table::Applied) {
+        let change = Committed {
+            table: self.table.id,
+            shard: shard.number,
+            commit: applied.commit,
+            key: key.to_vec(),
+            old: applied.old,
+            new: applied.new.map(Into::into),
+        };
+        self.core.publishing.committed(shard.store.number, applied.lsn, self.durability, change);
+    }
+
     async fn row(
         &mut self,
         key: &[u8],
@@ -89,7 +118,15 @@ impl<E: Env> Batch<'_, E> {
             Err(error) => table::Change::Keep(Err(error)),
         };
         let (outcome, lsn) = match shard.change(self.local, key, self.now_ms, decide).await {
-            Ok((outcome, lsn)) => (outcome?, lsn),
+            Ok((outcome, applied)) => {
+                let lsn = applied.as_ref().map(|applied| applied.lsn);
+                if let Some(applied) = applied
+                    && self.core.publishing.watches(self.table.id)
+                {
+                    self.publish(shard, key, applied);
+                }
+                (outcome?, lsn)
+            }
             Err(error) if self.outcomes.is_empty() => return Err(storage_failed(error)),
             // Rows before it are written: the client must hear of them, and of this one's failure.
             Err(error) => {

@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod aggregate;
 pub mod array;
+pub mod changes;
 pub mod coerce;
 pub mod control;
 pub mod fields;
@@ -187,6 +188,7 @@ static FAMILIES: &[&[TermDef]] = &[
     admin::TERMS,
     aggregate::TERMS,
     array::TERMS,
+    changes::TERMS,
     coerce::TERMS,
     control::TERMS,
     fields::TERMS,

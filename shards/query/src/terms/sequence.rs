@@ -274,7 +274,7 @@ async fn union(run: &Run, invocation: Invocation) -> Outcome<Value> {
         },
     };
     let source = match order {
-        None => Source::Concatenation(Rc::new(sequences)),
+        None => united(sequences),
         Some(keys) => {
             if sequences.iter().any(|sequence| sequence.is_infinite()) {
                 return Err(Failure::logic("Cannot use an infinite stream with an ordered `union`."));
@@ -287,6 +287,31 @@ async fn union(run: &Run, invocation: Invocation) -> Outcome<Value> {
         return Ok(Value::Datum(stream::gather(run, &united).await?));
     }
     Ok(Value::Sequence(Rc::new(united)))
+}
+
+/// One after another; feeds have no end and are followed together, behind all others.
+fn united(sequences: Vec<Rc<Sequence>>) -> Source {
+    let mut branches = Vec::new();
+    let mut others = Vec::new();
+    for sequence in sequences {
+        match &sequence.source {
+            Source::Feed(feeds) => branches.extend(feeds.iter().map(|feed| {
+                let mut feed = feed.clone();
+                feed.stages.extend_from_slice(&sequence.stages);
+                feed
+            })),
+            _ => others.push(sequence),
+        }
+    }
+    let feed = Source::Feed(Rc::new(branches));
+    match (&feed, others.is_empty()) {
+        (Source::Feed(branches), _) if branches.is_empty() => Source::Concatenation(Rc::new(others)),
+        (_, true) => feed,
+        (_, false) => {
+            others.push(Rc::new(Sequence::new(feed)));
+            Source::Concatenation(Rc::new(others))
+        }
+    }
 }
 
 fn range(_: &Run, invocation: &Invocation) -> Now<Value> {

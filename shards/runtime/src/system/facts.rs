@@ -79,6 +79,7 @@ pub async fn tell<E: Env>(core: &Rc<Core<E>>, peer: u16, question: Question) -> 
         | Answer::Followed
         | Answer::Constructed(_)
         | Answer::Progress(_)
+        | Answer::Feed(_)
         | Answer::Stale { .. } => None,
     }
 }

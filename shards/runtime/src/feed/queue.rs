@@ -1,0 +1,304 @@
+//! What waits for one client: its elements in order, bounded, squashed where it asked for that, and how they are written.
+//!
+//! Always: a queue never holds more elements than its bound. The one that would be too many clears it, and the client
+//! is told how many it missed before anything later. The JSON of a change is made once and shared by all who send it.
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+use photondb_proto::datum::{Datum, ObjectBuilder, document, json};
+use photondb_proto::feed::{ElementForm, Elements, Squash};
+use photondb_proto::op::{Document, Key};
+
+use crate::admission::Lease;
+
+/// A change that has come to the listening core.
+#[derive(Debug)]
+pub struct Change {
+    pub shard: u32,
+    pub commit: u64,
+    pub key: Key,
+    pub old: Option<Document>,
+    pub new: Option<Document>,
+    /// `"new_val":…,"old_val":…`
+    json: OnceCell<Box<[u8]>>,
+    /// What it takes of the core's memory.
+    pub lease: RefCell<Option<Lease>>,
+}
+
+impl Change {
+    pub fn new(shard: u32, commit: u64, key: Key, old: Option<Document>, new: Option<Document>) -> Change {
+        Change { shard, commit, key, old, new, json: OnceCell::new(), lease: RefCell::new(None) }
+    }
+
+    /// Bytes it holds, with its JSON.
+    pub fn bytes(&self) -> u64 {
+        let values = self.old.as_ref().map_or(0, Vec::len) + self.new.as_ref().map_or(0, Vec::len);
+        (2 * values + self.key.len() + 128) as u64
+    }
+
+    fn json(&self) -> &[u8] {
+        self.json.get_or_init(|| {
+            let mut out = Vec::with_capacity(64);
+            out.extend_from_slice(b"\"new_val\":");
+            write_value(self.new.as_deref(), &mut out);
+            out.extend_from_slice(b",\"old_val\":");
+            write_value(self.old.as_deref(), &mut out);
+            out.into_boxed_slice()
+        })
+    }
+}
+
+fn write_value(value: Option<&[u8]>, out: &mut Vec<u8>) {
+    match value {
+        Some(value) => document::write_json(value, out),
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+/// Places in the window of a limit feed: (old, new).
+pub type Offsets = Option<(Option<u32>, Option<u32>)>;
+
+/// An element of a feed.
+#[derive(Clone, Debug)]
+pub enum Element {
+    Initializing,
+    Ready,
+    /// A row as it was when the feed began.
+    Initial {
+        value: Rc<Document>,
+        offset: Option<u32>,
+    },
+    /// A row that had been told as initial is gone before all were.
+    Uninitial(Rc<Change>),
+    Change(Rc<Change>, Offsets),
+    /// Squashed away.
+    Gone,
+}
+
+pub struct Queue {
+    elements: VecDeque<Element>,
+    /// Number of the first element; they are numbered as they come.
+    first: u64,
+    /// Where the waiting change of a key is.
+    places: HashMap<Key, u64>,
+    squash: Squash,
+    elements_max: usize,
+    /// Left out since the client was last told.
+    skipped: u64,
+    include_types: bool,
+    include_offsets: bool,
+}
+
+impl Queue {
+    pub fn new(squash: Squash, elements_max: u32, include_types: bool, include_offsets: bool) -> Queue {
+        Queue {
+            elements: VecDeque::new(),
+            first: 0,
+            places: HashMap::new(),
+            squash,
+            elements_max: elements_max as usize,
+            skipped: 0,
+            include_types,
+            include_offsets,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.elements.len()
+    }
+
+    /// Nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.skipped == 0 && self.elements.iter().all(|element| matches!(element, Element::Gone))
+    }
+
+    /// An element that is not a change: the reader of initial values waits for room, so it always fits.
+    pub fn push(&mut self, element: Element) {
+        self.elements.push_back(element);
+    }
+
+    /// A change while initial values are still being told: a row that comes is one of them, one that goes takes its own back.
+    /// False as for [`Queue::push_change`].
+    pub fn push_initial_change(&mut self, change: Rc<Change>) -> bool {
+        let element = match (&change.old, &change.new) {
+            (None, Some(value)) => Element::Initial { value: Rc::new(value.clone()), offset: None },
+            (_, None) => Element::Uninitial(change),
+            (Some(_), Some(_)) => Element::Change(change, None),
+        };
+        self.push_bounded(element)
+    }
+
+    /// A change that follows what is there. False when it was too much, and all that waited is left out with it.
+    pub fn push_change(&mut self, change: Rc<Change>, offsets: Offsets) -> bool {
+        if self.squash != Squash::Never && offsets.is_none() {
+            if self.squashed(&change) {
+                return true;
+            }
+            self.places.insert(change.key.clone(), self.first + self.elements.len() as u64);
+        }
+        self.push_bounded(Element::Change(change, offsets))
+    }
+
+    fn push_bounded(&mut self, element: Element) -> bool {
+        if self.elements.len() >= self.elements_max {
+            self.clear(1);
+            return false;
+        }
+        self.elements.push_back(element);
+        true
+    }
+
+    /// The next element is a change, and nothing is to be told before it.
+    pub fn begins_with_change(&self) -> bool {
+        self.skipped == 0 && matches!(self.elements.front(), Some(Element::Change(..) | Element::Gone))
+    }
+
+    /// Makes one of a change that waits and one that follows it.
+    fn squashed(&mut self, change: &Rc<Change>) -> bool {
+        let Some(place) = self.places.get(&change.key) else { return false };
+        let Some(at) = place.checked_sub(self.first) else { return false };
+        let Some(element @ Element::Change(..)) = self.elements.get_mut(at as usize) else { return false };
+        let Element::Change(waiting, _) = &*element else { return false };
+        let (old, new) = (waiting.old.clone(), change.new.clone());
+        *element = match old == new {
+            true => Element::Gone,
+            false => {
+                let one = Change::new(change.shard, change.commit, change.key.clone(), old, new);
+                *one.lease.borrow_mut() = waiting.lease.borrow_mut().take();
+                Element::Change(Rc::new(one), None)
+            }
+        };
+        if matches!(element, Element::Gone) {
+            self.places.remove(&change.key);
+        }
+        true
+    }
+
+    /// Leaves out what waits, and `more` that did not come to wait. States stay.
+    pub fn clear(&mut self, more: u64) {
+        let before = self.elements.len();
+        self.first += before as u64;
+        self.elements.retain(|element| matches!(element, Element::Initializing | Element::Ready));
+        self.places.clear();
+        self.skipped += (before - self.elements.len()) as u64 + more;
+    }
+
+    /// How many were left out since the client was told, which it will not be in the stream.
+    pub fn take_skipped(&mut self) -> u64 {
+        std::mem::take(&mut self.skipped)
+    }
+
+    /// Takes elements for the client.
+    pub fn take(&mut self, form: ElementForm, elements_max: u32, bytes_max: u32) -> Elements {
+        let (mut items, mut documents, mut count, mut bytes) = (Vec::new(), Vec::new(), 0, 0);
+        if self.skipped > 0 {
+            let text = format!("Changefeed cache over array size limit, skipped {} elements.", self.skipped);
+            self.skipped = 0;
+            let error = Datum::object([("error", Datum::string(&text))]);
+            match form {
+                ElementForm::Json => json::write(&error, &mut items),
+                ElementForm::Documents => documents.push(document::to_bytes(&error)),
+            }
+            count += 1;
+        }
+        while count < elements_max && bytes < bytes_max as usize {
+            let Some(element) = self.elements.pop_front() else { break };
+            self.first += 1;
+            if let Element::Change(change, _) = &element {
+                self.places.remove(&change.key);
+            }
+            if matches!(element, Element::Gone) {
+                continue;
+            }
+            match form {
+                ElementForm::Json => {
+                    if count > 0 {
+                        items.push(b',');
+                    }
+                    self.write(&element, &mut items);
+                    bytes = items.len();
+                }
+                ElementForm::Documents => {
+                    let document = self.document(&element);
+                    bytes += document.len();
+                    documents.push(document);
+                }
+            }
+            count += 1;
+        }
+        match form {
+            ElementForm::Json => Elements::Json { items, count },
+            ElementForm::Documents => Elements::Documents(documents),
+        }
+    }
+
+    fn type_of(element: &Element) -> &'static str {
+        match element {
+            Element::Initializing | Element::Ready => "state",
+            Element::Initial { .. } => "initial",
+            Element::Uninitial(_) => "uninitial",
+            Element::Change(change, _) if change.old.is_none() => "add",
+            Element::Change(change, _) if change.new.is_none() => "remove",
+            Element::Change(..) | Element::Gone => "change",
+        }
+    }
+
+    fn write(&self, element: &Element, out: &mut Vec<u8>) {
+        if let (Element::Change(change, _), false) = (element, self.include_offsets) {
+            out.push(b'{');
+            out.extend_from_slice(change.json());
+            if self.include_types {
+                out.extend_from_slice(b",\"type\":\"");
+                out.extend_from_slice(Queue::type_of(element).as_bytes());
+                out.push(b'"');
+            }
+            out.push(b'}');
+            return;
+        }
+        json::write(&self.datum(element), out);
+    }
+
+    fn document(&self, element: &Element) -> Document {
+        document::to_bytes(&self.datum(element))
+    }
+
+    fn datum(&self, element: &Element) -> Datum {
+        let value = |bytes: &Option<Document>| {
+            bytes.as_ref().map_or(Datum::Null, |bytes| document::from_bytes(bytes))
+        };
+        let offset =
+            |offset: Option<u32>| offset.map_or(Datum::Null, |offset| Datum::Number(f64::from(offset)));
+        let mut fields = Vec::new();
+        match element {
+            Element::Initializing => fields.push(("state", Datum::string("initializing"))),
+            Element::Ready => fields.push(("state", Datum::string("ready"))),
+            Element::Initial { value, offset: place } => {
+                if self.include_offsets {
+                    fields.push(("new_offset", offset(*place)));
+                }
+                fields.push(("new_val", document::from_bytes(value)));
+            }
+            Element::Uninitial(change) => fields.push(("old_val", value(&change.old))),
+            Element::Change(change, offsets) => {
+                let (old, new) = offsets.unwrap_or_default();
+                if self.include_offsets {
+                    fields.push(("new_offset", offset(new)));
+                }
+                fields.push(("new_val", value(&change.new)));
+                if self.include_offsets {
+                    fields.push(("old_offset", offset(old)));
+                }
+                fields.push(("old_val", value(&change.old)));
+            }
+            Element::Gone => {}
+        }
+        if self.include_types {
+            fields.push(("type", Datum::string(Queue::type_of(element))));
+        }
+        let mut object = ObjectBuilder::default();
+        fields.into_iter().for_each(|(name, value)| object.set(name, value));
+        Datum::Object(object.build())
+    }
+}

@@ -1,0 +1,200 @@
+//! Changefeeds over the wire: what a feed tells, laid over what it told first, is the table.
+//!
+//! Writers change a table on both cores while feeds of every kind listen; each feed must end at what a plain read of the
+//! same rows gives, with no change that contradicts the ones before it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use photondb_proto::term::number;
+use serde_json::{Value, json};
+
+use crate::client::{Client, SUCCESS_PARTIAL, create, get, insert, table, term};
+use crate::machine::Machine;
+use crate::server::{Folder, Server};
+
+const KEYS: u64 = 300;
+const WRITES: u64 = 400;
+/// The key whose insert ends the histories.
+const LAST: u64 = KEYS - 1;
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+}
+
+fn write(client: &mut Client, random: &mut Random, turn: u64) {
+    let key = random.below(LAST);
+    let durability = if random.below(2) == 0 { "soft" } else { "hard" };
+    let row = json!({ "id": key, "n": random.below(10), "turn": turn });
+    let options = json!({ "conflict": "replace", "durability": durability });
+    let query = match random.below(4) {
+        0 => json!([number::DELETE, [get("t", &json!(key))], { "durability": durability }]),
+        1 => json!([number::UPDATE, [get("t", &json!(key)), { "turn": turn }], { "durability": durability }]),
+        _ => json!([number::INSERT, [table("t"), row], options]),
+    };
+    client.run(&query);
+}
+
+/// What a feed has told so far, by key.
+struct Told {
+    name: &'static str,
+    rows: BTreeMap<u64, Value>,
+}
+
+impl Told {
+    /// Takes an element; what it says of the past must be what was told.
+    #[track_caller]
+    fn take(&mut self, element: &Value) {
+        assert!(element.get("error").is_none(), "{}: {element}", self.name);
+        let key = |row: &Value| row["id"].as_u64();
+        if let Some(old) = element.get("old_val").filter(|old| !old.is_null()) {
+            let known = self.rows.remove(&key(old).expect("rows have keys"));
+            assert_eq!(known.as_ref(), Some(old), "{}: {element}", self.name);
+        }
+        if let Some(new) = element.get("new_val").filter(|new| !new.is_null()) {
+            let known = self.rows.insert(key(new).expect("rows have keys"), new.clone());
+            assert_eq!(known, None, "{}: {element}", self.name);
+        }
+    }
+}
+
+/// Follows a feed until `is_done` says that it has told the last change.
+fn follow(mut client: Client, name: &'static str, source: Value, last: &Value) -> Told {
+    let mut told = Told { name, rows: BTreeMap::new() };
+    let query = json!([number::CHANGES, [source], { "include_initial": true }]);
+    let token = client.send(&query, &json!({})).expect("it takes queries");
+    loop {
+        let response = client.receive().expect("it answers");
+        assert_eq!((response.token, response.response_type), (token, SUCCESS_PARTIAL), "{response:?}");
+        let mut is_done = false;
+        for element in &response.results {
+            told.take(element);
+            is_done |= element["new_val"] == *last;
+        }
+        if is_done {
+            return told;
+        }
+        client.send_as(token, "[2]").expect("it takes queries");
+    }
+}
+
+#[test]
+fn a_feed_laid_over_its_initial_values_is_the_table() {
+    let machine = Machine::shared();
+    let folder = Folder::new("feeds");
+    let server = Server::start(&machine, &folder, 2);
+    let mut client = server.client();
+    create(&mut client, &["t"]);
+    let rows: Vec<Value> = (0..LAST).step_by(2).map(|id| json!({ "id": id, "n": id % 10 })).collect();
+    client.run(&insert("t", &rows));
+    let last = json!({ "id": LAST, "n": 0, "turn": "last" });
+    let few = term(number::FILTER, json!([table("t"), [69, [[2, [1]], [19, [[31, [[10, [1]], "n"]], 5]]]]]));
+    let order = json!([number::ORDER_BY, [table("t")], { "index": [number::DESC, ["id"]] }]);
+    let sources = [
+        ("table", table("t")),
+        ("range", term(number::BETWEEN, json!([table("t"), 100, KEYS]))),
+        ("filter", few),
+        ("limit", term(number::LIMIT, json!([order, 40]))),
+        ("point", get("t", &json!(LAST))),
+    ];
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..3)
+            .map(|writer| {
+                let mut client = server.client();
+                scope.spawn(move || {
+                    let mut random = Random(writer);
+                    (0..WRITES).for_each(|turn| write(&mut client, &mut random, turn));
+                })
+            })
+            .collect();
+        let feeds: Vec<_> = sources
+            .iter()
+            .map(|(name, source)| {
+                let (client, last) = (server.client(), &last);
+                scope.spawn(move || (source.clone(), follow(client, name, source.clone(), last)))
+            })
+            .collect();
+        writers.into_iter().for_each(|writer| writer.join().expect("writers end"));
+        client.run(&insert("t", &[last.clone()]));
+        for feed in feeds {
+            let (source, told) = feed.join().expect("feeds end");
+            let found = match client.run(&source) {
+                Value::Array(rows) => rows,
+                row => vec![row],
+            };
+            let found: BTreeMap<u64, Value> =
+                found.into_iter().map(|row| (row["id"].as_u64().expect("a key"), row)).collect();
+            assert_eq!(told.rows, found, "{}", told.name);
+        }
+    });
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_feed_ends_when_its_table_is_dropped_and_when_the_server_stops() {
+    let machine = Machine::shared();
+    let folder = Folder::new("feed-ends");
+    let server = Server::start(&machine, &folder, 2);
+    let mut client = server.client();
+    create(&mut client, &["dropped", "kept"]);
+    let follow = |name: &str| {
+        let mut client = server.client();
+        let token =
+            client.send(&term(number::CHANGES, json!([table(name)])), &json!({})).expect("it takes queries");
+        let response = client.receive().expect("it answers");
+        assert_eq!((response.response_type, response.results.len()), (SUCCESS_PARTIAL, 0), "{response:?}");
+        assert_eq!(response.notes, [1]);
+        client.send_as(token, "[2]").expect("it takes queries");
+        client
+    };
+    let (mut dropped, mut kept) = (follow("dropped"), follow("kept"));
+    client.run(&json!([number::TABLE_DROP, [[14, ["it"]], "dropped"]]));
+    let response = dropped.receive().expect("it answers");
+    assert_eq!(response.error(), Some("Changefeed aborted (unavailable)."), "{response:?}");
+    let stopping = std::thread::spawn(move || server.stop());
+    let response = kept.receive().expect("it answers");
+    assert_eq!(response.error(), Some("Changefeed aborted: the server is stopping."), "{response:?}");
+    assert!(stopping.join().expect("the server stops").success());
+}
+
+/// A client that does not read is told how much it missed, and its neighbour misses nothing.
+#[test]
+fn a_slow_listener_is_told_how_many_changes_it_missed() {
+    let machine = Machine::shared();
+    let folder = Folder::new("feed-overflow");
+    let server = Server::start(&machine, &folder, 1);
+    let mut client = server.client();
+    create(&mut client, &["t"]);
+    let open = |options: Value| {
+        let mut client = server.client();
+        let token = client
+            .send(&json!([number::CHANGES, [table("t")], options]), &json!({}))
+            .expect("it takes queries");
+        client.receive().expect("it answers");
+        (client, token)
+    };
+    let (mut slow, slow_token) = open(json!({ "changefeed_queue_size": 10 }));
+    let (mut ended, ended_token) = open(json!({ "changefeed_queue_size": 10, "overflow": "error" }));
+    let (mut other, other_token) = open(json!({}));
+    let rows: Vec<Value> = (0..25).map(|id| json!({ "id": id })).collect();
+    client.run(&insert("t", &rows));
+    std::thread::sleep(Duration::from_millis(300));
+    slow.send_as(slow_token, "[2]").expect("it takes queries");
+    let response = slow.receive().expect("it answers");
+    let text = "Changefeed cache over array size limit, skipped 22 elements.";
+    assert_eq!(response.results[0], json!({ "error": text }), "{response:?}");
+    assert_eq!(response.results.len(), 4, "and what came after: {response:?}");
+    ended.send_as(ended_token, "[2]").expect("it takes queries");
+    let response = ended.receive().expect("it answers");
+    assert!(response.error().is_some_and(|error| error.contains("could not wait")), "{response:?}");
+    other.send_as(other_token, "[2]").expect("it takes queries");
+    assert_eq!(other.receive().expect("it answers").results.len(), 25);
+}
