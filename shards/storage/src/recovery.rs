@@ -84,6 +84,7 @@ pub(crate) async fn open<D: Directory>(
         closing: Cell::new(false),
         checkpoint_wanted: Cell::new(false),
         growing: Cell::new(false),
+        ahead: crate::slab::ahead::Ahead::default(),
         trainable: Event::default(),
     };
     load_catalog(&shared).await?;

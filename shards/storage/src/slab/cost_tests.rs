@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::blocking::{BlockingDirectory, BlockingDisk, block_on, block_on_with};
 use crate::disk::{Directory, Disk, DiskError, OpenMode};
-use crate::engine::{CommitInfo, StorageEngine, TreeId};
+use crate::engine::{CommitInfo, Direction, StorageEngine, TreeId};
 use crate::slab::slot::{SLOT_HEADER_BYTES, slot_bytes};
 use crate::slab::tests::{Blocking, SMALL};
 use crate::slab::{SlabEngine, SlabOptions};
@@ -131,6 +131,35 @@ fn a_miss_reads_one_leaf_and_the_blocks_of_its_document() {
             assert!(misses > 2000, "a store eight times its cache misses: {misses}");
             assert!(data.len() <= misses && data.iter().all(|(_, bytes)| *bytes <= 8192));
             assert!(pages.len() <= misses, "{} reads of pages for {misses} misses", pages.len());
+        }
+        engine.close().await.unwrap();
+    });
+}
+
+#[test]
+fn a_scan_finds_what_was_read_ahead_and_nothing_is_read_twice() {
+    const DOCUMENTS: u32 = 8_000;
+    let options = SlabOptions { cache_bytes: 4 << 20, ..SMALL };
+    let host = Blocking::new("ahead", options);
+    let reads = Reads::default();
+    let directory = Noting { directory: host.directory.clone(), reads: reads.clone() };
+    let engine = block_on(SlabEngine::open(directory, options)).unwrap();
+    let background = pin!(engine.background());
+    block_on_with(background, async {
+        let tree = fill(&engine, DOCUMENTS).await;
+        for direction in [Direction::Forward, Direction::Backward] {
+            reads.borrow_mut().clear();
+            let before = engine.stats();
+            let rows =
+                suite::read_range(&engine, tree, &EVERYTHING, direction, 200, 256 << 10).await.unwrap();
+            assert_eq!(rows.len(), DOCUMENTS as usize);
+            let reads = reads.borrow();
+            let data: u64 =
+                reads.iter().filter(|(file, _)| file == "slabs").map(|(_, bytes)| u64::from(*bytes)).sum();
+            assert!(data < u64::from(DOCUMENTS) * 1120 * 11 / 10, "{data} bytes were read");
+            assert!(reads.len() < 400, "{} reads of {data} bytes", reads.len());
+            let hits = engine.stats().cache_hits - before.cache_hits;
+            println!("{hits} hits, {} reads", reads.len());
         }
         engine.close().await.unwrap();
     });

@@ -12,6 +12,7 @@
 //! [`state`] is the store in memory, [`read`] loads what is missing, [`slot`] and [`chunks`] are the layout of documents;
 //! `checkpoint.rs` and `recovery.rs` stand beside.
 
+pub(crate) mod ahead;
 pub(crate) mod chunks;
 pub(crate) mod clean;
 #[cfg(test)]
@@ -116,6 +117,7 @@ pub(crate) struct Shared<D: Directory> {
     /// Somebody waits for a checkpoint.
     pub checkpoint_wanted: Cell<bool>,
     pub growing: Cell<bool>,
+    pub ahead: ahead::Ahead,
     /// There may be documents to make a dictionary of.
     pub trainable: Event,
 }
@@ -487,7 +489,7 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
 
     async fn background(&self) -> Result<(), StorageError> {
         self.shared.background.set(true);
-        both(self.shared.flush_loop(), self.shared.work_loop()).await;
+        both(self.shared.flush_loop(), both(self.shared.work_loop(), self.shared.ahead_loop())).await;
         self.shared.background.set(false);
         Ok(())
     }
@@ -500,6 +502,7 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
         };
         shared.closing.set(true);
         shared.trainable.notify();
+        shared.ahead.close();
         shared.log.wanted.notify();
         shared.work.notify();
         ended

@@ -16,6 +16,7 @@ use crate::disk::{Directory, Disk, DiskError};
 use crate::engine::{Direction, Entries, Range, StorageError, TreeId, Value};
 use crate::event::all;
 use crate::slab::Shared;
+use crate::slab::ahead::Portion;
 use crate::slab::slot;
 use crate::slab::state::{Found, State};
 
@@ -243,21 +244,47 @@ impl<D: Directory> Shared<D> {
         rows_max: usize,
         bytes_max: usize,
     ) -> Result<Entries, StorageError> {
+        let limits = (rows_max, bytes_max);
+        let Range { start, end } = range.clone();
+        let portion = Portion { tree, start, end, direction, limits };
+        self.ahead.come_for(&portion).await;
+        let (entries, was_on_disk) = self.read_portion(tree, range, direction, limits).await?;
+        if let Some((last, _)) = entries.entries.last()
+            && entries.more
+            && (was_on_disk || self.ahead.is_followed(&portion))
+            && rows_max >= ROWS_PER_LEAF
+            && self.background.get()
+        {
+            self.ahead.wish(portion.behind(last));
+        }
+        Ok(entries)
+    }
+
+    /// A portion of a range, and whether any of it had to be read from the disk.
+    pub async fn read_portion(
+        &self,
+        tree: TreeId,
+        range: &Range,
+        direction: Direction,
+        (rows_max, bytes_max): (usize, usize),
+    ) -> Result<(Entries, bool), StorageError> {
         let mut from = match direction {
             Direction::Forward => range.start.clone(),
             Direction::Backward => range.end.clone(),
         };
         if rows_max == 0 {
-            return Ok(Entries::default());
+            return Ok((Entries::default(), false));
         }
+        let mut was_on_disk = false;
         loop {
             let (gathered, more) = self.gather(tree, range, &from, direction, (rows_max, bytes_max)).await?;
+            was_on_disk |= !gathered.wanted.is_empty();
             let last = gathered.entries.last().map(|(key, _)| key.clone());
             let entries = self.fill(tree, gathered, more).await?;
             match last {
                 // All that was found was deleted while it was read.
                 Some(last) if more && entries.entries.is_empty() => from = Bound::Excluded(last),
-                Some(_) | None => return Ok(entries),
+                Some(_) | None => return Ok((entries, was_on_disk)),
             }
         }
     }
