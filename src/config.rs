@@ -403,7 +403,7 @@ pub static SERVE: &[Setting] = &[
         kind: Kind::Whole { min: 0, max: 19 },
         value_name: "LEVEL",
         fallback: Fallback::Text("1"),
-        help: "How hard zstd tries to make documents smaller on disk, from 1 to 19; 0 stores them as they are",
+        help: "How hard zstd packs documents on disk, 1 to 19; 0 stores them as they are",
         more: "The cache holds documents as they are, whatever the level. Documents that are on disk already stay as they were \
                written.",
     },

@@ -123,7 +123,7 @@ fn a_feed_laid_over_its_initial_values_is_the_table() {
             })
             .collect();
         writers.into_iter().for_each(|writer| writer.join().expect("writers end"));
-        client.run(&insert("t", &[last.clone()]));
+        client.run(&insert("t", std::slice::from_ref(&last)));
         for feed in feeds {
             let (source, told) = feed.join().expect("feeds end");
             let found = match client.run(&source) {

@@ -63,33 +63,33 @@ impl Join {
 
 pub enum JoinCursor {
     Loops {
-        left: Cursor,
+        left: Box<Cursor>,
         right: Rc<Sequence>,
         function: Function,
         outer: bool,
         /// The left row, the cursor over the right ones, and whether any matched.
         current: Option<Box<(Datum, Cursor, bool)>>,
     },
-    Lookup(LookupCursor),
+    Lookup(Box<LookupCursor>),
 }
 
 impl JoinCursor {
     pub fn open(run: &Run, join: &Join) -> Outcome<JoinCursor> {
         Ok(match join {
             Join::Loops { left, right, function, outer } => JoinCursor::Loops {
-                left: Cursor::open(run, left, None)?,
+                left: Box::new(Cursor::open(run, left, None)?),
                 right: right.clone(),
                 function: function.clone(),
                 outer: *outer,
                 current: None,
             },
-            Join::Lookup { left, lookup } => JoinCursor::Lookup(LookupCursor {
+            Join::Lookup { left, lookup } => JoinCursor::Lookup(Box::new(LookupCursor {
                 left: Cursor::open(run, left, None)?,
                 left_ended: false,
                 lookup: lookup.clone(),
                 pairs: VecDeque::new(),
                 partners: None,
-            }),
+            })),
         })
     }
 

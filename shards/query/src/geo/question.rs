@@ -30,7 +30,7 @@ enum Kind {
     /// Does it meet this shape? The answer is the row.
     Meets(Shape),
     /// Is it in this ring? The answer is an object of the distance, `dist`, and the row, `doc`.
-    Ring(SearchRing),
+    Ring(Box<SearchRing>),
 }
 
 impl Question {
@@ -47,7 +47,7 @@ impl Question {
     pub fn ring(ring: SearchRing) -> Outcome<Question> {
         let numbers = Datum::array(ring.numbers().map(Datum::Number).to_vec());
         let ranges = cover::ranges(&ring.shape()?);
-        Ok(Question { kind: Kind::Ring(ring), ranges, bytes: document::to_bytes(&numbers) })
+        Ok(Question { kind: Kind::Ring(Box::new(ring)), ranges, bytes: document::to_bytes(&numbers) })
     }
 
     /// The question of these bytes, which [`Question::bytes`] gave.

@@ -246,7 +246,7 @@ fn check_polygon(rings: &[&[(f64, f64)]], want: Result<(), &str>) {
         })
         .collect();
     let found = geometry("Polygon", Datum::array(rings)).map(|_| ());
-    assert_eq!(found.as_ref().map(|()| ()).map_err(String::as_str), want);
+    assert_eq!(found.as_ref().map(drop).map_err(String::as_str), want);
 }
 
 #[test]

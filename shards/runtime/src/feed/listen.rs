@@ -63,6 +63,9 @@ struct Listener {
     waker: RefCell<Option<Waker>>,
 }
 
+/// Up to which key (none: all of it) a shard was read at which commit.
+type Stamped = (Option<Key>, u64);
+
 /// One source of a listener's changes.
 struct Member {
     subscription: Rc<Subscription>,
@@ -72,7 +75,7 @@ struct Member {
     /// Changes go to the queue as they come.
     is_live: Cell<bool>,
     held: RefCell<VecDeque<Rc<Change>>>,
-    stamps: RefCell<HashMap<u32, Vec<(Option<Key>, u64)>>>,
+    stamps: RefCell<HashMap<u32, Vec<Stamped>>>,
     window: RefCell<Option<Window>>,
     /// Changes of the window were left out: it must be read again.
     is_stale: Cell<bool>,

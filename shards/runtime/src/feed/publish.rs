@@ -47,12 +47,15 @@ impl Committed {
     }
 }
 
+/// A change that waits until the log is flushed up to its place.
+type Unflushed = (Lsn, Durability, Committed);
+
 /// What one core publishes.
 #[derive(Default)]
 pub struct Publishing {
     tables: RefCell<HashMap<TableId, Watched>>,
     /// Changes that wait for a flush, by store, in the order of the log.
-    unflushed: RefCell<BTreeMap<u16, VecDeque<(Lsn, Durability, Committed)>>>,
+    unflushed: RefCell<BTreeMap<u16, VecDeque<Unflushed>>>,
     waiting: RefCell<Waiting>,
     waker: RefCell<Option<Waker>>,
     running: Cell<bool>,

@@ -7,9 +7,9 @@
 use std::rc::Rc;
 
 use crate::btree::cell::{Cell, Location, Pointer};
-use crate::btree::{Missing, tree};
+use crate::btree::{Missing, PageId, tree};
 use crate::disk::{Directory, Disk};
-use crate::engine::StorageError;
+use crate::engine::{StorageError, Value};
 use crate::event::yield_now;
 use crate::slab::Shared;
 use crate::slab::chunks::{CHUNK_BLOCKS_FIRST, ChunkKind};
@@ -124,40 +124,46 @@ impl<D: Directory> Shared<D> {
     async fn unplace(&self, slot: slot::Slot<'_>, location: Location) -> Result<(), StorageError> {
         let mut plain = None;
         loop {
-            let missing = {
-                let mut state = self.state.borrow_mut();
-                let Some(root) = state.trees.get(&slot.tree).map(|tree| tree.root) else { return Ok(()) };
-                match tree::leaf_of(&mut state.pool, root, slot.key) {
-                    Err(Missing(page)) => page,
-                    Ok(leaf) => {
-                        let page = state.pool.peek(leaf).map(Rc::clone);
-                        let Some(page) = page else { return Ok(()) };
-                        let Ok(index) = page.search(slot.key) else { return Ok(()) };
-                        let Some(Cell::Placed(slotted)) = Cell::decode(page.value(index)) else {
-                            return Ok(());
-                        };
-                        drop(page);
-                        if (slotted.location, slotted.sum) != (location, slot.sum) {
-                            return Ok(());
-                        }
-                        let Some(value) = state.pool.cached_value(location).or_else(|| plain.clone()) else {
-                            drop(state);
-                            plain = self.plain(&slot).await.ok();
-                            if plain.is_none() {
-                                return Ok(());
-                            }
-                            continue;
-                        };
-                        let number = state.pool.add_unplaced(slot.tree, value);
-                        let pointer = Pointer::Unplaced { number, value_bytes: slot.plain_bytes as u32 };
-                        state.pool.page_mut(leaf).value_mut(index).copy_from_slice(&pointer.encode());
-                        state.release(Pointer::Placed(slotted));
-                        state.pool.evict();
-                        return Ok(());
-                    }
-                }
-            };
-            self.load_page(missing).await?;
+            match self.unplace_now(&slot, location, plain.take()) {
+                Unplaced::Done => return Ok(()),
+                Unplaced::WantsPage(page) => self.load_page(page).await?,
+                Unplaced::WantsValue => match self.plain(&slot).await {
+                    Ok(value) => plain = Some(value),
+                    Err(_) => return Ok(()),
+                },
+            }
         }
     }
+
+    /// One attempt at it with what is in memory; `plain` is the value where the caller has read it.
+    fn unplace_now(&self, slot: &slot::Slot<'_>, location: Location, plain: Option<Value>) -> Unplaced {
+        let mut state = self.state.borrow_mut();
+        let Some(root) = state.trees.get(&slot.tree).map(|tree| tree.root) else { return Unplaced::Done };
+        let leaf = match tree::leaf_of(&mut state.pool, root, slot.key) {
+            Err(Missing(page)) => return Unplaced::WantsPage(page),
+            Ok(leaf) => leaf,
+        };
+        let page = state.pool.peek(leaf).map(Rc::clone);
+        let Some(page) = page else { return Unplaced::Done };
+        let Ok(index) = page.search(slot.key) else { return Unplaced::Done };
+        let Some(Cell::Placed(slotted)) = Cell::decode(page.value(index)) else { return Unplaced::Done };
+        if (slotted.location, slotted.sum) != (location, slot.sum) {
+            return Unplaced::Done;
+        }
+        drop(page);
+        let Some(value) = state.pool.cached_value(location).or(plain) else { return Unplaced::WantsValue };
+        let number = state.pool.add_unplaced(slot.tree, value);
+        let pointer = Pointer::Unplaced { number, value_bytes: slot.plain_bytes as u32 };
+        state.pool.page_mut(leaf).value_mut(index).copy_from_slice(&pointer.encode());
+        state.release(Pointer::Placed(slotted));
+        state.pool.evict();
+        Unplaced::Done
+    }
+}
+
+/// What one attempt at [`Shared::unplace_now`] came to.
+enum Unplaced {
+    Done,
+    WantsPage(PageId),
+    WantsValue,
 }

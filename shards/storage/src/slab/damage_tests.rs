@@ -96,7 +96,7 @@ fn a_damaged_slot_costs_its_document_alone_and_is_named() {
         assert!(what.contains("\\x00\\x00\\x04\\xd2"), "{what}");
         for direction in [Direction::Forward, Direction::Backward] {
             let (found, errors) = scan_beside(engine, direction).await;
-            assert_eq!(errors, [error.clone()]);
+            assert_eq!(errors, std::slice::from_ref(&error));
             assert!(found.into_iter().eq((0..DOCUMENTS).filter(|number| *number != 1234)));
         }
         // Who knows the key can delete what cannot be read, or write it anew.
