@@ -14,7 +14,7 @@ use photondb_proto::wire::handshake::{MAGIC_JSON, MAGIC_V0_4};
 use serde_json::{Value, json};
 
 use crate::client::{
-    CLIENT_ERROR, COMPILE_ERROR, Client, SUCCESS_ATOM, count, create, get, insert, table, term,
+    CLIENT_ERROR, COMPILE_ERROR, Client, RUNTIME_ERROR, SUCCESS_ATOM, count, create, get, insert, table, term,
 };
 use crate::machine::Machine;
 use crate::server::{Folder, Server};
@@ -184,6 +184,12 @@ fn broken_queries_get_their_error_and_the_connection_lives_on() {
         ("[1,[14,[]],{}]", COMPILE_ERROR, "Expected 1 argument but found 0."),
         ("[1,[24,[1,2],{\"nonsense\":1}],{}]", COMPILE_ERROR, "Unrecognized optional argument `nonsense`."),
         ("[1,[\"16\",[1]],{}]", COMPILE_ERROR, "Expected a TermType as a NUMBER but found STRING."),
+        // A database that is none matters to who asks for it, and to nobody else.
+        (
+            "[1,[15,[\"t\"]],{\"db\":\"test\"}]",
+            RUNTIME_ERROR,
+            "Expected type DATABASE but found DATUM:\n\"test\"",
+        ),
     ];
     check("broken", |server| {
         let mut client = server.client();
@@ -193,6 +199,8 @@ fn broken_queries_get_their_error_and_the_connection_lives_on() {
             assert!(found.starts_with(message), "{text} gave {found:?}, want {message:?}");
             assert_eq!(response.response_type, *kind, "{text}: {found}");
         }
+        let response = client.ask_text("[1,[24,[1,2]],{\"db\":\"test\"}]").expect("the connection holds");
+        assert_eq!(response.response_type, SUCCESS_ATOM, "{response:?}");
         let unknown =
             client.send_as(77, "[2]").and_then(|()| client.receive()).expect("the connection holds");
         assert_eq!(unknown.response_type, CLIENT_ERROR, "{unknown:?}");

@@ -20,6 +20,7 @@ pub const SUCCESS_SEQUENCE: u64 = 2;
 pub const SUCCESS_PARTIAL: u64 = 3;
 pub const CLIENT_ERROR: u64 = 16;
 pub const COMPILE_ERROR: u64 = 17;
+pub const RUNTIME_ERROR: u64 = 18;
 
 /// What the server answered instead of a value.
 #[derive(Debug, Clone, PartialEq)]

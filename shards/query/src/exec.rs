@@ -115,7 +115,7 @@ impl Execution {
         };
         let run = Rc::new(Run::new(limits, context.memory_bytes_max, context.user, Ops::Allowed));
         if let Some(database) = &options.database {
-            *run.default_database.borrow_mut() = database.as_str().into();
+            *run.default_database.borrow_mut() = database.clone().map(|name| name.as_str().into());
         }
         let outbox = Rc::new(Outbox::default());
         let (kind, noreply) = (kind_of(&node), options.noreply);

@@ -5,7 +5,7 @@ use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::limits;
 use photondb_proto::term::{Term, number};
 
-use crate::failure::Place;
+use crate::failure::{Failure, Place};
 use crate::terms;
 
 /// Options that no term takes.
@@ -35,8 +35,8 @@ pub struct QueryOptions {
     pub batch_bytes_max: usize,
     /// The first batch is this many times smaller.
     pub first_batch_factor: usize,
-    /// The `db` option, when it is a plain name.
-    pub database: Option<Text>,
+    /// The database that the `db` option names; what is wrong with that option matters to a `table` without one alone.
+    pub database: Option<Result<Text, Failure>>,
     /// Options for terms that do not say otherwise.
     pub fallbacks: Vec<(&'static str, Term)>,
 }
@@ -88,24 +88,7 @@ pub fn read(options: Vec<(Text, Term)>) -> Result<QueryOptions, QueryError> {
 fn own(read: &mut QueryOptions, name: &str, term: &Term) -> Result<(), QueryError> {
     let at_least_one = |number: f64| number.clamp(1.0, usize::MAX as f64) as usize;
     match (name, term) {
-        ("db", Term::Call(call)) if call.number == number::DB => match call.arguments.as_slice() {
-            [Term::Datum(Datum::String(name))] => read.database = Some(name.clone()),
-            [Term::Datum(other)] => return Err(logic(crate::value::wrong_type("STRING", other))),
-            _ => {
-                return Err(logic(crate::failure::Failure::logic(
-                    "The `db` of a query must be named by a text.",
-                )));
-            }
-        },
-        ("db", Term::Datum(other)) => {
-            let text = photondb_proto::datum::json::to_message_string(other);
-            return Err(logic(crate::failure::Failure::logic(format!(
-                "Expected type DATABASE but found DATUM:\n{text}"
-            ))));
-        }
-        ("db", Term::Call(_)) => {
-            return Err(logic(crate::failure::Failure::logic("The `db` of a query must be the term DB.")));
-        }
+        ("db", term) => read.database = Some(database(term)),
         ("noreply", Term::Datum(datum)) => read.noreply = matches!(datum, Datum::Bool(true)),
         ("profile", Term::Datum(datum)) => read.profile = datum.is_truthy(),
         ("array_limit", Term::Datum(datum)) => read.array_elements_max = array_limit(datum)?,
@@ -122,8 +105,21 @@ fn own(read: &mut QueryOptions, name: &str, term: &Term) -> Result<(), QueryErro
     Ok(())
 }
 
-fn logic(failure: crate::failure::Failure) -> QueryError {
-    failure.into_query_error()
+/// The name in a `DB` term.
+fn database(term: &Term) -> Result<Text, Failure> {
+    let arguments = match term {
+        Term::Call(call) if call.number == number::DB => call.arguments.as_slice(),
+        Term::Call(_) => return Err(Failure::logic("The `db` of a query must be the term DB.")),
+        Term::Datum(other) => {
+            let text = photondb_proto::datum::json::to_message_string(other);
+            return Err(Failure::logic(format!("Expected type DATABASE but found DATUM:\n{text}")));
+        }
+    };
+    match arguments {
+        [Term::Datum(Datum::String(name))] => Ok(name.clone()),
+        [Term::Datum(other)] => Err(crate::value::wrong_type("STRING", other)),
+        _ => Err(Failure::logic("The `db` of a query must be named by a text.")),
+    }
 }
 
 fn array_limit(datum: &Datum) -> Result<usize, QueryError> {
@@ -131,7 +127,7 @@ fn array_limit(datum: &Datum) -> Result<usize, QueryError> {
         let failure = crate::value::wrong_type("NUMBER", datum);
         return Err(failure.into_query_error());
     };
-    let number = crate::call::integer(*number).map_err(crate::failure::Failure::into_query_error)?;
+    let number = crate::call::integer(*number).map_err(Failure::into_query_error)?;
     match usize::try_from(number) {
         Ok(limit) if limit >= 1 => Ok(limit),
         Ok(_) | Err(_) => Err(QueryError::new(

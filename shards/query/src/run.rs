@@ -43,7 +43,7 @@ pub struct Run {
     memory_bytes_max: usize,
     /// Options of `run` that terms fall back to.
     pub globals: RefCell<Vec<(&'static str, Argument)>>,
-    pub default_database: RefCell<Rc<str>>,
+    pub default_database: RefCell<Outcome<Rc<str>>>,
     pub user: Rc<str>,
     /// Whether a feed that has nothing is waited for; else it ends there for now.
     pub awaits_feeds: Cell<bool>,
@@ -61,7 +61,7 @@ impl Run {
             memory_bytes: Cell::new(0),
             memory_bytes_max,
             globals: RefCell::new(Vec::new()),
-            default_database: RefCell::new("test".into()),
+            default_database: RefCell::new(Ok("test".into())),
             user,
             awaits_feeds: Cell::new(true),
         }

@@ -166,7 +166,7 @@ fn name(call: &Call, index: usize, named: Named) -> Outcome<String> {
 /// The database argument at `index`, or the default one when there is no such argument.
 fn database(run: &Run, call: &Call, index: Option<usize>) -> Outcome<String> {
     let Some(argument) = index.and_then(|index| call.arguments.get(index)) else {
-        return Ok((**run.default_database.borrow()).to_owned());
+        return Ok(run.default_database.borrow().clone()?.to_string());
     };
     match &argument.value {
         Value::Database(database) => Ok(database.name.clone()),

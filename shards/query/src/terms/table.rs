@@ -128,7 +128,7 @@ async fn table(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Value> {
     let database_name = match database {
         Some((Datum::String(text), _)) => text.as_str().to_owned(),
         Some((other, place)) => return Err(wrong_type("STRING", other).at(place)),
-        None => run.default_database.borrow().to_string(),
+        None => run.default_database.borrow().clone()?.to_string(),
     };
     let op = CatalogOp::Table { database: database_name, table: text.as_str().into(), identifiers };
     match run.catalog(op).await {
