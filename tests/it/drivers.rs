@@ -69,3 +69,13 @@ fn the_javascript_driver_gets_the_answers_of_the_file() {
 fn the_typescript_driver_gets_the_answers_of_the_file() {
     check(node, "typescript.js", 1);
 }
+
+#[test]
+fn the_tools_of_the_python_package_keep_everything() {
+    check(python, "tools.py", 2);
+}
+
+#[test]
+fn the_python_driver_follows_feeds() {
+    check(python, "feeds.py", 2);
+}

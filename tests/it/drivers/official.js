@@ -3,6 +3,7 @@
 'use strict'
 
 const r = require('rethinkdb')
+const { askFeeds } = require('./feeds')
 const { answer, ask, askAll } = require('./questions')
 
 async function main ([host, port, folder]) {
@@ -27,6 +28,7 @@ async function main ([host, port, folder]) {
   await conn.noreplyWait()
   await ask('noreply', run(r.db('cinema').table('fast').count()), 300)
   await ask('dbDrop', run(r.dbDrop('cinema')('tables_dropped')), 3)
+  await askFeeds(r, run, query => query.run(conn))
   await conn.close()
   return end()
 }

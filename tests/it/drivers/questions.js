@@ -173,4 +173,4 @@ async function askAll (r, run, folder, names) {
   }
 }
 
-module.exports = { ask, answer, askAll }
+module.exports = { ask, answer, askAll, fails }

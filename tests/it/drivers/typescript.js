@@ -3,6 +3,7 @@
 'use strict'
 
 const { r } = require('rethinkdb-ts')
+const { askFeeds } = require('./feeds')
 const { answer, ask, askAll } = require('./questions')
 
 async function main ([host, port, folder]) {
@@ -23,6 +24,7 @@ async function main ([host, port, folder]) {
   for await (const movie of cursor) ids.push(movie.id)
   answer('a cursor in pages', ids, [...ids.keys()])
   await ask('dbDrop', run(r.dbDrop('cinema')('tables_dropped')), 2)
+  await askFeeds(r, run, query => query.getCursor())
   await pool.drain()
   return end()
 }

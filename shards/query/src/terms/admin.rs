@@ -205,12 +205,20 @@ async fn table_create(run: &Run, invocation: Invocation) -> Outcome<Value> {
     let call = &invocation.call;
     let (database, name) = table_name(run, call)?;
     let options = TableOptions {
-        primary_key: option_text(call, "primary_key")?,
+        primary_key: primary_key_option(call)?,
         durability: durability_option(call)?,
         shards: shards_option(call)?,
     };
     check_replicas(call)?;
     Ok(value(run, CatalogOp::TableCreate { database, name, options }).await?.into())
+}
+
+/// `null` says nothing: the import tool of the Python package sends it for a key that it was not told.
+fn primary_key_option(call: &Call) -> Outcome<Option<String>> {
+    if matches!(call.option_datum("primary_key")?, Some(Datum::Null)) {
+        return Ok(None);
+    }
+    option_text(call, "primary_key")
 }
 
 async fn table_drop(run: &Run, invocation: Invocation) -> Outcome<Value> {
@@ -592,6 +600,7 @@ mod tests {
             (&create(r#"{"primary_key":1}"#), "! Expected type STRING but found NUMBER."),
             (&create(r#"{"x":1}"#), "! Unrecognized optional argument `x`."),
             (&format!(r#"[170,[{},"tables_created"]]"#, create(r#"{"primary_key":"k","replicas":1}"#)), "1"),
+            (&format!(r#"[170,[{},"tables_created"]]"#, create(r#"{"primary_key":null}"#)), "1"),
             (r#"[170,[[56,[[15,["x"]],{"k":1}]],"inserted"]]"#, "1"),
         ]);
     }
