@@ -125,21 +125,21 @@ def ask_export(asked, conn, folder, movies, before):
 
 
 def ask_import(asked, conn, folder, movies):
-    """Files that no tool of ours wrote: an array, lines, tab separated values without a header."""
+    """Files that no tool of ours wrote: an array, lines, comma separated values without a header."""
     few = movies[:300]
     files = {"array.json": json.dumps(few), "lines.json": "\n".join(map(json.dumps, few))}
     for name, text in files.items():
         path = os.path.join(folder, name)
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
-        runs(asked, "import", "-f", path, "--table", "made." + name.split(".")[0], "--clients", "2", says="300 rows imported to 1 table")
+        key = ["--pkey", "id"] if name == "lines.json" else []
+        runs(asked, "import", "-f", path, "--table", "made." + name.split(".")[0], "--clients", "2", *key, says="300 rows imported to 1 table")
         asked.answer("imported " + name, list(r.db("made").table(name.split(".")[0]).order_by(index="id").run(conn)), few)
-    path = os.path.join(folder, "tabs.csv")
+    path = os.path.join(folder, "bare.csv")
     with open(path, "w", encoding="utf-8") as file:
-        file.writelines("%d\t%s\n" % (movie["id"], movie["Director"]) for movie in few)
-    runs(asked, "import", "-f", path, "--format", "csv", "--table", "made.tabs", "--pkey", "number",
-         "--delimiter", "\t", "--no-header", "--custom-header", "number,by")
-    asked.answer("imported tabs", r.db("made").table("tabs").get("7")["by"].run(conn), str(few[7]["Director"]))
+        file.writelines("%d,%s\n" % (movie["id"], movie["Director"]) for movie in few)
+    runs(asked, "import", "-f", path, "--format", "csv", "--table", "made.bare", "--no-header", "--custom-header", "id,by")
+    asked.answer("imported csv without a header", r.db("made").table("bare").get("7")["by"].run(conn), str(few[7]["Director"]))
     well, printed = tool("import", "-f", os.path.join(folder, "array.json"), "--table", "made.array")
     asked.answer("import into a table that is there", (well, "already exists" in printed or "--force" in printed), (False, True))
 

@@ -108,7 +108,7 @@ async fn request(run: &Run, wish: &mut Wish) -> Outcome<(Datum, HttpAnswer)> {
         HttpReply::Answered(answer) => {
             let header = header_of(&answer);
             let text = || Datum::String(String::from_utf8_lossy(&answer.body).into_owned().into());
-            if answer.status >= 400 {
+            if !(200..300).contains(&answer.status) {
                 return Err(failed(wish, &format!("status code {}", answer.status), &header, &text()));
             }
             if wish.call.method == HttpMethod::Head {
@@ -421,7 +421,11 @@ fn format_of(answer: &HttpAnswer) -> Format {
 }
 
 fn json_of(text: &str) -> Result<Datum, String> {
-    json_parse::parse(&Text::new(text)).map_err(|error| error.message)
+    // The body comes with the failure anyway; only why it is none is told here.
+    json_parse::parse(&Text::new(text)).map_err(|error| match error.message.rsplit_once(" as JSON: ") {
+        Some((_, why)) => why.to_owned(),
+        None => error.message,
+    })
 }
 
 /// The JSON in `name({…});`.
