@@ -45,6 +45,15 @@ pub enum Elements {
     Documents(Vec<Document>),
 }
 
+impl Elements {
+    pub fn count(&self) -> usize {
+        match self {
+            Elements::Json { count, .. } => *count as usize,
+            Elements::Documents(documents) => documents.len(),
+        }
+    }
+}
+
 /// What a feed is about.
 #[derive(Clone, Debug)]
 pub struct FeedSpec {

@@ -168,6 +168,27 @@ pub static METRICS: &[Metric] = &[
     core("rethinkdb_cursors_open", Kind::Gauge, "Cursors and feeds that clients hold open.", |report| {
         report.cursors_open
     }),
+    core("rethinkdb_feeds_open", Kind::Gauge, "Changefeeds that clients listen to.", |report| {
+        report.feeds_open
+    }),
+    core(
+        "rethinkdb_feed_elements_waiting",
+        Kind::Gauge,
+        "Elements of feeds that wait for their clients.",
+        |report| report.feed_elements_waiting,
+    ),
+    core(
+        "rethinkdb_feed_elements_delivered_total",
+        Kind::Counter,
+        "Elements of feeds that clients were sent.",
+        |report| report.feed_elements_delivered,
+    ),
+    core(
+        "rethinkdb_feed_elements_skipped_total",
+        Kind::Counter,
+        "Elements of feeds that were left out, and told so, because their clients were too slow.",
+        |report| report.feed_elements_skipped,
+    ),
     core("rethinkdb_client_connections", Kind::Gauge, "Driver connections.", |report| {
         report.connections_open
     }),

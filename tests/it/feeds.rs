@@ -198,3 +198,49 @@ fn a_slow_listener_is_told_how_many_changes_it_missed() {
     other.send_as(other_token, "[2]").expect("it takes queries");
     assert_eq!(other.receive().expect("it answers").results.len(), 25);
 }
+
+#[test]
+fn a_feed_ends_when_its_user_may_not_read_any_more() {
+    let machine = Machine::shared();
+    let folder = Folder::new("feed-rights");
+    let server = Server::start(&machine, &folder, 2);
+    let mut admin = server.client();
+    create(&mut admin, &["t", "other"]);
+    let users = term(number::TABLE, json!([[number::DB, ["rethinkdb"]], "users"]));
+    admin.run(&term(number::INSERT, json!([users, { "id": "bob", "password": "secret" }])));
+    let grant = |of: Value, rights: Value| term(number::GRANT, json!([of, "bob", rights]));
+    admin.run(&grant(json!([number::DB, ["it"]]), json!({ "read": true })));
+    let listen = |name: &str| {
+        let stream = std::net::TcpStream::connect(server.driver).expect("it listens");
+        let mut client =
+            Client::greet(stream, "bob", "secret").expect("the connection stays").expect("bob is let in");
+        let token =
+            client.send(&term(number::CHANGES, json!([table(name)])), &json!({})).expect("it takes queries");
+        assert_eq!(client.receive().expect("it answers").response_type, SUCCESS_PARTIAL);
+        client.send_as(token, "[2]").expect("it takes queries");
+        client
+    };
+    let (mut refused, mut other) = (listen("t"), listen("other"));
+    admin.run(&insert("t", &[json!({ "id": 1 })]));
+    let response = refused.receive().expect("it answers");
+    assert_eq!(response.results, [json!({ "new_val": { "id": 1 }, "old_val": null })]);
+    refused.send_as(response.token, "[2]").expect("it takes queries");
+    let open = || crate::http::metric(server.http, "rethinkdb_feeds_open", &[]).expect("a metric");
+    let until = |wanted: f64| {
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        while open() != wanted {
+            assert!(std::time::Instant::now() < end, "{} feeds are open, not {wanted}", open());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    until(2.0);
+    admin.run(&grant(table("t"), json!({ "read": false })));
+    let response = refused.receive().expect("it answers");
+    let text = "User `bob` does not have the required `read` permission.";
+    assert_eq!(response.error(), Some(text), "{response:?}");
+    until(1.0);
+    admin.run(&insert("other", &[json!({ "id": 1 })]));
+    assert_eq!(other.receive().expect("it answers").results.len(), 1, "his other feed lives on");
+    let delivered = crate::http::metric(server.http, "rethinkdb_feed_elements_delivered_total", &[]);
+    assert!(delivered.is_some_and(|count| count >= 1.0), "{delivered:?}");
+}

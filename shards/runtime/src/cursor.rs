@@ -13,12 +13,14 @@ use photondb_proto::control::QueryKind;
 use photondb_proto::datum::{Datum, Text};
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::feed::{FeedOp, FeedReply};
-use photondb_proto::op::{Op, OpError, OpReply, TableRead};
+use photondb_proto::op::{Op, OpError, OpReply, TableId, TableRead};
 use photondb_proto::term::Term;
 use photondb_proto::wire::response;
 use photondb_query::exec::{Answer, AnswerKind, Context, Execution, Step};
 
+use crate::access::Access;
 use crate::admission::Watchers;
+use crate::catalog::Catalog;
 use crate::core::add;
 use crate::env::Env;
 use crate::feed;
@@ -361,10 +363,13 @@ async fn answer<E: Env>(session: &Rc<Session<E>>, cursor: &Cursor, op: Op) -> Re
     let core = &session.core;
     match op {
         Op::Feed(FeedOp::Open(spec)) => {
-            let catalog = core.catalog();
-            let tables = spec.members.iter().map(|member| member.table);
-            tables.into_iter().try_for_each(|table| session.access.check_feed(&catalog, table))?;
-            let handle = feed::open(core, *spec).await?;
+            let tables: Vec<TableId> = spec.members.iter().map(|member| member.table).collect();
+            let access = Access::new(session.access.user.clone());
+            let is_permitted = move |catalog: &Catalog| {
+                tables.iter().try_for_each(|table| access.check_feed(catalog, *table))
+            };
+            is_permitted(&core.catalog())?;
+            let handle = feed::open(core, Box::new(is_permitted), *spec).await?;
             let number = handle.number();
             cursor.feeds.borrow_mut().push(Box::new(handle));
             Ok(OpReply::Feed(FeedReply::Opened(number)))

@@ -10,7 +10,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::ops::Deref;
-use std::os::fd::{FromRawFd, IntoRawFd};
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -45,6 +45,12 @@ const STALL: Duration = Duration::from_millis(250);
 const ZERO_RUN_BYTES: u32 = 1 << 20;
 /// Connections the kernel holds for a listener that is busy.
 const BACKLOG: i32 = 4096;
+/// A peer that has been silent for this long is asked whether it is there,
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+/// again after each pause of this,
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// and is gone when so many questions went without an answer.
+const KEEPALIVE_PROBES: u32 = 6;
 /// Random bytes fetched from the kernel at a time.
 const RANDOM_POOL_BYTES: usize = 1024;
 /// Memory registered with each executor's rings for its disk buffers; more comes from the allocator.
@@ -454,6 +460,7 @@ impl BoundListener {
         if address.is_ipv6() {
             sockopt::set_ipv6_v6only(&socket, true)?;
         }
+        keep_alive(&socket)?;
         rustix::net::bind(&socket, &address)?;
         rustix::net::listen(&socket, BACKLOG)?;
         Ok(BoundListener(StdListener::from(socket)))
@@ -468,6 +475,17 @@ impl BoundListener {
         // SAFETY: the descriptor is a listening socket that we own and give up here; the new owner closes it.
         Listener(unsafe { TcpListener::from_raw_fd(self.0.into_raw_fd()) })
     }
+}
+
+/// Makes the kernel ask silent peers whether they are there; accepted connections take it over from their listener. A peer that
+/// is gone while data is on its way to it is given up after the kernel's own retries. We set no time limit for that (`TCP_USER_TIMEOUT`):
+/// it would also end connections of clients that are there and only do not read for a while.
+fn keep_alive(socket: &OwnedFd) -> io::Result<()> {
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES)?;
+    Ok(())
 }
 
 /// A core's own listener.
@@ -568,6 +586,18 @@ mod tests {
         let _ = std::fs::remove_dir_all(&place);
         std::fs::create_dir_all(&place).expect("the target directory is writable");
         place
+    }
+
+    #[test]
+    fn accepted_connections_ask_silent_peers_whether_they_are_there() {
+        let listener = BoundListener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let _client =
+            std::net::TcpStream::connect(listener.address().expect("an address")).expect("it listens");
+        let (accepted, _) = listener.0.accept().expect("a connection has come");
+        assert_eq!(sockopt::socket_keepalive(&accepted), Ok(true));
+        assert_eq!(sockopt::tcp_keepidle(&accepted), Ok(KEEPALIVE_IDLE));
+        assert_eq!(sockopt::tcp_keepintvl(&accepted), Ok(KEEPALIVE_INTERVAL));
+        assert_eq!(sockopt::tcp_keepcnt(&accepted), Ok(KEEPALIVE_PROBES));
     }
 
     /// A preempt timer that fires before a task has run now and then, but hardly ever several times in a row.

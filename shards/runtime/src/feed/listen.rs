@@ -24,7 +24,7 @@ use super::{
     FeedAnswer, FeedRequest, Plan, Published, RowChange, Segment, Stamp, SubscriptionId, aborted, ask,
 };
 use crate::catalog::Catalog;
-use crate::core::Core;
+use crate::core::{Core, add};
 use crate::env::Env;
 
 /// Initial rows asked of each core at a time.
@@ -39,6 +39,9 @@ pub struct Listening {
     numbers: RefCell<HashMap<u64, Rc<Subscription>>>,
     listeners: RefCell<HashMap<FeedNumber, Rc<Listener>>>,
     next_number: Cell<u64>,
+    /// Elements that clients have taken, and those that were left out for clients that were too slow.
+    pub delivered: Cell<u64>,
+    pub skipped: Cell<u64>,
 }
 
 /// One plan, for all of this core's listeners to it.
@@ -49,8 +52,12 @@ struct Subscription {
     listeners: RefCell<Vec<(Rc<Listener>, usize)>>,
 }
 
+/// Whether its user may still read what a feed is about.
+pub type Permitted = Box<dyn Fn(&Catalog) -> Result<(), QueryError>>;
+
 struct Listener {
     spec: FeedSpec,
+    is_permitted: Permitted,
     members: RefCell<Vec<Rc<Member>>>,
     queue: RefCell<Queue>,
     /// When the first change that waits came.
@@ -148,9 +155,17 @@ impl Listening {
         subscription
     }
 
-    /// Follows a change of the catalog: feeds of tables that are gone end.
+    /// Elements that wait for clients.
+    pub fn waiting(&self) -> usize {
+        self.listeners.borrow().values().map(|listener| listener.queue.borrow().len()).sum()
+    }
+
+    /// Follows a change of the catalog: feeds of tables that are gone, or that their users may not read any more, end.
     pub fn follow(&self, catalog: &Catalog) {
         for listener in self.listeners.borrow().values() {
+            if let Err(error) = (listener.is_permitted)(catalog) {
+                listener.end(error);
+            }
             if listener.spec.members.iter().any(|member| catalog.table(member.table).is_none()) {
                 listener.end(aborted());
             }
@@ -179,7 +194,11 @@ impl Listening {
 ///
 /// # Errors
 /// A table is gone.
-pub async fn open<E: Env>(core: &Rc<Core<E>>, spec: FeedSpec) -> Result<FeedHandle<E>, QueryError> {
+pub async fn open<E: Env>(
+    core: &Rc<Core<E>>,
+    is_permitted: Permitted,
+    spec: FeedSpec,
+) -> Result<FeedHandle<E>, QueryError> {
     let listening = &core.listening;
     let number = FeedNumber(listening.fresh_number());
     let queue = Queue::new(spec.squash, spec.elements_max, spec.include_types, spec.include_offsets);
@@ -191,6 +210,7 @@ pub async fn open<E: Env>(core: &Rc<Core<E>>, spec: FeedSpec) -> Result<FeedHand
         ended: RefCell::default(),
         has_news: Cell::new(false),
         waker: RefCell::default(),
+        is_permitted,
         spec,
     });
     listening.listeners.borrow_mut().insert(number, listener.clone());
@@ -261,7 +281,7 @@ pub async fn next<E: Env>(
                 Some(at) if at > core.env.elapsed() => due = Some(due.map_or(at, |due| due.min(at))),
                 _ if !listener.queue.borrow().is_empty() => {
                     listener.since.set(None);
-                    let elements = listener.queue.borrow_mut().take(form, elements_max, bytes_max);
+                    let elements = listener.take(core, form, elements_max, bytes_max);
                     return Ok(FeedReply::Elements { feed: *feed, elements });
                 }
                 _ => {}
@@ -297,7 +317,7 @@ pub fn next_at_once<E: Env>(core: &Rc<Core<E>>, op: &FeedOp) -> Option<FeedReply
         }
         if !listener.queue.borrow().is_empty() {
             listener.since.set(None);
-            let elements = listener.queue.borrow_mut().take(*form, *elements_max, *bytes_max);
+            let elements = listener.take(core, *form, *elements_max, *bytes_max);
             return Some(FeedReply::Elements { feed: *feed, elements });
         }
     }
@@ -452,6 +472,15 @@ impl Member {
 }
 
 impl Listener {
+    /// Takes elements for the client.
+    fn take<E: Env>(&self, core: &Core<E>, form: ElementForm, elements_max: u32, bytes_max: u32) -> Elements {
+        let mut queue = self.queue.borrow_mut();
+        add(&core.listening.skipped, queue.skipped());
+        let elements = queue.take(form, elements_max, bytes_max);
+        add(&core.listening.delivered, elements.count() as u64);
+        elements
+    }
+
     fn end(&self, error: QueryError) {
         self.ended.borrow_mut().get_or_insert(error);
         self.wake();

@@ -185,6 +185,11 @@ impl Queue {
         self.skipped += (before - self.elements.len()) as u64 + more;
     }
 
+    /// How many were left out since the client was told.
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
     /// How many were left out since the client was told, which it will not be in the stream.
     pub fn take_skipped(&mut self) -> u64 {
         std::mem::take(&mut self.skipped)
