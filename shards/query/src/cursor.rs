@@ -397,7 +397,7 @@ impl ScanCursor {
         Ok(Some((value.to_vec(), document::decode(row.value.into()))))
     }
 
-    async fn next(&mut self, run: &Run) -> Outcome<Option<ScanRow>> {
+    pub async fn next(&mut self, run: &Run) -> Outcome<Option<ScanRow>> {
         loop {
             if let Some(row) = self.at_hand() {
                 return Ok(Some(row));

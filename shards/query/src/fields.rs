@@ -131,7 +131,11 @@ impl RowTerm {
             Work::Pluck(paths) => Ok(Datum::Object(object::pluck(&fields, &paths.path))),
             Work::Without(paths) => Ok(Datum::Object(object::without(&fields, &paths.path))),
             Work::HasFields(paths) => Ok(Datum::Bool(object::has_fields(&fields, &paths.path))),
-            Work::WithFields(paths) => Ok(Datum::Object(object::pluck(&fields, &paths.path))),
+            // Its second half plucks what the first half gives: of a single object that is a bool.
+            Work::WithFields(paths) => {
+                object::fields_of(&Datum::Bool(object::has_fields(&fields, &paths.path)), "pluck")?;
+                Err(Failure::internal("a bool has no fields").into())
+            }
             Work::Merge(functions) => {
                 let mut merged = receiver.clone();
                 for function in functions {

@@ -7,11 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use photondb_proto::datum::{Datum, document};
+use photondb_proto::datum::{Datum, document, key};
 use photondb_proto::op::{ScanOrder, TableRead, TableReply};
 
 use crate::call::check_array_size;
-use crate::cursor::{Cursor, Stages};
+use crate::cursor::{Cursor, ScanCursor, Stages};
 use crate::eval::{Now, Stop};
 use crate::failure::{Failure, Outcome, Place};
 use crate::function::Function;
@@ -48,6 +48,8 @@ pub enum TerminalKind {
 #[derive(Clone, Debug)]
 pub struct GroupBy {
     pub functions: Vec<Function>,
+    /// The value of the index entry that led to the row is the last part of the key.
+    pub by_entry: bool,
     pub multi: bool,
     /// What is done with rows after they are grouped.
     pub stages: Vec<Stage>,
@@ -147,13 +149,13 @@ impl Aggregation {
         Aggregation { terminal, group, single, groups: BTreeMap::new() }
     }
 
-    /// Takes a row in.
-    pub async fn feed(&mut self, run: &Run, row: Datum) -> Outcome<()> {
+    /// Takes a row in, found under a key of the scan where the groups ask for it.
+    pub async fn feed(&mut self, run: &Run, key: &[u8], row: Datum) -> Outcome<()> {
         match self.feed_now(run, &row) {
             Ok(()) => Ok(()),
             Err(Stop::Failed(failure)) => Err(failure),
             Err(Stop::Later) => {
-                let later: Evaluation<'_, ()> = Box::pin(self.feed_later(run, row));
+                let later: Evaluation<'_, ()> = Box::pin(self.feed_later(run, key, row));
                 later.await
             }
         }
@@ -167,7 +169,7 @@ impl Aggregation {
             return Ok(());
         };
         // A row of several groups may wait in the middle: it is taken in the other way from the start.
-        if group.multi || !group.stages.is_empty() {
+        if group.multi || group.by_entry || !group.stages.is_empty() {
             return Err(Stop::Later);
         }
         let key = group.key_now(run, row)?;
@@ -182,13 +184,13 @@ impl Aggregation {
         Ok(())
     }
 
-    async fn feed_later(&mut self, run: &Run, row: Datum) -> Outcome<()> {
+    async fn feed_later(&mut self, run: &Run, key: &[u8], row: Datum) -> Outcome<()> {
         let Aggregation { terminal, group, single, groups } = self;
         let Some(group) = group else {
             terminal.add(run, single, row).await?;
             return Ok(());
         };
-        let keys = group.keys(run, &row).await?;
+        let keys = group.keys(run, key, &row).await?;
         for key in keys {
             if group.stages.is_empty() {
                 add_to(run, groups, key, terminal, row.clone()).await?;
@@ -303,15 +305,19 @@ impl GroupBy {
         Ok(Datum::array(parts))
     }
 
-    /// The groups of a row.
-    async fn keys(&self, run: &Run, row: &Datum) -> Outcome<Vec<Datum>> {
-        let mut parts = Vec::with_capacity(self.functions.len());
+    /// The groups of a row that was found under a key.
+    async fn keys(&self, run: &Run, key: &[u8], row: &Datum) -> Outcome<Vec<Datum>> {
+        let mut parts = Vec::with_capacity(self.functions.len() + 1);
         for function in &self.functions {
             match function.datum(run, std::slice::from_ref(row)).await {
                 Ok(datum) => parts.push(datum),
                 Err(failure) if failure.is_missing() => parts.push(Datum::Null),
                 Err(failure) => return Err(failure),
             }
+        }
+        if self.by_entry {
+            let value = key::split_entry(key).and_then(|(value, _)| key::decode(value));
+            parts.push(value.ok_or_else(wrong_reply)?);
         }
         let join =
             |mut parts: Vec<Datum>| if parts.len() == 1 { parts.remove(0) } else { Datum::array(parts) };
@@ -517,10 +523,19 @@ pub async fn aggregate(
         }
         return aggregate_there(run, scan, &sequence.stages, terminal, group).await;
     }
+    let by_entry = group.as_ref().is_some_and(|group| group.by_entry);
     let mut aggregation = Aggregation::new(terminal, group);
+    if let (Source::Scan(scan), true) = (&sequence.source, by_entry) {
+        let mut cursor =
+            ScanCursor::new(&TableScan { order: ScanOrder::Keyed, ..scan.clone() }, Vec::new(), None);
+        while let Some(row) = cursor.next(run).await? {
+            aggregation.feed(run, &row.key, document::decode(row.value.into())).await?;
+        }
+        return aggregation.finish();
+    }
     let mut cursor = Cursor::open(run, sequence, None)?;
     while let Some(row) = cursor.next(run).await? {
-        aggregation.feed(run, row).await?;
+        aggregation.feed(run, &[], row).await?;
     }
     aggregation.finish()
 }
@@ -548,12 +563,14 @@ async fn aggregate_there(
     group: Option<GroupBy>,
 ) -> Outcome<Aggregated> {
     let pipeline = push::encode(run, stages, Some((&terminal, group.as_ref())))?;
+    let by_entry = group.as_ref().is_some_and(|group| group.by_entry);
+    let order = if by_entry { ScanOrder::Keyed } else { ScanOrder::Any };
     let mut aggregation = Aggregation::new(terminal, group);
     // Nobody need be asked for what cannot be there.
     if scan.ranges.is_empty() {
         return aggregation.finish();
     }
-    let mut step = scan.step(ScanOrder::Any, pipeline, STEP_ROWS, STEP_BYTES);
+    let mut step = scan.step(order, pipeline, STEP_ROWS, STEP_BYTES);
     loop {
         let read = TableRead::Scan(step.clone());
         let TableReply::Parts(batches) = run.read(scan.table.info.id, read, scan.table.mode).await? else {

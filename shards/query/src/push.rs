@@ -122,7 +122,7 @@ impl Pipeline {
         loop {
             if let Some(row) = next {
                 match aggregation {
-                    Some(aggregation) => aggregation.feed(run, row).await?,
+                    Some(aggregation) => aggregation.feed(run, key, row).await?,
                     None => out.push(ScanRow { key: key.to_vec(), value: document::to_bytes(&row) }),
                 }
             }
@@ -303,6 +303,7 @@ fn put_terminal(terminal: &Terminal, out: &mut Vec<u8>) -> Outcome<()> {
 }
 
 fn put_group(group: &GroupBy, out: &mut Vec<u8>) -> Outcome<()> {
+    out.push(u8::from(group.by_entry));
     out.push(u8::from(group.multi));
     put_place(&group.place, out);
     put_count(group.functions.len(), out);
@@ -428,8 +429,8 @@ fn terminal(reader: &mut wire::Reader<'_>) -> Outcome<Terminal> {
 }
 
 fn group(reader: &mut wire::Reader<'_>) -> Outcome<GroupBy> {
-    let multi = flag(reader)?;
+    let (by_entry, multi) = (flag(reader)?, flag(reader)?);
     let place = place(reader)?;
     let functions = functions(reader, Meaning::Field)?;
-    Ok(GroupBy { functions, multi, stages: stages(reader)?, place })
+    Ok(GroupBy { functions, by_entry, multi, stages: stages(reader)?, place })
 }

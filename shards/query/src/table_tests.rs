@@ -362,3 +362,38 @@ fn samples_and_random_numbers_stay_within_bounds() {
     check("[67,[[20,[0,[151,[10]]]],[19,[[151,[10]],10]]]]", "true");
     check(r#"[169,["magic"]]"#, r#""97dd10a5-4fc4-554f-86c5-0d2c2e3d5330""#);
 }
+
+#[test]
+fn groups_go_along_an_index() {
+    let mut server = server();
+    let mut check = |term: &str, want: &str| {
+        let term = term.replace('T', r#"[15,["t"]]"#);
+        let found = server.run(&format!("[1,{term}]")).line();
+        assert_eq!(found, want.replace("grouped", r#"{"$grouped$":true,"data":"#), "{term}");
+    };
+    check(r#"[75,[T,"n"]]"#, r#"{"created":1}"#);
+    check(r#"[75,[T,"tags"],{"multi":true}]"#, r#"{"created":1}"#);
+    check(r#"[43,[[144,[T],{"index":"id"}]]]"#, "grouped[[1,1],[2,1],[3,1],[4,1],[5,1],[6,1],[7,1],[8,1]]}");
+    check(r#"[43,[[144,[T],{"index":"n"}]]]"#, "grouped[[1,1],[3,2],[5,1],[8,1],[9,1]]}");
+    // A row belongs to the group of each of its values.
+    check(r#"[43,[[144,[T],{"index":"tags"}]]]"#, r#"grouped[["a",2],["b",2],["c",1]]}"#);
+    check(r#"[31,[[144,[T],{"index":"tags"}],"id"]]"#, r#"grouped[["a",[5,1]],["b",[3,1]],["c",[5]]]}"#);
+    // The value of the index is the last part of the key.
+    check(
+        r#"[43,[[144,[T,"id"],{"index":"tags"}]]]"#,
+        r#"grouped[[[1,"a"],1],[[1,"b"],1],[[3,"b"],1],[[5,"a"],1],[[5,"c"],1]]}"#,
+    );
+    check(
+        r#"[145,[[144,[T,"id"],{"index":"n"}],"n"]]"#,
+        "grouped[[[1,5],5],[[2,3],3],[[3,8],8],[[4,3],3],[[7,1],1],[[8,9],9]]}",
+    );
+    check(
+        r#"[43,[[144,[[182,[T,"b","z"],{"index":"tags"}]],{"index":"tags"}]]]"#,
+        r#"grouped[["b",2],["c",1]]}"#,
+    );
+    // The reduction reads a table: it stays with the coordinator.
+    check(
+        r#"[145,[[144,[T],{"index":"tags"}],[69,[[2,[1]],[170,[[16,[T,[170,[[10,[1]],"id"]]]],"id"]]]]]]"#,
+        r#"grouped[["a",6],["b",4],["c",5]]}"#,
+    );
+}

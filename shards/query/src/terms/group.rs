@@ -54,6 +54,7 @@ async fn group_by(run: &Run, mut invocation: Invocation) -> Outcome<Value> {
         Some(argument) => argument.value.as_datum().is_some_and(Datum::is_truthy),
     };
     let mut sequence = invocation.sequence(0)?;
+    let mut by_entry = false;
     if invocation.call.option("index").is_some() {
         let mut slice = slice_at(&invocation, 0)?;
         let Source::Scan(scan) = &mut slice.source else {
@@ -61,24 +62,24 @@ async fn group_by(run: &Run, mut invocation: Invocation) -> Outcome<Value> {
         };
         let index = ordered_index_option(&invocation, &scan.table)?.unwrap_or(ScanIndex::Primary);
         scan.choose(index.clone()).map_err(|failure| failure.at(table_place(&invocation)))?;
-        let function = match &index {
+        match &index {
             ScanIndex::Primary => {
                 let key = Datum::string(&scan.table.info.primary_key);
-                Function::of_datum(key, Meaning::Field, invocation.place().clone())
+                functions.push(Function::of_datum(key, Meaning::Field, invocation.place().clone()));
             }
-            ScanIndex::Secondary(info) if info.multi => {
-                return Err(Failure::logic("Groups of a multi index come in a later version."));
+            // Which of its values led to a row only the entry knows.
+            ScanIndex::Secondary(info) if info.multi => by_entry = true,
+            ScanIndex::Secondary(info) => {
+                functions.push(index::function(run, scan.table.info.id, &info.name).await?);
             }
-            ScanIndex::Secondary(info) => index::function(run, scan.table.info.id, &info.name).await?,
-        };
-        functions.insert(0, function);
+        }
         sequence = Rc::new(slice);
     }
-    if functions.is_empty() {
+    if functions.is_empty() && !by_entry {
         return Err(Failure::logic("Cannot group by nothing."));
     }
     invocation.blame(0, sequence.check_finite())?;
-    let group = GroupBy { functions, multi, stages: Vec::new(), place: invocation.place().clone() };
+    let group = GroupBy { functions, by_entry, multi, stages: Vec::new(), place: invocation.place().clone() };
     Ok(Value::Grouped(Rc::new(Grouped::Stream { sequence, group })))
 }
 

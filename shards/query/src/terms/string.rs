@@ -18,7 +18,7 @@ use super::object::get_field;
 use super::pattern;
 use super::time::Bound;
 use super::{Arity, TermDef};
-use crate::call::{Call, Limits, value_too_large};
+use crate::call::{Call, Limits, check_array_size, value_too_large};
 use crate::failure::{Failure, Outcome};
 use crate::value::wrong_type;
 
@@ -32,7 +32,7 @@ pub static TERMS: &[TermDef] = &[
         Ok(Datum::String(call.string(0)?.to_ascii_lowercase().into()))
     }),
     TermDef::pure("TO_JSON_STRING", number::TO_JSON_STRING, Arity::exactly(1), to_json_string),
-    TermDef::pure("JSON", number::JSON, Arity::exactly(1), |call| Ok(json_parse::parse(&call.string(0)?)?)),
+    TermDef::pure("JSON", number::JSON, Arity::exactly(1), json),
     TermDef::pure("FORMAT", number::FORMAT, Arity::exactly(2), format_template),
     TermDef::pure("BINARY", number::BINARY, Arity::exactly(1), binary),
 ];
@@ -196,6 +196,34 @@ pub fn json_text(datum: &Datum, limits: &Limits) -> Outcome<Text> {
     put_json(datum, limits.value_bytes_max, &mut out)?;
     let text = String::from_utf8(out).map_err(|_| Failure::internal("JSON is UTF-8"))?;
     Ok(text.into())
+}
+
+fn json(call: &Call) -> Outcome<Datum> {
+    let text = call.string(0)?;
+    let datum = json_parse::parse(&text)?;
+    // An element takes two bytes of text: shorter texts hold no array that is too long.
+    if text.len() / 2 > call.limits.array_elements_max {
+        check_arrays(&datum, &call.limits)?;
+    }
+    Ok(datum)
+}
+
+fn check_arrays(datum: &Datum, limits: &Limits) -> Outcome<()> {
+    match datum {
+        Datum::Array(items) => {
+            check_array_size(items.len(), limits)?;
+            items.iter().try_for_each(|item| check_arrays(&item, limits))
+        }
+        Datum::Object(object) => object.iter().try_for_each(|(_, value)| check_arrays(&value, limits)),
+        Datum::Null
+        | Datum::Bool(_)
+        | Datum::Number(_)
+        | Datum::String(_)
+        | Datum::Binary(_)
+        | Datum::Time(_)
+        | Datum::MinVal
+        | Datum::MaxVal => Ok(()),
+    }
 }
 
 fn to_json_string(call: &Call) -> Outcome<Datum> {
