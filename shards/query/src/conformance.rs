@@ -46,7 +46,7 @@ fn text(object: &Datum, key: &str) -> Option<String> {
 }
 
 /// Equal up to the last digits of numbers.
-fn close(left: &Datum, right: &Datum) -> bool {
+pub fn close(left: &Datum, right: &Datum) -> bool {
     match (left, right) {
         (Datum::Number(left), Datum::Number(right)) => {
             (left - right).abs() <= 1e-9 * left.abs().max(right.abs()).max(1e-300)

@@ -23,6 +23,7 @@ use crate::function::Function;
 use crate::group;
 use crate::run::{Run, wrong_reply};
 use crate::stream;
+use crate::terms::logic;
 use crate::terms::{Eval, Evaluation, Groups, Invocation, SequenceLater, SequenceNow};
 use crate::value::Value;
 
@@ -108,6 +109,10 @@ fn call_now(run: &Run, node: &Rc<Node>, env: &Env) -> Now<Value> {
             }
             let mut values = Vec::with_capacity(node.arguments.len());
             for child in &node.arguments {
+                if values.len() >= 2 && logic::is_decided(node.def.number, &values.iter().collect::<Vec<_>>())
+                {
+                    break;
+                }
                 values.push(now(run, child, env)?);
             }
             let options = options_now(run, node, env)?;
@@ -321,6 +326,10 @@ async fn arguments(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Call> {
             let items = boxed(spliced(run, child, env)).await?;
             call.arguments.extend(items.into_iter().map(|item| argument(Value::Datum(item), child)));
         } else {
+            let found: Vec<&Value> = call.arguments.iter().map(|argument| &argument.value).collect();
+            if found.len() >= 2 && logic::is_decided(node.def.number, &found) {
+                break;
+            }
             let value = eval(run, child, env).await?;
             call.arguments.push(argument(value, child));
         }

@@ -516,6 +516,7 @@ pub async fn aggregate(
         && sequence.stages.iter().all(Stage::travels)
         && terminal.travels()
         && group.as_ref().is_none_or(GroupBy::travels)
+        && !(terminal.kind == TerminalKind::Rows && is_ordered(scan))
     {
         let is_plain = group.is_none() && sequence.stages.is_empty() && scan.question.is_none();
         if terminal.kind == TerminalKind::Count && is_plain {
@@ -526,8 +527,8 @@ pub async fn aggregate(
     let by_entry = group.as_ref().is_some_and(|group| group.by_entry);
     let mut aggregation = Aggregation::new(terminal, group);
     if let (Source::Scan(scan), true) = (&sequence.source, by_entry) {
-        let mut cursor =
-            ScanCursor::new(&TableScan { order: ScanOrder::Keyed, ..scan.clone() }, Vec::new(), None);
+        let order = if is_ordered(scan) { scan.order } else { ScanOrder::Keyed };
+        let mut cursor = ScanCursor::new(&TableScan { order, ..scan.clone() }, Vec::new(), None);
         while let Some(row) = cursor.next(run).await? {
             aggregation.feed(run, &row.key, document::decode(row.value.into())).await?;
         }
@@ -538,6 +539,14 @@ pub async fn aggregate(
         aggregation.feed(run, &[], row).await?;
     }
     aggregation.finish()
+}
+
+/// Whether the order of a scan's rows was asked for: those of a group keep it.
+fn is_ordered(scan: &TableScan) -> bool {
+    match scan.order {
+        ScanOrder::Any | ScanOrder::Keyed => false,
+        ScanOrder::Ascending | ScanOrder::Descending => true,
+    }
 }
 
 async fn count_rows(run: &Run, scan: &TableScan) -> Outcome<Aggregated> {

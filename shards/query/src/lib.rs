@@ -46,6 +46,8 @@ pub mod write;
 #[cfg(test)]
 mod conformance;
 #[cfg(test)]
+mod generated;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod table_tests;

@@ -397,3 +397,11 @@ fn groups_go_along_an_index() {
         r#"grouped[["a",6],["b",4],["c",5]]}"#,
     );
 }
+
+#[test]
+fn comparisons_stop_where_they_are_decided() {
+    check(r#"[17,[1,2,[12,["never"]]]]"#, "false");
+    check(r#"[18,[1,2,[12,["never"]]]]"#, "true");
+    check(r#"[17,[1,1,[12,["now"]]]]"#, "! User now [2]");
+    check(r#"[19,[[43,[T]],1,[12,["never"]]]]"#, "false");
+}

@@ -112,8 +112,8 @@ fn insert_at(call: &Call) -> Outcome<Datum> {
 fn splice_at(call: &Call) -> Outcome<Datum> {
     let mut items = array(call, 0)?.into_vec();
     let index = place(call, 1, items.len() + 1)?;
-    let new = array(call, 2)?;
     check_bounds(index, items.len() + 1, items.len())?;
+    let new = array(call, 2)?;
     items.splice(index..index, new.iter());
     call.array_result(items)
 }

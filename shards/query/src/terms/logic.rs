@@ -8,6 +8,7 @@ use photondb_proto::term::number;
 use super::{Arity, TermDef};
 use crate::call::Call;
 use crate::failure::Outcome;
+use crate::value::Value;
 
 pub static TERMS: &[TermDef] = &[
     TermDef::pure("EQ", number::EQ, Arity::at_least(2), |call| chain(call, Ordering::is_eq)),
@@ -20,6 +21,22 @@ pub static TERMS: &[TermDef] = &[
     TermDef::pure("GE", number::GE, Arity::at_least(2), |call| chain(call, Ordering::is_ge)),
     TermDef::pure("NOT", number::NOT, Arity::exactly(1), |call| Ok(Datum::Bool(!call.boolean(0)?))),
 ];
+
+/// Whether the values found so far make a chain of comparisons false: what follows them is not evaluated.
+pub fn is_decided(term: u32, values: &[&Value]) -> bool {
+    let wanted = match term {
+        number::EQ | number::NE => Ordering::is_eq,
+        number::LT => Ordering::is_lt,
+        number::LE => Ordering::is_le,
+        number::GT => Ordering::is_gt,
+        number::GE => Ordering::is_ge,
+        _ => return false,
+    };
+    values.windows(2).any(|pair| match pair {
+        [Value::Datum(left), Value::Datum(right)] => !wanted(left.cmp(right)),
+        _ => false,
+    })
+}
 
 /// Whether every two neighbours stand in the wanted order.
 fn chain(call: &Call, wanted: fn(Ordering) -> bool) -> Outcome<Datum> {
