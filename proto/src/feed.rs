@@ -3,7 +3,7 @@
 //! A query opens a feed ([`FeedOp::Open`]) on the core of its connection and asks it for elements ([`FeedOp::Next`]) as
 //! the client wants them. How changes come there from the cores that own the rows is the runtime's own affair.
 
-use crate::op::{Document, Key, KeyRange, ScanOrder, TableId};
+use crate::op::{Document, IndexId, Key, KeyRange, ScanOrder, TableId};
 
 /// A feed of one query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,12 +81,45 @@ pub struct FeedMember {
 /// The rows whose changes a member wants.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum FeedRows {
-    /// By primary key.
-    Range(KeyRange),
     /// By primary key, ascending, each once. A point feed has one, and shows it as null when it is not there.
     Keys { keys: Vec<Key>, is_point: bool },
-    /// The first `rows_max` rows of a range in the order of the primary key.
-    Limit { range: KeyRange, order: ScanOrder, rows_max: u32 },
+    /// Those in ranges.
+    Ranges(FeedRanges),
+}
+
+/// Ranges of the primary key's order or of an index's entries.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct FeedRanges {
+    pub index: Option<IndexId>,
+    /// Ascending; no two overlap.
+    pub ranges: Vec<KeyRange>,
+    /// What is asked of the geometries of a geo index, as in [`crate::op::Scan::question`]; ranges are not looked at then.
+    pub question: Vec<u8>,
+    /// Only the first rows.
+    pub first: Option<FirstRows>,
+}
+
+/// The first rows of ranges, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FirstRows {
+    pub order: ScanOrder,
+    pub rows_max: u32,
+}
+
+impl FeedRows {
+    pub fn first(&self) -> Option<FirstRows> {
+        match self {
+            FeedRows::Ranges(ranges) => ranges.first,
+            FeedRows::Keys { .. } => None,
+        }
+    }
+
+    pub fn index(&self) -> Option<IndexId> {
+        match self {
+            FeedRows::Ranges(ranges) => ranges.index,
+            FeedRows::Keys { .. } => None,
+        }
+    }
 }
 
 /// Whether changes of a row that wait for the client become one.

@@ -233,6 +233,11 @@ pub enum KeyBound {
 }
 
 impl KeyRange {
+    /// One key.
+    pub fn only(key: &[u8]) -> KeyRange {
+        KeyRange { start: KeyBound::Included(key.to_vec()), end: KeyBound::Included(key.to_vec()) }
+    }
+
     pub fn all() -> KeyRange {
         KeyRange { start: KeyBound::Unbounded, end: KeyBound::Unbounded }
     }

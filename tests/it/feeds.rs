@@ -98,7 +98,19 @@ fn a_feed_laid_over_its_initial_values_is_the_table() {
     let last = json!({ "id": LAST, "n": 0, "turn": "last" });
     let few = term(number::FILTER, json!([table("t"), [69, [[2, [1]], [19, [[31, [[10, [1]], "n"]], 5]]]]]));
     let order = json!([number::ORDER_BY, [table("t")], { "index": [number::DESC, ["id"]] }]);
+    let negated = json!([69, [[2, [1]], [number::SUB, [0, [number::BRACKET, [[10, [1]], "n"]]]]]]);
+    client.run(&term(number::INDEX_CREATE, json!([table("t"), "n"])));
+    client.run(&term(number::INDEX_CREATE, json!([table("t"), "negated", negated])));
+    client.run(&term(number::INDEX_WAIT, json!([table("t")])));
+    let along_n = json!({ "index": "n" });
+    let by_n = json!([number::ORDER_BY, [table("t")], along_n]);
+    let by_negated = json!([number::ORDER_BY, [table("t")], { "index": [number::DESC, ["negated"]] }]);
+    let named = json!([number::PLUCK, [by_negated, "id", "n", "turn"]]);
     let sources = [
+        ("range of an index", json!([number::BETWEEN, [table("t"), 0, 4], along_n])),
+        ("keys of an index", json!([number::GET_ALL, [table("t"), 0, 3, 7], along_n])),
+        ("limit of an index", term(number::LIMIT, json!([by_n, 80]))),
+        ("limit of a descending index", term(number::LIMIT, json!([named, 80]))),
         ("table", table("t")),
         ("range", term(number::BETWEEN, json!([table("t"), 100, KEYS]))),
         ("filter", few),
@@ -136,6 +148,125 @@ fn a_feed_laid_over_its_initial_values_is_the_table() {
         }
     });
     assert!(server.stop().success());
+}
+
+/// Opens a feed and takes its first, empty answer.
+fn opened(server: &Server, source: Value, options: Value) -> (Client, i64) {
+    let mut client = server.client();
+    let token =
+        client.send(&json!([number::CHANGES, [source], options]), &json!({})).expect("it takes queries");
+    let response = client.receive().expect("it answers");
+    assert_eq!((response.response_type, response.results.len()), (SUCCESS_PARTIAL, 0), "{response:?}");
+    (client, token)
+}
+
+/// The next elements of a feed.
+fn more(client: &mut Client, token: i64) -> Vec<Value> {
+    client.send_as(token, "[2]").expect("it takes queries");
+    let response = client.receive().expect("it answers");
+    assert_eq!(response.response_type, SUCCESS_PARTIAL, "{response:?}");
+    response.results
+}
+
+#[test]
+fn a_row_is_told_once_for_each_of_its_entries_and_a_dropped_index_ends_its_feeds() {
+    let machine = Machine::shared();
+    let folder = Folder::new("feed-multi");
+    let server = Server::start(&machine, &folder, 2);
+    let mut client = server.client();
+    create(&mut client, &["t"]);
+    client.run(&json!([number::INDEX_CREATE, [table("t"), "tags"], { "multi": true }]));
+    client.run(&json!([number::INDEX_CREATE, [table("t"), "place"], { "geo": true }]));
+    client.run(&term(number::INDEX_WAIT, json!([table("t")])));
+    let tagged = json!([number::BETWEEN, [table("t"), "b", "e"], { "index": "tags" }]);
+    let (mut tagged, token) = opened(&server, tagged, json!({}));
+    let circle = json!([number::CIRCLE, [[2, [10, 50]], 1000]]);
+    let near = json!([number::GET_INTERSECTING, [table("t"), circle], { "index": "place" }]);
+    let (mut near, near_token) = opened(&server, near, json!({}));
+    let row = |tags: &[&str], longitude: f64| {
+        let point = term(number::POINT, json!([longitude, 50]));
+        json!({ "id": 1, "tags": [2, tags], "place": point })
+    };
+    let write = |client: &mut Client, row: Value| {
+        client.run(&json!([number::INSERT, [table("t"), row], { "conflict": "replace" }]));
+    };
+    let mut seen = |count: usize| {
+        let mut seen: Vec<(Value, Value)> = Vec::new();
+        while seen.len() < count {
+            let found = more(&mut tagged, token);
+            let tags = |row: &Value| row["tags"].clone();
+            seen.extend(found.iter().map(|change| (tags(&change["old_val"]), tags(&change["new_val"]))));
+        }
+        seen
+    };
+    write(&mut client, row(&["a", "b", "c", "x"], 30.0));
+    let (first, second) = (json!(["a", "b", "c", "x"]), json!(["c", "d", "d", "e"]));
+    assert_eq!(seen(2), vec![(Value::Null, first.clone()); 2]);
+    write(&mut client, row(&["c", "d", "d", "e"], 10.0));
+    let moved = (first, second.clone());
+    assert_eq!(seen(3), [moved.clone(), moved, (Value::Null, second.clone())]);
+    write(&mut client, row(&["x"], 10.001));
+    assert_eq!(seen(3), vec![(second, Value::Null); 3]);
+    write(&mut client, row(&["b"], -120.0));
+    let came: Vec<Value> = (0..3).fold(Vec::new(), |mut came, _| {
+        if came.len() < 3 {
+            came.extend(more(&mut near, near_token));
+        }
+        came
+    });
+    let places = came.iter().map(|change| (change["old_val"].is_null(), change["new_val"].is_null()));
+    assert_eq!(places.collect::<Vec<_>>(), [(true, false), (false, false), (false, true)], "{came:?}");
+    // What the feed along the index has told so far is taken before it ends.
+    assert_eq!(seen(1).len(), 1);
+    tagged_ends(&mut client, &server);
+}
+
+fn tagged_ends(client: &mut Client, server: &Server) {
+    let by_tag = json!([number::GET_ALL, [table("t"), "b"], { "index": "tags" }]);
+    let (mut feed, token) = opened(server, by_tag, json!({}));
+    feed.send_as(token, "[2]").expect("it takes queries");
+    client.run(&term(number::INDEX_DROP, json!([table("t"), "tags"])));
+    let response = feed.receive().expect("it answers");
+    assert_eq!(response.error(), Some("Changefeed aborted (unavailable)."), "{response:?}");
+}
+
+#[test]
+fn system_tables_tell_what_becomes_of_their_rows() {
+    let machine = Machine::shared();
+    let folder = Folder::new("feed-system");
+    let server = Server::start(&machine, &folder, 2);
+    let mut client = server.client();
+    create(&mut client, &["t"]);
+    let system = |name: &str| json!([number::TABLE, [[14, ["rethinkdb"]], name]]);
+    let initial = json!({ "include_initial": true });
+    let open = |source: Value| {
+        let mut feed = server.client();
+        let token =
+            feed.send(&json!([number::CHANGES, [source], initial]), &json!({})).expect("it takes queries");
+        let first = feed.receive().expect("it answers").results;
+        (feed, token, first)
+    };
+    let names = json!([number::PLUCK, [system("table_config"), "name", "indexes"]]);
+    let (mut tables, token, mut first) = open(names);
+    while first.is_empty() {
+        first = more(&mut tables, token);
+    }
+    assert_eq!(first, [json!({ "new_val": { "name": "t", "indexes": [] } })]);
+    let (mut stats, stats_token, first) = open(json!([number::GET, [system("stats"), [2, ["cluster"]]]]));
+    assert_eq!(first.len(), 1, "{first:?}");
+    client.run(&term(number::INDEX_CREATE, json!([table("t"), "n"])));
+    let told =
+        json!([{ "old_val": { "name": "t", "indexes": [] }, "new_val": { "name": "t", "indexes": ["n"] } }]);
+    assert_eq!(json!(more(&mut tables, token)), told);
+    client.run(&json!([number::TABLE_DROP, [[14, ["it"]], "t"]]));
+    let told = json!([{ "old_val": { "name": "t", "indexes": ["n"] }, "new_val": null }]);
+    assert_eq!(json!(more(&mut tables, token)), told);
+    let change = more(&mut stats, stats_token).remove(0);
+    assert_eq!(change["new_val"]["id"], json!(["cluster"]));
+    assert_ne!(change["new_val"], change["old_val"]);
+    let first = json!([number::LIMIT, [[number::ORDER_BY, [system("stats")], { "index": "id" }], 1]]);
+    let failed = client.fail(&term(number::CHANGES, json!([first])));
+    assert!(failed.message.contains("System tables don't support changefeeds on `.limit()`."), "{failed:?}");
 }
 
 #[test]

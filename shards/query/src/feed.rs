@@ -10,15 +10,16 @@ use std::rc::Rc;
 use photondb_proto::datum::{Datum, document};
 use photondb_proto::error::ErrorKind;
 use photondb_proto::feed::{
-    ElementForm, Elements, FeedMember, FeedNumber, FeedOp, FeedReply, FeedRows, FeedSpec,
+    ElementForm, Elements, FeedMember, FeedNumber, FeedOp, FeedRanges, FeedReply, FeedRows, FeedSpec,
+    FirstRows,
 };
-use photondb_proto::op::{KeyRange, ScanOrder};
+use photondb_proto::op::ScanOrder;
 
 use crate::cursor::Stages;
 use crate::failure::{Failure, Outcome};
 use crate::push;
 use crate::run::{Run, wrong_reply};
-use crate::stream::{ScanIndex, Sequence, Source, Stage};
+use crate::stream::{Sequence, Source, Stage};
 use crate::terms::Determinism;
 use crate::value::{TableHandle, Value};
 
@@ -87,7 +88,6 @@ pub fn members_of(run: &Run, value: &Value) -> Outcome<(FeedKind, Vec<FeedMember
         Value::Table(table) => of_sequence(run, &Sequence::of_table(table.clone())),
         Value::Sequence(sequence) => of_sequence(run, sequence),
         Value::Row(row) => {
-            check_table(&row.table)?;
             let rows = FeedRows::Keys { keys: vec![row.key.clone()], is_point: true };
             Ok((FeedKind::Point, vec![member(run, &row.table, rows, &[])?]))
         }
@@ -104,13 +104,6 @@ fn unfollowed() -> Failure {
     Failure::logic("Cannot call `changes` on this stream.")
 }
 
-fn check_table(table: &TableHandle) -> Outcome<()> {
-    if table.info.id.as_system_table().is_some() {
-        return Err(Failure::logic("Changefeeds on system tables come in a later version."));
-    }
-    Ok(())
-}
-
 fn member(run: &Run, table: &TableHandle, rows: FeedRows, stages: &[Stage]) -> Outcome<FeedMember> {
     Ok(FeedMember { table: table.info.id, rows, pipeline: push::encode(run, stages, None)? })
 }
@@ -120,40 +113,32 @@ fn of_sequence(run: &Run, sequence: &Sequence) -> Outcome<(FeedKind, Vec<FeedMem
     match &sequence.source {
         Source::Scan(scan) => {
             check_stages(stages)?;
-            check_table(&scan.table)?;
-            if let ScanIndex::Secondary(index) = &scan.index {
-                let text = format!(
-                    "Changefeeds along the secondary index `{}` come in a later version.",
-                    index.name
-                );
-                return Err(Failure::logic(text));
-            }
-            let range = match &*scan.ranges {
-                [] => None,
-                [range] => Some(range.range.clone()),
-                _ => return Err(unfollowed()),
-            };
-            let (kind, rows) = match (limit, scan.order) {
-                _ if range.is_none() => {
-                    (FeedKind::Range, FeedRows::Keys { keys: Vec::new(), is_point: false })
-                }
-                (None, _) => (FeedKind::Range, FeedRows::Range(range.unwrap_or_else(KeyRange::all))),
-                (Some(_), ScanOrder::Any) => {
+            let first = match (limit, scan.order) {
+                (None, _) => None,
+                (Some(_), ScanOrder::Any | ScanOrder::Keyed) => {
                     return Err(Failure::logic(
                         "Cannot get changes on the first elements of an unordered stream.",
                     ));
                 }
-                (Some(limit), order) => {
-                    let rows_max = limit_rows(run, limit)?;
-                    let range = range.unwrap_or_else(KeyRange::all);
-                    (FeedKind::Limit, FeedRows::Limit { range, order, rows_max })
+                (Some(_), _) if scan.table.info.id.as_system_table().is_some() => {
+                    return Err(Failure::logic("System tables don't support changefeeds on `.limit()`."));
                 }
+                (Some(limit), order) => Some(FirstRows { order, rows_max: limit_rows(run, limit)? }),
             };
+            if scan.further.is_some() {
+                return Err(unfollowed());
+            }
+            let rows = FeedRows::Ranges(FeedRanges {
+                index: scan.index.id(),
+                ranges: scan.ranges.iter().map(|range| range.range.clone()).collect(),
+                question: scan.question.as_ref().map_or_else(Vec::new, |question| question.bytes().to_vec()),
+                first,
+            });
+            let kind = if first.is_some() { FeedKind::Limit } else { FeedKind::Range };
             Ok((kind, vec![member(run, &scan.table, rows, stages)?]))
         }
         Source::Keys { table, keys } => {
             check_stages(stages)?;
-            check_table(table)?;
             if limit.is_some() {
                 return Err(Failure::logic(
                     "Cannot get changes on the first elements of an unordered stream.",

@@ -71,6 +71,12 @@ impl IndexWriter {
         question.answers(&question::geometries(&value, self.multi), cell, row)
     }
 
+    /// Whether any geometry of the row has an answer to a question.
+    pub fn meets(&self, question: &Question, row: &Rc<[u8]>) -> bool {
+        self.value(row)
+            .is_some_and(|value| question.meets_any(&question::geometries(&value, self.multi), row))
+    }
+
     fn add_keys(&self, value: &Datum, keys: &mut Vec<Key>) {
         if self.geo {
             question::geometries(value, false).iter().for_each(|shape| keys.extend(question::keys(shape)));

@@ -363,13 +363,7 @@ async fn answer<E: Env>(session: &Rc<Session<E>>, cursor: &Cursor, op: Op) -> Re
     let core = &session.core;
     match op {
         Op::Feed(FeedOp::Open(spec)) => {
-            let tables: Vec<TableId> = spec.members.iter().map(|member| member.table).collect();
-            let access = Access::new(session.access.user.clone());
-            let is_permitted = move |catalog: &Catalog| {
-                tables.iter().try_for_each(|table| access.check_feed(catalog, *table))
-            };
-            is_permitted(&core.catalog())?;
-            let handle = feed::open(core, Box::new(is_permitted), *spec).await?;
+            let handle = feed::open(core, Access::new(session.access.user.clone()), *spec).await?;
             let number = handle.number();
             cursor.feeds.borrow_mut().push(Box::new(handle));
             Ok(OpReply::Feed(FeedReply::Opened(number)))

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 
 use photondb_proto::datum::key;
-use photondb_proto::op::IndexId;
+use photondb_proto::op::{IndexId, Key};
 use photondb_query::geo::question::Question;
 use photondb_query::index::IndexWriter;
 use photondb_storage::engine::{Edit, StorageEngine, StorageError, TreeId, TreeName, Value};
@@ -90,6 +90,16 @@ impl LocalIndex {
         self.writer.answers(question, entry, row)
     }
 
+    /// Whether a row has an answer to a question of a geo index.
+    pub fn meets(&self, question: &Question, row: &Value) -> bool {
+        self.writer.meets(question, row)
+    }
+
+    /// The row's entries, in order.
+    pub fn entries(&self, key: &[u8], row: &Value) -> Vec<Key> {
+        self.writer.entries(key, row)
+    }
+
     /// Adds what a row's change from `old` to `new` changes in the shard's tree, which has been made.
     pub fn add_edits(
         &self,
@@ -100,7 +110,7 @@ impl LocalIndex {
         edits: &mut Vec<Edit>,
     ) {
         let Some(tree) = self.tree(place) else { return };
-        let entries = |row: Option<&Value>| row.map_or_else(Vec::new, |row| self.writer.entries(key, row));
+        let entries = |row: Option<&Value>| row.map_or_else(Vec::new, |row| self.entries(key, row));
         let (old, new) = (entries(old), entries(new));
         let gone = old.iter().filter(|entry| new.binary_search(entry).is_err());
         edits.extend(gone.map(|entry| Edit::Delete { tree, key: key::store_entry(entry).0 }));

@@ -389,10 +389,10 @@ mod tests {
             }
         };
         join_all((0..TASKS).map(task)).await;
-        assert_eq!((mesh.starved.get(), mesh.depths().iter().sum::<u64>()), (0, 0));
         // Peers may still ask: go only when all are done.
         let _ = ended.send(mesh.core());
         let _ = all.recv_async().await;
+        assert_eq!((mesh.starved.get(), mesh.depths().iter().sum::<u64>()), (0, 0));
     }
 
     #[test]

@@ -131,8 +131,12 @@ impl<'a, S: StorageEngine> Along<'a, S> {
         Ok(taken)
     }
 
+    pub fn is_indexed(&self) -> bool {
+        self.index.is_some()
+    }
+
     /// None when nothing is there.
-    fn tree(&self, shard: &Shard<S>) -> Option<TreeId> {
+    pub fn tree(&self, shard: &Shard<S>) -> Option<TreeId> {
         match &self.index {
             None => shard.tree(),
             Some(index) => index.tree_of(shard),
@@ -147,7 +151,7 @@ impl<'a, S: StorageEngine> Along<'a, S> {
         (stored, Rc::new(Wanted { range, copies, is_clamped }))
     }
 
-    fn failed(&self, error: StorageError) -> QueryError {
+    pub fn failed(&self, error: StorageError) -> QueryError {
         match (&self.index, &error) {
             (Some(_), StorageError::NoTree(_)) => index_dropped(),
             (_, _) => storage_failed(error),
@@ -243,7 +247,7 @@ async fn count_entries<S: StorageEngine>(
 }
 
 /// A range as the query wants it.
-struct Wanted {
+pub struct Wanted {
     range: Range,
     copies: u32,
     /// Its bounds are longer than keys that are stored: what lies between those must be looked at.
@@ -251,7 +255,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn holds(&self, entry: &[u8]) -> bool {
+    pub fn holds(&self, entry: &[u8]) -> bool {
         let after_start = match &self.range.start {
             Bound::Unbounded => true,
             Bound::Included(start) => entry >= start.as_slice(),
@@ -284,14 +288,14 @@ fn clamped(range: &Range) -> Range {
 }
 
 /// Ranges of a scan that are left behind (or, backward, before) `from`, in the direction's order.
-fn ranges_left<S: StorageEngine>(
+pub fn ranges_left<S: StorageEngine>(
     along: &Along<'_, S>,
-    scan: &Scan,
+    ranges: &[ScanRange],
     direction: Direction,
     from: Option<&[u8]>,
 ) -> VecDeque<(Range, Rc<Wanted>)> {
-    let mut left = VecDeque::with_capacity(scan.ranges.len());
-    for ScanRange { range, copies } in &scan.ranges {
+    let mut left = VecDeque::with_capacity(ranges.len());
+    for ScanRange { range, copies } in ranges {
         let (mut range, wanted) = along.wanted(range, *copies);
         if let Some(from) = from {
             let bound = match direction {
@@ -347,7 +351,7 @@ async fn any_order<E: Env>(
     };
     let mut since = 0;
     for number in usize::from(first)..along.local.shards.len() {
-        let ranges = ranges_left(along, scan, Direction::Forward, after.take());
+        let ranges = ranges_left(along, &scan.ranges, Direction::Forward, after.take());
         let Some(shard) = &along.local.shards[number] else { continue };
         let Some(tree) = along.tree(shard) else { continue };
         let engine = &shard.store.engine;
@@ -440,7 +444,7 @@ async fn in_order<E: Env>(
     rows: &mut Rows,
     pace: &mut Pace<'_, E>,
 ) -> Result<Option<Vec<u8>>, QueryError> {
-    let ranges = ranges_left(along, scan, direction, from);
+    let ranges = ranges_left(along, &scan.ranges, direction, from);
     let shards = along.local.shards.iter().flatten();
     let source = |shard| {
         let (run, seen) = (VecDeque::new(), Lsn::default());

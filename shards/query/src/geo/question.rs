@@ -87,6 +87,10 @@ impl Question {
         if found.is_some_and(|id| cell_key(id) == cell) { answers } else { Vec::new() }
     }
 
+    pub fn meets_any(&self, geometries: &[Shape], row: &Rc<[u8]>) -> bool {
+        geometries.iter().any(|shape| self.answer(shape, row).is_some())
+    }
+
     fn answer(&self, geometry: &Shape, row: &Rc<[u8]>) -> Option<Rc<[u8]>> {
         match &self.kind {
             Kind::Meets(shape) => shape.intersects(geometry).then(|| row.clone()),

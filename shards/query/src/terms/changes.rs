@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use photondb_proto::datum::Datum;
-use photondb_proto::feed::{FeedRows, FeedSpec, Squash};
+use photondb_proto::feed::{FeedRanges, FeedRows, FeedSpec, Squash};
 use photondb_proto::term::number;
 
 use super::{Arity, Determinism, Eval, Invocation, TermDef};
@@ -36,12 +36,15 @@ const ELEMENTS_MAX: u32 = 100_000;
 fn changes(run: &Run, invocation: &Invocation) -> Outcome<Value> {
     let receiver = &invocation.call.arguments[0].value;
     let (kind, members) = invocation.blame(0, feed::members_of(run, receiver))?;
-    let is_limit = members.iter().any(|member| matches!(member.rows, FeedRows::Limit { .. }));
+    let is_limit = members.iter().any(|member| member.rows.first().is_some());
     let include_offsets = flag(invocation, "include_offsets")?;
     if include_offsets && !is_limit {
         let what = match members.first().map(|member| &member.rows) {
             Some(FeedRows::Keys { is_point: true, .. }) => "point",
-            Some(_) => "range",
+            Some(FeedRows::Keys { .. }) => "range",
+            Some(FeedRows::Ranges(FeedRanges { ranges, question, .. })) => {
+                if ranges.is_empty() && question.is_empty() { "empty" } else { "range" }
+            }
             None => "empty",
         };
         return Err(Failure::logic(format!("Cannot include offsets for {what} subs.")));

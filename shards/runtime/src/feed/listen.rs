@@ -12,17 +12,20 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use photondb_proto::datum::{Datum, document};
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::feed::{
-    ElementForm, Elements, FeedNumber, FeedOp, FeedReply, FeedRows, FeedSpec, Squash,
+    ElementForm, Elements, FeedMember, FeedNumber, FeedOp, FeedReply, FeedRows, FeedSpec, FirstRows, Squash,
 };
 use photondb_proto::op::{Document, Key, ScanOrder};
 
 use super::queue::{Change, Element, Queue};
+use super::system::Snapshot;
 use super::window::{Row, Window, shifts, spare};
 use super::{
     FeedAnswer, FeedRequest, Plan, Published, RowChange, Segment, Stamp, SubscriptionId, aborted, ask,
 };
+use crate::access::Access;
 use crate::catalog::Catalog;
 use crate::core::{Core, add};
 use crate::env::Env;
@@ -52,12 +55,9 @@ struct Subscription {
     listeners: RefCell<Vec<(Rc<Listener>, usize)>>,
 }
 
-/// Whether its user may still read what a feed is about.
-pub type Permitted = Box<dyn Fn(&Catalog) -> Result<(), QueryError>>;
-
 struct Listener {
     spec: FeedSpec,
-    is_permitted: Permitted,
+    access: Access,
     members: RefCell<Vec<Rc<Member>>>,
     queue: RefCell<Queue>,
     /// When the first change that waits came.
@@ -86,6 +86,8 @@ struct Member {
     window: RefCell<Option<Window>>,
     /// Changes of the window were left out: it must be read again.
     is_stale: Cell<bool>,
+    /// Of a system table.
+    snapshot: Option<Snapshot>,
 }
 
 /// An open feed. It is closed when this is dropped.
@@ -160,13 +162,26 @@ impl Listening {
         self.listeners.borrow().values().map(|listener| listener.queue.borrow().len()).sum()
     }
 
-    /// Follows a change of the catalog: feeds of tables that are gone, or that their users may not read any more, end.
+    /// Follows a change of the catalog: feeds of tables and along indexes that are gone, or that their users may not read any
+    /// more, end.
     pub fn follow(&self, catalog: &Catalog) {
         for listener in self.listeners.borrow().values() {
-            if let Err(error) = (listener.is_permitted)(catalog) {
+            if let Err(error) = listener.check_access(catalog) {
                 listener.end(error);
             }
-            if listener.spec.members.iter().any(|member| catalog.table(member.table).is_none()) {
+            for member in listener.members.borrow().iter() {
+                if let Some(snapshot) = &member.snapshot {
+                    snapshot.doubt();
+                    listener.wake();
+                }
+            }
+            let is_gone = |member: &FeedMember| {
+                let Some(table) = catalog.table(member.table) else {
+                    return member.table.as_system_table().is_none();
+                };
+                member.rows.index().is_some_and(|id| table.indexes.iter().all(|index| index.id != id))
+            };
+            if listener.spec.members.iter().any(is_gone) {
                 listener.end(aborted());
             }
         }
@@ -193,10 +208,10 @@ impl Listening {
 /// Opens a feed: from now on changes are kept for it.
 ///
 /// # Errors
-/// A table is gone.
+/// The user may not read a table, or it is gone.
 pub async fn open<E: Env>(
     core: &Rc<Core<E>>,
-    is_permitted: Permitted,
+    access: Access,
     spec: FeedSpec,
 ) -> Result<FeedHandle<E>, QueryError> {
     let listening = &core.listening;
@@ -210,25 +225,28 @@ pub async fn open<E: Env>(
         ended: RefCell::default(),
         has_news: Cell::new(false),
         waker: RefCell::default(),
-        is_permitted,
+        access,
         spec,
     });
     listening.listeners.borrow_mut().insert(number, listener.clone());
     let handle = FeedHandle { core: core.clone(), number };
     let catalog = core.catalog();
+    listener.check_access(&catalog)?;
     for (index, spec) in listener.spec.members.iter().enumerate() {
-        let table = catalog.table(spec.table).ok_or_else(aborted)?;
         let plan = Plan::of(spec);
-        let cores = match &plan.rows {
-            FeedRows::Keys { keys, .. } => {
+        let snapshot = Snapshot::of(&plan, &listener.access.user);
+        let cores = match (catalog.table(spec.table), &plan.rows) {
+            (None, _) if snapshot.is_some() => Vec::new(),
+            (None, _) => return Err(aborted()),
+            (Some(table), FeedRows::Keys { keys, .. }) => {
                 let mut cores: Vec<u16> = keys.iter().map(|key| core.home(table, key)).collect();
                 cores.sort_unstable();
                 cores.dedup();
                 cores
             }
-            FeedRows::Range(_) | FeedRows::Limit { .. } => core.homes(table),
+            (Some(table), FeedRows::Ranges(_)) => core.homes(table),
         };
-        let is_limit = matches!(plan.rows, FeedRows::Limit { .. });
+        let is_limit = plan.rows.first().is_some();
         let subscription = listening.subscription(&plan);
         let reads = listener.spec.include_initial || is_limit;
         let member = Rc::new(Member {
@@ -240,6 +258,7 @@ pub async fn open<E: Env>(
             stamps: RefCell::default(),
             window: RefCell::default(),
             is_stale: Cell::new(false),
+            snapshot,
         });
         listener.members.borrow_mut().push(member.clone());
         subscription.listeners.borrow_mut().push((listener.clone(), index));
@@ -277,8 +296,10 @@ pub async fn next<E: Env>(
             if listener.ended.borrow().is_none() {
                 listener.advance(core).await?;
             }
+            let earlier = |due: Option<Duration>, at: Duration| Some(due.map_or(at, |due| due.min(at)));
+            due = listener.looks_due().into_iter().fold(due, earlier);
             match listener.due() {
-                Some(at) if at > core.env.elapsed() => due = Some(due.map_or(at, |due| due.min(at))),
+                Some(at) if at > core.env.elapsed() => due = earlier(due, at),
                 _ if !listener.queue.borrow().is_empty() => {
                     listener.since.set(None);
                     let elements = listener.take(core, form, elements_max, bytes_max);
@@ -310,7 +331,9 @@ pub fn next_at_once<E: Env>(core: &Rc<Core<E>>, op: &FeedOp) -> Option<FeedReply
     let listeners = core.listening.listeners.borrow();
     for feed in feeds {
         let listener = listeners.get(feed)?;
-        let is_plain = |member: &Rc<Member>| member.is_live.get() && member.limit().is_none();
+        let is_plain = |member: &Rc<Member>| {
+            member.is_live.get() && member.limit().is_none() && member.snapshot.is_none()
+        };
         let waits = listener.is_initializing.get() || listener.spec.squash != Squash::Never;
         if waits || listener.ended.borrow().is_some() || !listener.members.borrow().iter().all(is_plain) {
             return None;
@@ -361,8 +384,8 @@ pub fn deliver<E: Env>(core: &Rc<Core<E>>, published: Vec<(u64, Published)>) {
                     listener.members.borrow()[*member].is_stale.set(true);
                 }
             }
-            Published::Change(RowChange { shard, commit, key, old, new }) => {
-                let change = Rc::new(Change::new(shard, commit, key, old, new));
+            Published::Change(change) => {
+                let change = Rc::new(Change::new(change));
                 let mut lease = core.budget.lease();
                 while lease.set(change.bytes()).is_err() && core.listening.shed() {}
                 *change.lease.borrow_mut() = Some(lease);
@@ -372,6 +395,11 @@ pub fn deliver<E: Env>(core: &Rc<Core<E>>, published: Vec<(u64, Published)>) {
             }
         }
     }
+}
+
+/// What a point feed shows of a row that is not there.
+fn null() -> Document {
+    document::to_bytes(&Datum::Null)
 }
 
 fn wrong_answer() -> QueryError {
@@ -402,11 +430,11 @@ impl Member {
         }
     }
 
-    /// Whether a change came after its row was read. One of a row that is still to be read did not.
-    fn is_later(&self, change: &Change) -> bool {
+    /// Whether a change came after this place was read. One of a place that is still to be read did not.
+    fn is_later(&self, change: &Change, place: &Key) -> bool {
         let mut stamps = self.stamps.borrow_mut();
         let Some(segments) = stamps.get_mut(&change.shard) else { return false };
-        let reaches = |upto: &Option<Key>| upto.as_ref().is_none_or(|upto| *upto >= change.key);
+        let reaches = |upto: &Option<Key>| upto.as_ref().is_none_or(|upto| upto >= place);
         let is_later =
             segments.iter().find(|(upto, _)| reaches(upto)).is_some_and(|(_, at)| change.commit > *at);
         // Changes of a shard come in order: behind the latest stamp, all are later.
@@ -420,11 +448,23 @@ impl Member {
         is_later
     }
 
-    fn limit(&self) -> Option<(ScanOrder, u32)> {
-        match &self.subscription.plan.rows {
-            FeedRows::Limit { order, rows_max, .. } => Some((*order, *rows_max)),
-            FeedRows::Range(_) | FeedRows::Keys { .. } => None,
-        }
+    /// What of a change is to be told, if anything.
+    fn told(&self, change: &Rc<Change>) -> Option<Rc<Change>> {
+        let tells_old = self.is_later(change, change.from());
+        let tells_new = match change.from() == &change.key {
+            true => tells_old,
+            false => self.is_later(change, &change.key),
+        };
+        let told = match (tells_old, tells_new) {
+            (true, true) => change.clone(),
+            (true, false) | (false, true) => Rc::new(change.half(tells_old)),
+            (false, false) => return None,
+        };
+        (told.old != told.new).then_some(told)
+    }
+
+    fn limit(&self) -> Option<FirstRows> {
+        self.subscription.plan.rows.first()
     }
 
     async fn segments<E: Env>(
@@ -505,6 +545,18 @@ impl Listener {
         Some(since + Duration::from_secs_f64(seconds.min(86_400.0)))
     }
 
+    /// # Errors
+    /// The user may not read the tables.
+    fn check_access(&self, catalog: &Catalog) -> Result<(), QueryError> {
+        self.spec.members.iter().try_for_each(|member| self.access.check_feed(catalog, member.table))
+    }
+
+    /// When to look at a system table again.
+    fn looks_due(&self) -> Option<Duration> {
+        let members = self.members.borrow();
+        members.iter().filter_map(|member| member.snapshot.as_ref()?.due()).min()
+    }
+
     /// Leaves out what waits, and `more`.
     fn overflow(&self, more: u64) {
         let mut held = 0;
@@ -538,9 +590,9 @@ impl Listener {
         let members = self.members.borrow();
         let Some(member) = members.get(member) else { return };
         if member.is_live.get() && member.limit().is_none() {
-            if member.is_later(change) {
+            if let Some(change) = member.told(change) {
                 self.since.set(self.since.get().or(Some(now)));
-                self.tell(change.clone());
+                self.tell(change);
             }
         } else {
             self.since.set(self.since.get().or(Some(now)));
@@ -570,8 +622,12 @@ impl Listener {
     async fn advance<E: Env>(&self, core: &Rc<Core<E>>) -> Result<(), QueryError> {
         let members = self.members.borrow().clone();
         for member in &members {
+            if let Some(snapshot) = &member.snapshot {
+                self.look(core, member, snapshot).await?;
+                continue;
+            }
             match member.limit() {
-                Some((order, shown)) => self.advance_window(core, member, order, shown).await?,
+                Some(first) => self.advance_window(core, member, first).await?,
                 None => {
                     while !member.is_live.get() && self.queue.borrow().len() < WAITING_FEW {
                         self.read_on(core, member).await?;
@@ -588,12 +644,49 @@ impl Listener {
         Ok(())
     }
 
+    /// Brings what is told of a system table up to date.
+    async fn look<E: Env>(
+        &self,
+        core: &Rc<Core<E>>,
+        member: &Member,
+        snapshot: &Snapshot,
+    ) -> Result<(), QueryError> {
+        let is_first = !snapshot.is_taken();
+        let plan = &member.subscription.plan;
+        let changes = snapshot.changes(core, plan).await?;
+        if is_first {
+            let is_point = matches!(plan.rows, FeedRows::Keys { is_point: true, .. });
+            if is_point && changes.is_empty() {
+                self.initial(null(), None);
+            }
+            changes.into_iter().filter_map(|change| change.new).for_each(|row| self.initial(row, None));
+            member.reading.borrow_mut().clear();
+            member.is_live.set(true);
+            return Ok(());
+        }
+        for change in changes {
+            self.since.set(self.since.get().or(Some(core.env.elapsed())));
+            self.tell(Rc::new(Change::new(change)));
+        }
+        Ok(())
+    }
+
     /// One more segment from each core that has any.
     async fn read_on<E: Env>(&self, core: &Rc<Core<E>>, member: &Rc<Member>) -> Result<(), QueryError> {
         let places = member.reading.take();
         let segments = member.segments(core, places, INITIAL_ROWS).await?;
-        for (peer, segment) in segments {
+        for (_, segment) in &segments {
             member.stamp(&segment.upto, &segment.stamps);
+        }
+        // What was before this reading is told before what was read: a row may have moved from what is known to where it
+        // is found now.
+        let (before, after): (VecDeque<_>, VecDeque<_>) =
+            member.held.take().into_iter().partition(|change| {
+                let mut stamps = segments.iter().flat_map(|(_, segment)| &segment.stamps);
+                stamps.any(|stamp| stamp.shard == change.shard && change.commit <= stamp.commit)
+            });
+        self.tell_held(core, member, before);
+        for (peer, segment) in segments {
             for (_, value) in segment.rows {
                 self.initial(value, None);
             }
@@ -602,22 +695,22 @@ impl Listener {
             } else if let FeedRows::Keys { is_point: true, .. } = &member.subscription.plan.rows
                 && self.queue.borrow().len() == usize::from(self.spec.include_states)
             {
-                let null = photondb_proto::datum::document::to_bytes(&photondb_proto::datum::Datum::Null);
-                self.initial(null, None);
+                self.initial(null(), None);
             }
         }
-        let held = member.held.take();
         if member.reading.borrow().is_empty() {
             member.is_live.set(true);
         }
-        let now = core.env.elapsed();
-        for change in held {
-            if member.is_later(&change) {
-                self.since.set(self.since.get().or(Some(now)));
-                self.tell(change);
-            }
-        }
+        self.tell_held(core, member, after);
         Ok(())
+    }
+
+    fn tell_held<E: Env>(&self, core: &Rc<Core<E>>, member: &Member, held: VecDeque<Rc<Change>>) {
+        let now = core.env.elapsed();
+        for change in held.iter().filter_map(|change| member.told(change)) {
+            self.since.set(self.since.get().or(Some(now)));
+            self.tell(change);
+        }
     }
 
     fn initial(&self, value: Document, offset: Option<u32>) {
@@ -630,9 +723,9 @@ impl Listener {
         &self,
         core: &Rc<Core<E>>,
         member: &Rc<Member>,
-        order: ScanOrder,
-        shown: u32,
+        first: FirstRows,
     ) -> Result<(), QueryError> {
+        let FirstRows { order, rows_max: shown } = first;
         let Some(mut window) = member.window.take() else {
             let (rows, is_whole) = member.first_rows(core, order, shown).await?;
             let window = Window::new(rows, order, shown, is_whole);
@@ -659,10 +752,10 @@ impl Listener {
         }
         loop {
             let Some(change) = member.held.borrow_mut().pop_front() else { break };
-            if !member.is_later(&change) {
+            if !member.is_later(&change, &change.key) {
                 continue;
             }
-            let shift = window.set(change.key.clone(), change.new.clone());
+            let shift = window.set(change.from(), change.key.clone(), change.new.clone());
             if window.is_short() {
                 let (rows, is_whole) = member.first_rows(core, order, shown).await?;
                 told.extend(window.refill(rows, is_whole));
@@ -678,7 +771,9 @@ impl Listener {
             let (old, new) = (shift.old, shift.new);
             let offsets = (old.as_ref().map(|(place, _)| *place), new.as_ref().map(|(place, _)| *place));
             let value = |row: Option<(u32, Rc<Document>)>| row.map(|(_, value)| (*value).clone());
-            let change = Rc::new(Change::new(0, 0, shift.key, value(old), value(new)));
+            let (key, old, new) = (shift.key, value(old), value(new));
+            let change = RowChange { shard: 0, commit: 0, key, old_key: None, old, new };
+            let change = Rc::new(Change::new(change));
             self.since.set(self.since.get().or(Some(core.env.elapsed())));
             if !self.queue.borrow_mut().push_change(change, Some(offsets)) {
                 self.overflowed();

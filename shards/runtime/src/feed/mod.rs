@@ -11,19 +11,22 @@
 //! - A value read for `include_initial` ([`segment`]) comes with the commit number of each shard that it reflects exactly. A change
 //!   is delivered if its commit is later than that of the segment its key was read in; a change of a key that is still to
 //!   be read is not, since the read will show it. So initial values and changes never contradict, and none is lost or seen twice.
+//! - Rows of system tables are not published: who listens looks at them again ([`system`]).
 //! - Nothing is dropped in silence: what does not fit is counted and told in the stream, or ends the feed.
 
+mod evaluate;
 mod listen;
 mod publish;
 mod queue;
 mod segment;
+mod system;
 mod window;
 
 use std::rc::Rc;
 
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::feed::{FeedMember, FeedRows};
-use photondb_proto::op::{Document, Key, KeyBound, KeyRange, TableId};
+use photondb_proto::op::{Document, Key, TableId};
 
 pub use listen::{Listening, next, next_at_once, open};
 pub use publish::{Committed, Publishing};
@@ -43,28 +46,6 @@ impl Plan {
     pub fn of(member: &FeedMember) -> Plan {
         Plan { table: member.table, rows: member.rows.clone(), pipeline: member.pipeline.clone() }
     }
-
-    /// Whether a row under this primary key is among its rows.
-    pub fn covers(&self, key: &[u8]) -> bool {
-        match &self.rows {
-            FeedRows::Range(range) | FeedRows::Limit { range, .. } => is_within(range, key),
-            FeedRows::Keys { keys, .. } => keys.binary_search_by(|other| other.as_slice().cmp(key)).is_ok(),
-        }
-    }
-}
-
-fn is_within(range: &KeyRange, key: &[u8]) -> bool {
-    let starts = match &range.start {
-        KeyBound::Unbounded => true,
-        KeyBound::Included(start) => start.as_slice() <= key,
-        KeyBound::Excluded(start) => start.as_slice() < key,
-    };
-    let ends = match &range.end {
-        KeyBound::Unbounded => true,
-        KeyBound::Included(end) => key <= end.as_slice(),
-        KeyBound::Excluded(end) => key < end.as_slice(),
-    };
-    starts && ends
 }
 
 /// A subscription, as the cores name it to each other.
@@ -80,7 +61,10 @@ pub struct SubscriptionId {
 pub struct RowChange {
     pub shard: u32,
     pub commit: u64,
+    /// Where the row stands now in the plan's order, or stood last.
     pub key: Key,
+    /// Where it stood before, if that was elsewhere.
+    pub old_key: Option<Key>,
     pub old: Option<Document>,
     pub new: Option<Document>,
 }

@@ -11,15 +11,14 @@ use std::task::{Poll, Waker};
 
 use photondb_proto::error::QueryError;
 use photondb_proto::feed::FeedRows;
-use photondb_proto::op::{Document, Durability, TableId};
-use photondb_query::push::Pipeline;
+use photondb_proto::op::{Durability, TableId};
 use photondb_storage::engine::{Lsn, Value};
 
+use super::evaluate::{Evaluator, Looked};
 use super::{FeedRequest, Plan, Published, RowChange, Stamp, SubscriptionId, aborted, ask};
 use crate::catalog::Catalog;
 use crate::core::Core;
 use crate::env::Env;
-use crate::panics::caught;
 
 /// Changes that wait to be evaluated; beyond it they are left out and counted.
 const WAITING_CHANGES_MAX: usize = 50_000;
@@ -113,7 +112,8 @@ struct Watched {
 /// A plan that somebody listens to.
 struct Publication {
     plan: Plan,
-    pipeline: RefCell<Option<Pipeline>>,
+    /// Taken while it is at work: only the publishing task evaluates, one change after the other.
+    evaluator: RefCell<Option<Evaluator>>,
     subscribers: RefCell<Vec<SubscriptionId>>,
 }
 
@@ -185,7 +185,7 @@ impl Publishing {
                     }
                 }
             }
-            FeedRows::Range(_) | FeedRows::Limit { .. } => watched.publications.retain(stays),
+            FeedRows::Ranges(_) => watched.publications.retain(stays),
         }
         if watched.is_idle() {
             tables.remove(&plan.table);
@@ -224,7 +224,7 @@ impl Watched {
                     self.by_key.entry(key.clone()).or_default().push(publication.clone());
                 }
             }
-            FeedRows::Range(_) | FeedRows::Limit { .. } => self.publications.push(publication),
+            FeedRows::Ranges(_) => self.publications.push(publication),
         }
     }
 
@@ -260,7 +260,7 @@ impl Drop for Recorder<'_> {
 /// Publishes to a subscription from now on. Gives the last commit of each shard that lives here.
 ///
 /// # Errors
-/// The table is gone, or the plan's pipeline is none.
+/// The table is gone or the index, or the plan's bytes are none.
 pub fn subscribe<E: Env>(
     core: &Rc<Core<E>>,
     id: SubscriptionId,
@@ -277,9 +277,7 @@ pub fn subscribe<E: Env>(
             let first = keys.first().and_then(|key| watched.by_key.get(key));
             first.and_then(|publications| publications.iter().find(|other| other.plan == plan))
         }
-        FeedRows::Range(_) | FeedRows::Limit { .. } => {
-            watched.publications.iter().find(|other| other.plan == plan)
-        }
+        FeedRows::Ranges(_) => watched.publications.iter().find(|other| other.plan == plan),
     };
     match known {
         Some(publication) => {
@@ -288,7 +286,10 @@ pub fn subscribe<E: Env>(
                 subscribers.push(id);
             }
         }
-        None => watched.add(Publication::new(id, plan)?),
+        None => {
+            let evaluator = Evaluator::new(plan, &core.tables.local(table))?;
+            watched.add(Publication::new(id, evaluator));
+        }
     }
     drop(tables);
     if !publishing.running.replace(true) {
@@ -321,17 +322,19 @@ async fn run<E: Env>(core: Rc<Core<E>>) {
         .await;
         let mut outgoing = Outgoing::default();
         for entry in entries {
-            let (table, key) = match &entry {
-                Entry::Change(change) => (change.table, Some(change.key.as_slice())),
-                Entry::Skipped(table, _) => (*table, None),
-            };
-            for publication in core.publishing.publications(table, key) {
-                let published = match &entry {
-                    Entry::Change(change) => publication.evaluate(change).await.map(Published::Change),
-                    Entry::Skipped(_, count) => Some(Published::Skipped(*count)),
-                };
-                if let Some(published) = published {
-                    outgoing.add(&core, &publication, published).await;
+            match &entry {
+                Entry::Change(change) => {
+                    let mut looked = Looked::new(change);
+                    for publication in core.publishing.publications(change.table, Some(&change.key)) {
+                        for change in publication.evaluate(&mut looked).await {
+                            outgoing.add(&core, &publication, Published::Change(change)).await;
+                        }
+                    }
+                }
+                Entry::Skipped(table, count) => {
+                    for publication in core.publishing.publications(*table, None) {
+                        outgoing.add(&core, &publication, Published::Skipped(*count)).await;
+                    }
                 }
             }
         }
@@ -341,46 +344,19 @@ async fn run<E: Env>(core: Rc<Core<E>>) {
 }
 
 impl Publication {
-    fn new(id: SubscriptionId, plan: Plan) -> Result<Rc<Publication>, QueryError> {
-        let pipeline = match plan.pipeline.is_empty() {
-            true => None,
-            false => Some(Pipeline::decode(&plan.pipeline)?),
-        };
-        let subscribers = RefCell::new(vec![id]);
-        Ok(Rc::new(Publication { plan, pipeline: RefCell::new(pipeline), subscribers }))
-    }
-
-    /// What the plan's listeners see of a change; `None` when that is nothing.
-    async fn evaluate(&self, change: &Committed) -> Option<RowChange> {
-        if !self.plan.covers(&change.key) {
-            return None;
-        }
-        let (old, new) = (self.value(&change.old).await, self.value(&change.new).await);
-        (old != new).then(|| RowChange {
-            shard: change.shard,
-            commit: change.commit,
-            key: change.key.clone(),
-            old,
-            new,
+    fn new(id: SubscriptionId, evaluator: Evaluator) -> Rc<Publication> {
+        Rc::new(Publication {
+            plan: evaluator.plan().clone(),
+            evaluator: RefCell::new(Some(evaluator)),
+            subscribers: RefCell::new(vec![id]),
         })
     }
 
-    async fn value(&self, value: &Option<Value>) -> Option<Document> {
-        let value = value.clone()?;
-        // Only the publishing task evaluates, one change after the other.
-        let Some(mut pipeline) = self.pipeline.take() else { return Some(value.to_vec()) };
-        let passed = passed(&mut pipeline, value).await;
-        self.pipeline.replace(Some(pipeline));
-        passed
-    }
-}
-
-/// What a pipeline makes of a value. One that it fails on is none of its rows.
-pub async fn passed(pipeline: &mut Pipeline, value: Value) -> Option<Document> {
-    let mut out = Vec::new();
-    match caught(pipeline.feed(&[], value, &mut out)).await {
-        Ok(Ok(_)) => out.pop().map(|row| row.value),
-        Ok(Err(_)) | Err(_) => None,
+    async fn evaluate(&self, looked: &mut Looked<'_>) -> Vec<RowChange> {
+        let Some(mut evaluator) = self.evaluator.take() else { return Vec::new() };
+        let changes = evaluator.changes(looked).await;
+        self.evaluator.replace(Some(evaluator));
+        changes
     }
 }
 

@@ -11,6 +11,7 @@ use photondb_proto::datum::{Datum, ObjectBuilder, document, json};
 use photondb_proto::feed::{ElementForm, Elements, Squash};
 use photondb_proto::op::{Document, Key};
 
+use super::RowChange;
 use crate::admission::Lease;
 
 /// A change that has come to the listening core.
@@ -18,7 +19,10 @@ use crate::admission::Lease;
 pub struct Change {
     pub shard: u32,
     pub commit: u64,
+    /// Where the row stands now, or stood last.
     pub key: Key,
+    /// Where it stood before, if that was elsewhere.
+    old_key: Option<Key>,
     pub old: Option<Document>,
     pub new: Option<Document>,
     /// `"new_val":…,"old_val":…`
@@ -28,8 +32,24 @@ pub struct Change {
 }
 
 impl Change {
-    pub fn new(shard: u32, commit: u64, key: Key, old: Option<Document>, new: Option<Document>) -> Change {
-        Change { shard, commit, key, old, new, json: OnceCell::new(), lease: RefCell::new(None) }
+    pub fn new(change: RowChange) -> Change {
+        let RowChange { shard, commit, key, old_key, old, new } = change;
+        Change { shard, commit, key, old_key, old, new, json: OnceCell::new(), lease: RefCell::new(None) }
+    }
+
+    /// Where the row stood before.
+    pub fn from(&self) -> &Key {
+        self.old_key.as_ref().unwrap_or(&self.key)
+    }
+
+    /// It is told of one place and not of the other: the row left, or came.
+    pub fn half(&self, tells_old: bool) -> Change {
+        let (key, old, new) = match tells_old {
+            true => (self.from(), self.old.clone(), None),
+            false => (&self.key, None, self.new.clone()),
+        };
+        let (shard, commit, key) = (self.shard, self.commit, key.clone());
+        Change::new(RowChange { shard, commit, key, old_key: None, old, new })
     }
 
     /// Bytes it holds, with its JSON.
@@ -157,7 +177,7 @@ impl Queue {
 
     /// Makes one of a change that waits and one that follows it.
     fn squashed(&mut self, change: &Rc<Change>) -> bool {
-        let Some(place) = self.places.get(&change.key) else { return false };
+        let Some(place) = self.places.get(change.from()).copied() else { return false };
         let Some(at) = place.checked_sub(self.first) else { return false };
         let Some(element @ Element::Change(..)) = self.elements.get_mut(at as usize) else { return false };
         let Element::Change(waiting, _) = &*element else { return false };
@@ -165,13 +185,22 @@ impl Queue {
         *element = match old == new {
             true => Element::Gone,
             false => {
-                let one = Change::new(change.shard, change.commit, change.key.clone(), old, new);
+                let one = Change::new(RowChange {
+                    shard: change.shard,
+                    commit: change.commit,
+                    key: change.key.clone(),
+                    old_key: Some(waiting.from().clone()),
+                    old,
+                    new,
+                });
                 *one.lease.borrow_mut() = waiting.lease.borrow_mut().take();
                 Element::Change(Rc::new(one), None)
             }
         };
-        if matches!(element, Element::Gone) {
-            self.places.remove(&change.key);
+        let is_gone = matches!(element, Element::Gone);
+        self.places.remove(change.from());
+        if !is_gone {
+            self.places.insert(change.key.clone(), place);
         }
         true
     }

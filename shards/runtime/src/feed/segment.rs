@@ -3,21 +3,22 @@
 //! Always: reading may wait for the disk, and rows change meanwhile. What changes is recorded, and put into what was read before
 //! the segment is given away; between that and taking the stamps nothing else of the core runs.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
+use photondb_proto::datum::key;
 use photondb_proto::error::QueryError;
 use photondb_proto::feed::FeedRows;
-use photondb_proto::op::{Document, Key, KeyRange, ScanOrder};
-use photondb_query::push::Pipeline;
-use photondb_storage::engine::{Direction, StorageEngine, Value};
+use photondb_proto::op::{Document, Key, KeyRange, ScanOrder, ScanRange};
+use photondb_storage::engine::{Direction, Range, StorageEngine, Value};
 
-use super::publish::{self, passed};
+use super::evaluate::Evaluator;
+use super::publish::{self, Committed};
 use super::{Plan, Segment, aborted};
 use crate::core::Core;
 use crate::env::Env;
-use crate::table::{LocalTable, storage_failed, storage_range};
+use crate::scan::{Along, Wanted, ranges_left};
+use crate::table::{LocalTable, Shard, storage_failed};
 
 /// Rows read from each shard at a time.
 const RUN_ROWS: usize = 64;
@@ -28,7 +29,7 @@ const RUNS_MAX: usize = 64;
 /// Reads about `rows_max` rows behind `after`.
 ///
 /// # Errors
-/// The table is gone; the store's.
+/// The table is gone or the index; the store's.
 pub async fn read<E: Env>(
     core: &Rc<Core<E>>,
     plan: &Plan,
@@ -38,25 +39,18 @@ pub async fn read<E: Env>(
     let table = core.catalog().table(plan.table).cloned().ok_or_else(aborted)?;
     let local = core.tables.local(&table);
     let recorder = core.publishing.record(plan.table);
-    let pipeline = match plan.pipeline.is_empty() {
-        true => None,
-        false => Some(Pipeline::decode(&plan.pipeline)?),
-    };
-    let (keys, range, order) = match &plan.rows {
-        FeedRows::Keys { keys, .. } => (Some(keys), KeyRange::all(), ScanOrder::Ascending),
-        FeedRows::Range(range) => (None, range.clone(), ScanOrder::Ascending),
-        FeedRows::Limit { range, order, .. } => (None, range.clone(), *order),
-    };
-    let is_limit = matches!(plan.rows, FeedRows::Limit { .. });
-    let mut reader = Reader { plan, pipeline, order, rows: BTreeMap::new(), upto: after, is_ended: false };
-    if let Some(keys) = keys {
+    let evaluator = Evaluator::new(plan.clone(), &local)?;
+    let order = plan.rows.first().map_or(ScanOrder::Ascending, |first| first.order);
+    let mut reader = Reader { evaluator, order, rows: BTreeMap::new(), upto: after, is_ended: false };
+    if let FeedRows::Keys { keys, .. } = &plan.rows {
         reader.keys(&local, keys).await?;
     }
+    let is_limit = plan.rows.first().is_some();
     let mut runs = 0;
     loop {
         let is_full = reader.rows.len() >= rows_max as usize || (!is_limit && runs >= RUNS_MAX);
         if !reader.is_ended && !is_full {
-            reader.run(&local, &range).await?;
+            reader.run(&local).await?;
             runs += 1;
             if runs % RUNS_MAX == 0 {
                 core.env.next_turn().await;
@@ -68,9 +62,7 @@ pub async fn read<E: Env>(
             break;
         }
         for change in changes {
-            if reader.has_read(&change.key) {
-                reader.set(change.key, change.new).await;
-            }
+            reader.follow(change).await;
         }
     }
     let stamps = publish::stamps(core, &table);
@@ -82,35 +74,49 @@ pub async fn read<E: Env>(
     Ok(Segment { rows, upto, stamps })
 }
 
-struct Reader<'a> {
-    plan: &'a Plan,
-    pipeline: Option<Pipeline>,
+struct Reader {
+    evaluator: Evaluator,
     order: ScanOrder,
     rows: BTreeMap<Key, Document>,
-    /// All keys up to this one, in the order of reading, have been read.
+    /// All places up to this one, in the order of reading, have been read.
     upto: Option<Key>,
     is_ended: bool,
 }
 
-impl Reader<'_> {
-    fn has_read(&self, key: &[u8]) -> bool {
+impl Reader {
+    fn has_read(&self, place: &[u8]) -> bool {
         let reached = match (&self.upto, self.order) {
             (None, _) => false,
-            (Some(upto), ScanOrder::Descending) => key >= upto.as_slice(),
-            (Some(upto), ScanOrder::Any | ScanOrder::Keyed | ScanOrder::Ascending) => key <= upto.as_slice(),
+            (Some(upto), ScanOrder::Descending) => place >= upto.as_slice(),
+            (Some(upto), ScanOrder::Any | ScanOrder::Keyed | ScanOrder::Ascending) => {
+                place <= upto.as_slice()
+            }
         };
-        (self.is_ended || reached) && self.plan.covers(key)
+        self.is_ended || reached
     }
 
-    async fn set(&mut self, key: Key, value: Option<Value>) {
-        let value = match (value, &mut self.pipeline) {
-            (None, _) => None,
-            (Some(value), None) => Some(value.to_vec()),
-            (Some(value), Some(pipeline)) => passed(pipeline, value).await,
-        };
+    /// Makes up for a change since the reading began.
+    async fn follow(&mut self, change: Committed) {
+        if let Some(old) = &change.old {
+            for place in self.evaluator.places(&change.key, old) {
+                self.rows.remove(&place);
+            }
+        }
+        let Some(new) = change.new else { return };
+        let mut places = self.evaluator.places(&change.key, &new);
+        places.retain(|place| self.has_read(place));
+        if !places.is_empty() {
+            let value = self.evaluator.value(new).await;
+            for place in places {
+                self.set(place, value.clone());
+            }
+        }
+    }
+
+    fn set(&mut self, place: Key, value: Option<Document>) {
         match value {
-            Some(value) => self.rows.insert(key, value),
-            None => self.rows.remove(&key),
+            Some(value) => self.rows.insert(place, value),
+            None => self.rows.remove(&place),
         };
     }
 
@@ -122,63 +128,107 @@ impl Reader<'_> {
         self.is_ended = true;
         for key in keys {
             let Some(shard) = local.shard_of(key) else { continue };
-            let value = shard.get(key).await.map_err(storage_failed)?;
-            self.set(key.clone(), value).await;
+            if let Some(row) = shard.get(key).await.map_err(storage_failed)? {
+                let value = self.evaluator.value(row).await;
+                self.set(key.clone(), value);
+            }
         }
         Ok(())
     }
 
     /// Reads the next run of every shard; what lies behind the first shard to end its run is left for the next time.
-    async fn run<S: StorageEngine>(
-        &mut self,
-        local: &LocalTable<S>,
-        range: &KeyRange,
-    ) -> Result<(), QueryError> {
-        let mut range = storage_range(range);
+    async fn run<S: StorageEngine>(&mut self, local: &LocalTable<S>) -> Result<(), QueryError> {
         let direction = match self.order {
             ScanOrder::Descending => Direction::Backward,
             ScanOrder::Any | ScanOrder::Keyed | ScanOrder::Ascending => Direction::Forward,
         };
-        if let Some(upto) = &self.upto {
-            match direction {
-                Direction::Forward => range.start = Bound::Excluded(upto.clone()),
-                Direction::Backward => range.end = Bound::Excluded(upto.clone()),
+        let along = Along::new(local, self.evaluator.order())?;
+        let ranges: Vec<ScanRange> = match &self.evaluator.plan().rows {
+            FeedRows::Ranges(ranges) if ranges.question.is_empty() => {
+                let range = |range: &KeyRange| ScanRange { range: range.clone(), copies: 1 };
+                ranges.ranges.iter().map(range).collect()
             }
-        }
-        let mut found: Vec<(Key, Value)> = Vec::new();
+            // Rows of a geo index are looked for in the whole table.
+            FeedRows::Ranges(_) | FeedRows::Keys { .. } => {
+                vec![ScanRange { range: KeyRange::all(), copies: 1 }]
+            }
+        };
+        let mut found: Vec<Found> = Vec::new();
         let mut reached: Option<Key> = None;
         for shard in local.shards.iter().flatten() {
-            let Some(tree) = shard.tree() else { continue };
-            let run = shard.store.engine.range(tree, &range, direction, RUN_ROWS, RUN_BYTES).await;
-            let run = run.map_err(storage_failed)?;
-            if let Some((last, _)) = run.entries.last().filter(|_| run.more) {
+            let ranges = ranges_left(&along, &ranges, direction, self.upto.as_deref());
+            if let Some(last) = run_of(&along, shard, ranges, direction, &mut found).await? {
                 let is_nearer = reached.as_ref().is_none_or(|reached| match direction {
-                    Direction::Forward => last < reached,
-                    Direction::Backward => last > reached,
+                    Direction::Forward => last < *reached,
+                    Direction::Backward => last > *reached,
                 });
                 if is_nearer {
-                    reached = Some(last.clone());
+                    reached = Some(last);
                 }
             }
-            found.extend(run.entries);
         }
-        let before = self.upto.take();
         match reached {
             None => self.is_ended = true,
             Some(reached) => {
-                found.retain(|(key, _)| match direction {
-                    Direction::Forward => *key <= reached,
-                    Direction::Backward => *key >= reached,
+                found.retain(|found| match direction {
+                    Direction::Forward => found.place <= reached,
+                    Direction::Backward => found.place >= reached,
                 });
                 self.upto = Some(reached);
             }
         }
-        if self.is_ended {
-            self.upto = before;
-        }
-        for (key, value) in found {
-            self.set(key, Some(value)).await;
+        for Found { place, row } in found {
+            let is_there = match self.evaluator.order() {
+                Some(_) => true,
+                None => !self.evaluator.places(&place, &row).is_empty(),
+            };
+            if is_there {
+                let value = self.evaluator.value(row).await;
+                self.set(place, value);
+            }
         }
         Ok(())
     }
+}
+
+struct Found {
+    place: Key,
+    row: Value,
+}
+
+/// Reads up to [`RUN_ROWS`] rows of a shard. Gives the last place that was read if there may be more.
+async fn run_of<S: StorageEngine>(
+    along: &Along<'_, S>,
+    shard: &Shard<S>,
+    ranges: VecDeque<(Range, Rc<Wanted>)>,
+    direction: Direction,
+    found: &mut Vec<Found>,
+) -> Result<Option<Key>, QueryError> {
+    let Some(tree) = along.tree(shard) else { return Ok(None) };
+    let mut rows_left = RUN_ROWS;
+    for (range, wanted) in ranges {
+        let run = shard.store.engine.range(tree, &range, direction, rows_left, RUN_BYTES).await;
+        let run = run.map_err(|error| along.failed(error))?;
+        rows_left -= run.entries.len().min(rows_left);
+        let last = run.entries.last().map(|(place, _)| place.clone());
+        for (place, value) in run.entries {
+            if !along.is_indexed() {
+                found.push(Found { place, row: value });
+                continue;
+            }
+            let entry = key::stored_entry(&place, &value);
+            if !wanted.holds(&entry) {
+                continue;
+            }
+            let Some((_, primary)) = key::split_entry(&entry) else { continue };
+            // One that has changed since is made up for by its change.
+            if let Some(row) = shard.get(primary).await.map_err(storage_failed)? {
+                found.push(Found { place, row });
+            }
+        }
+        if run.more || rows_left == 0 {
+            return Ok(last);
+        }
+    }
+    Ok(None)
 }

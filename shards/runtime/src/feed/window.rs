@@ -60,9 +60,10 @@ impl Window {
         self.rows.len() < self.shown && !self.is_whole
     }
 
-    /// A row of the table is now this, or gone. The shift is right unless the window [is short](Window::is_short) afterwards.
-    pub fn set(&mut self, key: Key, value: Option<Document>) -> Option<Shift> {
-        let left = match self.place(&key) {
+    /// The row at `from` is now this and stands at `key`, or is gone. The shift is right unless the window
+    /// [is short](Window::is_short) afterwards.
+    pub fn set(&mut self, from: &[u8], key: Key, value: Option<Document>) -> Option<Shift> {
+        let left = match self.place(from) {
             Ok(place) => {
                 if self.rows.len() <= self.shown && !self.is_whole {
                     self.before.clone_from(&self.rows);
@@ -221,7 +222,7 @@ mod tests {
                     None => table.remove(&key),
                 };
                 let before = window.shown().to_vec();
-                let shift = window.set(key, value);
+                let shift = window.set(&key.clone(), key, value);
                 let shifts = match window.is_short() {
                     false => shift.into_iter().collect(),
                     true => {

@@ -25,7 +25,7 @@ use photondb_proto::op::{
 use crate::catalog::edit::{Edit, Planned};
 use crate::catalog::{Catalog, configure, failed, permissions};
 pub use facts::Facts;
-pub use read::read;
+pub use read::{read, rows_in};
 pub use write::write;
 
 /// Everything there is to know of a system table.
@@ -186,6 +186,11 @@ impl SystemTable {
             indexes: Vec::new(),
         }
     }
+}
+
+/// Whether rows of a system table change though the catalog does not.
+pub fn is_restless(id: TableId) -> bool {
+    SystemTable::of(id).is_some_and(|(table, _)| table.needs != Needs::Nothing)
 }
 
 /// The id of `permissions`.

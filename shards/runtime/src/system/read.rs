@@ -29,9 +29,7 @@ pub async fn read<E: Env>(
     id: TableId,
     read: TableRead,
 ) -> Result<TableReply, QueryError> {
-    let Some((table, identifiers)) = SystemTable::of(id) else {
-        return Err(failed(format!("Table `{id}` does not exist.")));
-    };
+    let (table, identifiers) = named(id)?;
     let view = view(core, table, identifiers, user).await;
     Ok(match read {
         TableRead::Get { key } => TableReply::Row(row(table, &view, &key)),
@@ -44,6 +42,26 @@ pub async fn read<E: Env>(
         }
         TableRead::Scan(scan) => TableReply::Parts(vec![part(core, table, &view, scan).await?]),
     })
+}
+
+/// The rows of a system table within ranges, by key.
+///
+/// # Errors
+/// There is no such table.
+pub async fn rows_in<E: Env>(
+    core: &Rc<Core<E>>,
+    user: &str,
+    id: TableId,
+    ranges: &[ScanRange],
+) -> Result<Vec<(Key, Document)>, QueryError> {
+    let (table, identifiers) = named(id)?;
+    let view = view(core, table, identifiers, user).await;
+    let rows = rows(core, table, &view, ranges).await?;
+    Ok(rows.into_iter().map(|(key, row, _)| (key, row)).collect())
+}
+
+fn named(id: TableId) -> Result<(&'static SystemTable, Identifiers), QueryError> {
+    SystemTable::of(id).ok_or_else(|| failed(format!("Table `{id}` does not exist.")))
 }
 
 /// What the rows are made of now.
