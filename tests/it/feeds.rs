@@ -111,6 +111,7 @@ fn a_feed_laid_over_its_initial_values_is_the_table() {
         ("keys of an index", json!([number::GET_ALL, [table("t"), 0, 3, 7], along_n])),
         ("limit of an index", term(number::LIMIT, json!([by_n, 80]))),
         ("limit of a descending index", term(number::LIMIT, json!([named, 80]))),
+        ("greatest of an index", json!([number::MAX, [table("t")], { "index": "negated" }])),
         ("table", table("t")),
         ("range", term(number::BETWEEN, json!([table("t"), 100, KEYS]))),
         ("filter", few),

@@ -87,6 +87,9 @@ pub fn members_of(run: &Run, value: &Value) -> Outcome<(FeedKind, Vec<FeedMember
     match value {
         Value::Table(table) => of_sequence(run, &Sequence::of_table(table.clone())),
         Value::Sequence(sequence) => of_sequence(run, sequence),
+        Value::Row(row) if let Some(sequence) = &row.first_of => {
+            of_sequence(run, &sequence.selecting(Stage::Limit(1)))
+        }
         Value::Row(row) => {
             let rows = FeedRows::Keys { keys: vec![row.key.clone()], is_point: true };
             Ok((FeedKind::Point, vec![member(run, &row.table, rows, &[])?]))

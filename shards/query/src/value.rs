@@ -46,6 +46,8 @@ pub struct SelectedRow {
     pub key_datum: Datum,
     /// Null when there is no such row; filled in when it is read.
     pub document: OnceCell<Datum>,
+    /// Whose first row it is, if it was found as that: its changes are those of the first row, whichever that is.
+    pub first_of: Option<Rc<Sequence>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -342,7 +342,13 @@ async fn system_row(run: &Run, table: &str, id: &[u8; 16], row: Datum) -> Outcom
     let document = OnceCell::new();
     document.get_or_init(|| row);
     let table = TableHandle { info: Rc::new(info), mode: ReadMode::Single };
-    Ok(Value::Row(Rc::new(SelectedRow { table, key: key::primary(&id)?, key_datum: id, document })))
+    Ok(Value::Row(Rc::new(SelectedRow {
+        table,
+        key: key::primary(&id)?,
+        key_datum: id,
+        document,
+        first_of: None,
+    })))
 }
 
 async fn config(run: &Run, invocation: Invocation) -> Outcome<Value> {

@@ -177,7 +177,7 @@ async fn best(run: &Run, invocation: Invocation, kind: TerminalKind) -> Outcome<
     scan.order = if kind == TerminalKind::Min { ScanOrder::Ascending } else { ScanOrder::Descending };
     let mut cursor = Cursor::open(run, &slice, Some(1))?;
     match cursor.next(run).await? {
-        Some(row) => selected(&slice, row),
+        Some(row) => selected(&slice, row, true),
         None => Err(Failure::missing(format!("`{name}` found no entries in the specified index."))),
     }
 }

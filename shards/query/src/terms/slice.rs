@@ -209,11 +209,11 @@ pub async fn nth_of(run: &Run, invocation: &Invocation) -> Outcome<Value> {
         }
     };
     let row = row.ok_or_else(|| out_of_bounds(index))?;
-    selected(&sequence, row)
+    selected(&sequence, row, false)
 }
 
 /// A row of a selection can still be written to.
-pub fn selected(sequence: &Sequence, row: Datum) -> Outcome<Value> {
+pub fn selected(sequence: &Sequence, row: Datum, is_first: bool) -> Outcome<Value> {
     let Some(table) = &sequence.table else { return Ok(Value::Datum(row)) };
     let key_datum = match &row {
         Datum::Object(object) => object.field(&table.info.primary_key),
@@ -222,5 +222,6 @@ pub fn selected(sequence: &Sequence, row: Datum) -> Outcome<Value> {
     let Some(key_datum) = key_datum else { return Ok(Value::Datum(row)) };
     let key = key::primary(&key_datum)?;
     let document = OnceCell::from(row);
-    Ok(Value::Row(Rc::new(SelectedRow { table: table.clone(), key, key_datum, document })))
+    let first_of = is_first.then(|| Rc::new(sequence.clone()));
+    Ok(Value::Row(Rc::new(SelectedRow { table: table.clone(), key, key_datum, document, first_of })))
 }

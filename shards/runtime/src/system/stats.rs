@@ -39,7 +39,7 @@ fn number(view: &View, of: impl Fn(&CoreFigures) -> f64) -> Datum {
 
 /// A figure of all tables.
 fn tables(view: &View, of: impl Fn(&TableFigures) -> f64) -> Datum {
-    number(view, |core| core.tables.iter().map(&of).sum())
+    number(view, |core| core.tables.iter().map(&of).sum::<f64>() + 0.0)
 }
 
 fn query_engine(view: &View) -> ObjectBuilder {
