@@ -13,14 +13,13 @@ use photondb_proto::control::QueryKind;
 use photondb_proto::datum::{Datum, Text};
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::feed::{FeedOp, FeedReply};
-use photondb_proto::op::{Op, OpError, OpReply, TableId, TableRead};
+use photondb_proto::op::{Op, OpError, OpReply, TableRead};
 use photondb_proto::term::Term;
 use photondb_proto::wire::response;
 use photondb_query::exec::{Answer, AnswerKind, Context, Execution, Step};
 
 use crate::access::Access;
 use crate::admission::Watchers;
-use crate::catalog::Catalog;
 use crate::core::add;
 use crate::env::Env;
 use crate::feed;
