@@ -580,6 +580,17 @@ pub static CLIENT: &[Setting] = &[
         more: "",
     },
     Setting {
+        name: "port-offset",
+        short: Some('o'),
+        aliases: &[],
+        group: Group::Connection,
+        kind: Kind::Whole { min: 0, max: 65_534 },
+        value_name: "N",
+        fallback: Fallback::Text("0"),
+        help: "What the server was told to add to its ports",
+        more: "",
+    },
+    Setting {
         name: "user",
         short: Some('u'),
         aliases: &[],

@@ -38,11 +38,11 @@ impl Connection {
     pub fn open(matches: &ArgMatches) -> anyhow::Result<Connection> {
         let values = settings::client_values(CLIENT, matches)?;
         let host = values.text("host").expect("has a default");
-        let port = values.whole("driver-port").expect("has a default");
+        let port = port(&values)?;
         let password = password(&values)?;
         let timeout = Duration::from_secs(values.whole("connect-timeout").expect("has a default"));
         let server = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-        let stream = connect(host, u16::try_from(port).expect("bounded by the table"), &server, timeout)?;
+        let stream = connect(host, port, &server, timeout)?;
         stream.set_read_timeout(Some(timeout)).context("cannot set a time limit")?;
         stream.set_write_timeout(Some(timeout)).context("cannot set a time limit")?;
         // Without it a query could wait for the acknowledgement of the handshake.
@@ -131,6 +131,15 @@ impl Connection {
             _ => anyhow!("the connection to {} broke: {error}", self.server),
         }
     }
+}
+
+/// The driver port with what the server adds to it.
+fn port(values: &Values) -> anyhow::Result<u16> {
+    let number = |name: &str| values.whole(name).expect("has a default");
+    let (port, offset) = (number("driver-port"), number("port-offset"));
+    u16::try_from(port + offset).map_err(|_| {
+        anyhow!("there is no port {}: --driver-port {port} with --port-offset {offset}", port + offset)
+    })
 }
 
 fn connect(host: &str, port: u16, server: &str, timeout: Duration) -> anyhow::Result<TcpStream> {

@@ -14,6 +14,8 @@ mod settings;
 mod table;
 mod version;
 
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -61,17 +63,65 @@ const GROUPS: &[(&str, &str)] = &[
     ("table", "Create, drop, list and describe tables"),
 ];
 
-/// Commands of the `rethinkdb` binary that are refused, and what to do instead.
-const FOREIGN_COMMANDS: &[(&str, &str)] = &[
-    ("create", "`serve` creates the data directory when it is missing"),
-    ("proxy", "this version runs single servers"),
-    ("export", "use `rethinkdb-export` of the Python package `rethinkdb`"),
-    ("import", "use `rethinkdb-import` of the Python package `rethinkdb`"),
-    ("dump", "use `rethinkdb-dump` of the Python package `rethinkdb`"),
-    ("restore", "use `rethinkdb-restore` of the Python package `rethinkdb`"),
-    ("index-rebuild", "use `rethinkdb-index-rebuild` of the Python package `rethinkdb`"),
-    ("repl", "use `rethinkdb-repl` of the Python package `rethinkdb`"),
+/// A command of the `rethinkdb` binary that this program does not have.
+struct ForeignCommand {
+    name: &'static str,
+    instead: Instead,
+}
+
+enum Instead {
+    Nothing(&'static str),
+    /// The program `rethinkdb-NAME` of the Python package, as with RethinkDB's binary.
+    Tool,
+}
+
+const FOREIGN_COMMANDS: &[ForeignCommand] = &[
+    ForeignCommand {
+        name: "create",
+        instead: Instead::Nothing("`serve` creates the data directory when it is missing"),
+    },
+    ForeignCommand { name: "proxy", instead: Instead::Nothing("this version runs single servers") },
+    ForeignCommand { name: "export", instead: Instead::Tool },
+    ForeignCommand { name: "import", instead: Instead::Tool },
+    ForeignCommand { name: "dump", instead: Instead::Tool },
+    ForeignCommand { name: "restore", instead: Instead::Tool },
+    ForeignCommand { name: "index-rebuild", instead: Instead::Tool },
+    ForeignCommand { name: "repl", instead: Instead::Tool },
 ];
+
+impl ForeignCommand {
+    fn tool(&self) -> String {
+        format!("rethinkdb-{}", self.name)
+    }
+
+    fn refusal(&self) -> String {
+        let instead = match self.instead {
+            Instead::Nothing(instead) => instead.to_owned(),
+            Instead::Tool => {
+                format!("install the Python package `rethinkdb`, whose program `{}` it runs", self.tool())
+            }
+        };
+        format!("PhotonDB has no command `{}` of its own: {instead}", self.name)
+    }
+}
+
+fn foreign_command(name: &str) -> Option<&'static ForeignCommand> {
+    FOREIGN_COMMANDS.iter().find(|foreign| foreign.name == name)
+}
+
+/// Becomes the tool, if there is one and it is installed.
+fn run_foreign(program: Program, foreign: &ForeignCommand, arguments: &[OsString]) -> ExitCode {
+    match foreign.instead {
+        Instead::Nothing(_) => fail(program, &foreign.refusal(), 2),
+        Instead::Tool => {
+            let error = std::process::Command::new(foreign.tool()).args(arguments).exec();
+            match error.kind() {
+                std::io::ErrorKind::NotFound => fail(program, &foreign.refusal(), 2),
+                _ => fail(program, &format!("`{}` cannot be run: {error}", foreign.tool()), 1),
+            }
+        }
+    }
+}
 
 /// Runs the program with the arguments of the process.
 pub fn main(program: Program) -> ExitCode {
@@ -80,8 +130,12 @@ pub fn main(program: Program) -> ExitCode {
     if means_serve(first.as_deref()) {
         arguments.insert(0, "serve".into());
     }
-    if let Some((name, instead)) = FOREIGN_COMMANDS.iter().find(|(name, _)| first.as_deref() == Some(name)) {
-        return fail(program, &format!("PhotonDB has no command `{name}`: {instead}"), 2);
+    if let Some(foreign) = first.as_deref().and_then(foreign_command) {
+        return run_foreign(program, foreign, &arguments[1..]);
+    }
+    let asked = arguments.get(1).map(|word| word.to_string_lossy().into_owned());
+    if let (Some("help"), Some(foreign)) = (first.as_deref(), asked.as_deref().and_then(foreign_command)) {
+        return fail(program, &foreign.refusal(), 2);
     }
     let command = command_line(program);
     let matches = match command.try_get_matches_from(std::iter::once(program.name().into()).chain(arguments))

@@ -29,6 +29,9 @@ fn arguments(command: Command) -> Command {
 }
 
 fn run(program: Program, matches: &ArgMatches) -> anyhow::Result<()> {
+    for warning in settings::environment_warnings() {
+        eprintln!("{}: warning: {warning}", program.name());
+    }
     let values = settings::serve_values(matches)?;
     let config = serve_config(&values, &Machine::ask())?;
     boot::serve(program, &config)

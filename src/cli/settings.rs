@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::config::layers::{FileText, Sources, Values, resolve};
+use crate::config::layers::{FileText, Sources, Values, resolve, unknown_variables};
 use crate::config::{ConfigError, FOREIGN, Fallback, Kind, SERVE, Setting};
 
 /// Adds a flag for each setting of a table.
@@ -73,6 +73,11 @@ pub fn serve_values(matches: &ArgMatches) -> Result<Values, ConfigError> {
 /// The settings of a client command: they know no file.
 pub fn client_values(table: &'static [Setting], matches: &ArgMatches) -> Result<Values, ConfigError> {
     resolve(table, &sources(table, matches))
+}
+
+/// What is wrong with the process's environment without being an error.
+pub fn environment_warnings() -> Vec<String> {
+    unknown_variables(&environment())
 }
 
 fn read_settings_file(path: &Path) -> Result<FileText, ConfigError> {

@@ -75,6 +75,9 @@ fn with_name(command: Command) -> Command {
 fn names(matches: &ArgMatches) -> anyhow::Result<(String, String)> {
     let name = matches.get_one::<String>("name").expect("required");
     let given = matches.get_one::<String>("db").cloned();
+    if name.matches('.').count() > 1 || name.starts_with('.') || name.ends_with('.') {
+        anyhow::bail!("`{name}` is no table: say NAME or DB.NAME, and neither name holds a dot or is empty")
+    }
     match (name.split_once('.'), given) {
         (None, given) => Ok((given.unwrap_or_else(|| "test".to_owned()), name.clone())),
         (Some((before, after)), None) => Ok((before.to_owned(), after.to_owned())),

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Address, ConfigError, FOREIGN, Fallback, Kind, SERVE, Setting, Value, find};
+use super::{Address, CLIENT, ConfigError, FOREIGN, Fallback, Kind, SERVE, Setting, Value, find};
 
 /// The sources of settings, each as it was written.
 #[derive(Debug, Default)]
@@ -161,21 +161,28 @@ fn parse_given(
 }
 
 fn read_file(table: &'static [Setting], file: &FileText, values: &mut Values) -> Result<(), ConfigError> {
-    let parsed: toml::Table = toml::from_str(&file.text).map_err(|error| ConfigError::File {
-        file: file.name.clone(),
-        reason: error.to_string().trim().replace('\n', " "),
-    })?;
+    let line = |at: usize| 1 + file.text.bytes().take(at).filter(|byte| *byte == b'\n').count();
+    let parsed: BTreeMap<toml::Spanned<String>, toml::Value> =
+        toml::from_str(&file.text).map_err(|error| ConfigError::File {
+            file: format!("{}:{}", file.name, line(error.span().map_or(0, |span| span.start))),
+            reason: error.message().trim().replace('\n', " "),
+        })?;
+    // As they stand in the file, so that the first mistake is the one that is told.
+    let mut parsed: Vec<(&toml::Spanned<String>, &toml::Value)> = parsed.iter().collect();
+    parsed.sort_by_key(|(key, _)| key.span().start);
     let mut seen: BTreeMap<&str, String> = BTreeMap::new();
-    for (key, value) in &parsed {
+    for (key, value) in parsed {
+        let stands = format!("{}:{}", file.name, line(key.span().start));
+        let key = key.get_ref();
         let name = key.replace('_', "-");
         let setting = match find(table, &name) {
             Some(setting) if setting.name != "config" => setting,
-            Some(_) | None => return Err(not_a_setting(table, file, key, &name)),
+            Some(_) | None => return Err(not_a_setting(table, stands, key, &name)),
         };
         if let Some(other) = seen.insert(setting.name, key.clone()) {
-            return Err(ConfigError::Twice { file: file.name.clone(), key: key.clone(), other });
+            return Err(ConfigError::Twice { file: stands, key: key.clone(), other });
         }
-        let place = || format!("{}: `{key}`", file.name);
+        let place = || format!("{stands}: `{key}`");
         let given = file_texts(setting, value).map_err(|found| ConfigError::BadValue {
             place: place(),
             found,
@@ -223,14 +230,41 @@ fn value_text(value: &toml::Value) -> String {
     }
 }
 
-fn not_a_setting(table: &'static [Setting], file: &FileText, key: &str, name: &str) -> ConfigError {
+fn not_a_setting(table: &'static [Setting], file: String, key: &str, name: &str) -> ConfigError {
     let foreign = FOREIGN.iter().find(|foreign| foreign.name == name && std::ptr::eq(table, SERVE));
     if let Some(foreign) = foreign {
-        return ConfigError::Foreign { place: format!("`{key}` in {}", file.name), instead: foreign.instead };
+        return ConfigError::Foreign { place: format!("`{key}` in {file}"), instead: foreign.instead };
     }
     let near = nearest(table.iter().flat_map(Setting::names).filter(|known| *known != "config"), name);
     let suggestion = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-    ConfigError::UnknownKey { file: file.name.clone(), key: key.to_owned(), suggestion }
+    ConfigError::UnknownKey { file, key: key.to_owned(), suggestion }
+}
+
+/// A sentence for each variable that looks like a setting and is none. Kubernetes' links to services are passed over.
+pub fn unknown_variables(environment: &BTreeMap<String, String>) -> Vec<String> {
+    let known: Vec<String> = SERVE
+        .iter()
+        .chain(CLIENT)
+        .flat_map(Setting::names)
+        .flat_map(|name| ["PHOTONDB", "RETHINKDB"].map(|prefix| variable(prefix, name)))
+        .collect();
+    let is_link = |name: &str, text: &str| {
+        let of_port =
+            name.split_once("_PORT_").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()));
+        of_port || name.contains("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || text.contains("://")
+    };
+    let unknown = environment.iter().filter(|(name, text)| !known.contains(name) && !is_link(name, text));
+    let sentence = |(name, _): (&String, &String)| {
+        let bare = name.split_once('_').map_or("", |(_, bare)| bare).to_ascii_lowercase().replace('_', "-");
+        let foreign = FOREIGN.iter().find(|foreign| foreign.name == bare);
+        let hint = match (foreign, nearest(known.iter().map(String::as_str), name)) {
+            (Some(foreign), _) => format!("PhotonDB does not take it: {}", foreign.instead),
+            (None, Some(near)) => format!("there is no such setting; did you mean {near}?"),
+            (None, None) => "there is no such setting".to_owned(),
+        };
+        format!("{name} in the environment says nothing: {hint}")
+    };
+    unknown.map(sentence).collect()
 }
 
 /// The known name that is most like this one, if any is like it at all.
@@ -304,55 +338,80 @@ mod tests {
             "",
             &format!("RETHINKDB_PORT is \"x\", but must be {want}"),
         );
-        check_refused(&[], &[], "port = true", &format!("p.toml: `port` is \"true\", but must be {want}"));
-        check_refused(&[], &[], "port = 1.5", &format!("p.toml: `port` is \"1.5\", but must be {want}"));
+        check_refused(&[], &[], "port = true", &format!("p.toml:1: `port` is \"true\", but must be {want}"));
+        check_refused(&[], &[], "port = 1.5", &format!("p.toml:1: `port` is \"1.5\", but must be {want}"));
         check_refused(
             &[],
             &[],
             "[port]\nx = 1",
-            &format!("p.toml: `port` is \"a section\", but must be {want}"),
+            &format!("p.toml:1: `port` is \"a section\", but must be {want}"),
         );
         check_refused(
             &[],
             &[],
             "dev_mode = \"yes\"",
-            "p.toml: `dev_mode` is \"yes\", but must be true or false",
+            "p.toml:1: `dev_mode` is \"yes\", but must be true or false",
         );
         check_refused(
             &[],
             &[],
-            "drivr-port = 1",
-            "p.toml: there is no setting `drivr-port`; did you mean `driver-port`?",
+            "# ports\n\ndrivr-port = 1\nxyzzy = 1",
+            "p.toml:3: there is no setting `drivr-port`; did you mean `driver-port`?",
         );
-        check_refused(&[], &[], "xyzzy = 1", "p.toml: there is no setting `xyzzy`");
-        check_refused(&[], &[], "config = \"x\"", "p.toml: there is no setting `config`");
+        check_refused(&[], &[], "xyzzy = 1", "p.toml:1: there is no setting `xyzzy`");
+        check_refused(&[], &[], "config = \"x\"", "p.toml:1: there is no setting `config`");
         check_refused(
             &[],
             &[],
             "port = 1\nhttp-port = 2",
-            "p.toml: `port` is given twice (as `http-port` too): keep one of them",
+            "p.toml:2: `http-port` is given twice (as `port` too): keep one of them",
         );
         check_refused(
             &[],
             &[],
             "io_threads = 64",
-            "PhotonDB does not take `io_threads` in p.toml: io_uring needs no I/O threads; leave it out",
+            "PhotonDB does not take `io_threads` in p.toml:1: io_uring needs no I/O threads; leave it out",
         );
         check_refused(
             &[("http-port", "1")],
             &[],
             "http-port = -1",
-            "p.toml: `http-port` is \"-1\", but must be a whole number from 0 to 65535",
+            "p.toml:1: `http-port` is \"-1\", but must be a whole number from 0 to 65535",
         );
     }
 
     #[test]
     fn a_broken_file_is_refused_with_its_line() {
-        let refused = resolve(SERVE, &sources(&[], &[], "port = ")).expect_err("a refusal").to_string();
-        assert!(
-            refused.starts_with("cannot read the settings file p.toml: TOML parse error at line 1"),
-            "{refused}"
-        );
+        let refused = resolve(SERVE, &sources(&[], &[], "# x\nport = ")).expect_err("a refusal").to_string();
+        assert!(refused.starts_with("cannot read the settings file p.toml:2: "), "{refused}");
+        assert!(!refused.contains('\n'), "{refused}");
+    }
+
+    #[test]
+    fn variables_that_say_nothing_are_told() {
+        let told = |name: &str, text: &str| {
+            unknown_variables(&[(name.to_owned(), text.to_owned())].into_iter().collect()).join(" ")
+        };
+        for (name, want) in [
+            ("PHOTONDB_CASHE_SIZE", "there is no such setting; did you mean PHOTONDB_CACHE_SIZE?"),
+            ("RETHINKDB_DRIVR_PORT", "there is no such setting; did you mean RETHINKDB_DRIVER_PORT?"),
+            (
+                "RETHINKDB_IO_THREADS",
+                "PhotonDB does not take it: io_uring needs no I/O threads; leave it out",
+            ),
+        ] {
+            assert_eq!(told(name, "1"), format!("{name} in the environment says nothing: {want}"));
+        }
+        for (name, text) in [
+            ("PHOTONDB_CACHE_SIZE", "1"),
+            ("PHOTONDB_PASSWORD", "x"),
+            ("RETHINKDB_PORT", "tcp://10.1.2.3:28015"),
+            ("RETHINKDB_SERVICE_HOST", "10.1.2.3"),
+            ("RETHINKDB_SERVICE_PORT_DRIVER", "28015"),
+            ("RETHINKDB_PORT_28015_TCP_PROTO", "tcp"),
+        ] {
+            assert_eq!(told(name, text), "");
+        }
     }
 
     #[test]

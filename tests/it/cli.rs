@@ -1,6 +1,7 @@
 //! The commands of the program against a running server, and what it says when they fail.
 
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -115,6 +116,9 @@ fn failures_are_one_sentence_and_a_code() {
         ("db list --user nobody", &["nobody", "--user"]),
         ("db list --password wrong", &["--password"]),
         ("db destroy it", &["destroy"]),
+        ("table info it.docs.x", &["`it.docs.x` is no table", "DB.NAME"]),
+        ("table create .docs", &["DB.NAME"]),
+        ("db list --port-offset 65000", &["no port", "--port-offset 65000"]),
         ("table create", &["NAME"]),
     ] {
         check_fails(&talk(&server, words), parts);
@@ -183,6 +187,32 @@ fn help_and_version_are_for_people_and_programs() {
 #[test]
 fn commands_of_the_old_binary_that_are_no_more_say_what_to_use() {
     for (words, part) in [("create", "serve"), ("dump", "rethinkdb-dump"), ("proxy", "single")] {
-        check_fails(&run(program().arg(words)), &[part]);
+        check_fails(&run(program().arg(words).env("PATH", "")), &[part]);
+        check_fails(&run(program().args(["help", words])), &[part]);
     }
+}
+
+#[test]
+fn the_tools_of_the_python_package_are_run_where_they_are_installed() {
+    let folder = Folder::new("cli-tools");
+    let tool = folder.0.join("rethinkdb-index-rebuild");
+    std::fs::write(&tool, "#!/bin/sh\necho \"rebuilt $*\"; exit 7\n").expect("a file can be made");
+    std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755))
+        .expect("it can be made a program");
+    let ran = run(program().args(["index-rebuild", "-c", "h:1", "--force"]).env("PATH", &folder.0));
+    assert_eq!((ran.code, ran.out.as_str()), (Some(7), "rebuilt -c h:1 --force\n"), "{}", ran.err);
+}
+
+#[test]
+fn commands_find_a_server_by_its_port_offset() {
+    let machine = Machine::shared();
+    let folder = Folder::new("cli-offset");
+    let server = Server::start(&machine, &folder, 1);
+    let port = server.driver.port();
+    let ran =
+        run(program().args(["db", "list", "--driver-port", &(port - 7).to_string(), "--port-offset", "7"]));
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{}", ran.out);
+    let mut command = program();
+    command.args(["db", "list", "--driver-port", &(port - 7).to_string()]).env("RETHINKDB_PORT_OFFSET", "7");
+    assert_eq!(run(&mut command).code, Some(0));
 }

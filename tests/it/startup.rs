@@ -200,7 +200,10 @@ fn settings_that_are_wrong_are_named() {
     std::fs::write(&config, "cache-sise = 100\n").expect("a file can be made");
     let output = program().args(["serve", "--config"]).arg(&config).output().expect("the program starts");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && text.contains("cache-sise"), "{text}");
+    assert!(
+        !output.status.success() && text.contains("photondb.toml:1: there is no setting `cache-sise`"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -212,9 +215,10 @@ fn settings_come_from_flags_environment_and_file() {
     let mut command = program();
     command.args(["--cores", "1", "--driver-port", "0", "--config"]).arg(&config);
     command.env("PHOTONDB_DATA_DIR", folder.data_dir()).env("RETHINKDB_HTTP_PORT", "0");
-    command.env("PHOTONDB_CLUSTER_PORT", "0");
+    command.env("PHOTONDB_CLUSTER_PORT", "0").env("PHOTONDB_CASHE_SIZE", "9");
     let server = Server::start_with(&machine, &folder, command);
     let text = server.output();
+    assert!(text.contains("did you mean PHOTONDB_CACHE_SIZE?"), "{text}");
     assert!(text.contains("48 MB") && text.contains("\"of_the_file\""), "{text}");
     assert!(folder.data_dir().join("LOCK").exists());
 }
