@@ -444,3 +444,43 @@ fn the_server_tells_of_itself() {
     client.run(&system("_debug_table_status"));
     assert_eq!(client.fail(&system("nothing")).message, "Table `rethinkdb.nothing` does not exist.");
 }
+
+/// The row of `stats` for a table on this server.
+#[track_caller]
+fn stats_of(client: &mut Client, name: &str) -> Value {
+    let rows = client.run(&term(number::FILTER, json!([system("stats"), { "table": name }])));
+    let rows = rows.as_array().expect("rows");
+    rows.iter().find(|row| row["id"][0] == "table_server").expect("a row for the table").clone()
+}
+
+#[test]
+fn stats_say_what_each_table_does_and_takes() {
+    let machine = Machine::shared();
+    let folder = Folder::new("system-stats");
+    let server = Server::start(&machine, &folder, 2);
+    let mut client = server.client();
+    create(&mut client, &["full", "empty"]);
+    let text = "x".repeat(900);
+    let rows: Vec<Value> = (0..500).map(|id| json!({ "id": id, "text": format!("{id} {text}") })).collect();
+    client.run(&insert("full", &rows));
+    for id in 0..20 {
+        client.run(&get("full", &json!(id)));
+    }
+    let check = |row: &Value, written: f64, read: f64| {
+        let figure = |path: &str| row.pointer(path).and_then(Value::as_f64).expect("a figure");
+        assert!(figure("/query_engine/written_docs_total") >= written, "{row}");
+        assert!(figure("/query_engine/read_docs_total") >= read, "{row}");
+        (figure("/storage_engine/cache/in_use_bytes"), figure("/storage_engine/disk/space_usage/data_bytes"))
+    };
+    let (cache, _) = check(&stats_of(&mut client, "full"), 500.0, 20.0);
+    assert!((450_000.0..2_000_000.0).contains(&cache), "500 rows of 900 bytes take {cache} of the cache");
+    let (cache, disk) = check(&stats_of(&mut client, "empty"), 0.0, 0.0);
+    assert!(cache < 100_000.0 && disk == 0.0, "nothing takes {cache} and {disk}");
+    // Stopping writes a checkpoint.
+    assert!(server.stop().success());
+    let server = Server::start(&machine, &folder, 2);
+    let mut client = server.client();
+    client.run(&get("full", &json!(1)));
+    let (_, disk) = check(&stats_of(&mut client, "full"), 0.0, 1.0);
+    assert!((10_000.0..2_000_000.0).contains(&disk), "500 rows of 900 bytes take {disk} on disk");
+}

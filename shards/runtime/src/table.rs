@@ -14,7 +14,7 @@ use futures_lite::future::poll_once;
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::op::{IndexId, KeyBound, KeyRange, TableId};
 use photondb_storage::engine::{
-    Cached, CommitInfo, Edit, Lsn, Range, StorageEngine, StorageError, TreeId, TreeName, Value,
+    Cached, CommitInfo, Edit, Lsn, Range, StorageEngine, StorageError, TreeId, TreeName, TreeUsage, Value,
 };
 
 use crate::catalog::{Catalog, Table};
@@ -64,6 +64,38 @@ pub struct TableFigures {
     pub read_per_second: f64,
     pub written_total: u64,
     pub written_per_second: f64,
+    /// Of its documents and indexes.
+    pub usage: TreeUsage,
+}
+
+impl TableFigures {
+    pub fn none(table: TableId) -> TableFigures {
+        TableFigures {
+            table,
+            read_total: 0,
+            read_per_second: 0.0,
+            written_total: 0,
+            written_per_second: 0.0,
+            usage: TreeUsage::default(),
+        }
+    }
+
+    /// Adds another part of the same table.
+    pub fn add(&mut self, part: &TableFigures) {
+        self.read_total += part.read_total;
+        self.read_per_second += part.read_per_second;
+        self.written_total += part.written_total;
+        self.written_per_second += part.written_per_second;
+        self.add_usage(&part.usage);
+    }
+
+    fn add_usage(&mut self, part: &TreeUsage) {
+        self.usage.data_bytes += part.data_bytes;
+        self.usage.garbage_bytes += part.garbage_bytes;
+        self.usage.page_bytes += part.page_bytes;
+        self.usage.spare_bytes += part.spare_bytes;
+        self.usage.cache_bytes += part.cache_bytes;
+    }
 }
 
 /// All tables this core has touched.
@@ -220,15 +252,26 @@ impl<S: StorageEngine> Tables<S> {
         gone
     }
 
+    /// What the core has done for each table, and what it holds of it.
     pub fn figures(&self, now: Duration) -> Vec<TableFigures> {
-        let figures = |(id, table): (&TableId, &Rc<LocalTable<S>>)| TableFigures {
-            table: *id,
-            read_total: table.read.total(),
-            read_per_second: table.read.per_second(now),
-            written_total: table.written.total(),
-            written_per_second: table.written.per_second(now),
-        };
-        self.local.borrow().iter().map(figures).collect()
+        let mut figures: HashMap<TableId, TableFigures> = HashMap::new();
+        for (id, table) in self.local.borrow().iter() {
+            let done = TableFigures {
+                read_total: table.read.total(),
+                read_per_second: table.read.per_second(now),
+                written_total: table.written.total(),
+                written_per_second: table.written.per_second(now),
+                ..TableFigures::none(*id)
+            };
+            figures.insert(*id, done);
+        }
+        for store in self.stores.values() {
+            for (name, usage) in store.engine.usage() {
+                let Some((id, _)) = shard_of_tree(&name) else { continue };
+                figures.entry(id).or_insert_with(|| TableFigures::none(id)).add_usage(&usage);
+            }
+        }
+        figures.into_values().collect()
     }
 
     pub fn shard_count(&self) -> usize {

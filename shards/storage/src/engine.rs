@@ -111,6 +111,21 @@ pub struct StorageStats {
     pub trees: u64,
 }
 
+/// What a tree takes, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TreeUsage {
+    /// Slots that documents lie in.
+    pub data_bytes: u64,
+    /// Slots that held older versions of documents and were not filled again.
+    pub garbage_bytes: u64,
+    /// Pages on disk.
+    pub page_bytes: u64,
+    /// Taken for documents and not filled yet.
+    pub spare_bytes: u64,
+    /// In memory, documents that are on disk too by an estimate.
+    pub cache_bytes: u64,
+}
+
 /// A store. One owner, one thread; calls from several tasks of that thread interleave at their awaits.
 #[allow(async_fn_in_trait, reason = "a store lives on one thread; its futures need not be Send")]
 pub trait StorageEngine {
@@ -216,4 +231,8 @@ pub trait StorageEngine {
         None
     }
     fn stats(&self) -> StorageStats;
+    /// What each tree takes, from one pass over what the store knows in memory.
+    fn usage(&self) -> Vec<(TreeName, TreeUsage)> {
+        Vec::new()
+    }
 }

@@ -1,7 +1,7 @@
 //! `stats`: what the server does now and has done since it started, in all, and by table.
 //!
-//! Figures are the cores' own counters, added up; rates are over the last second or so. What is counted by store and not by
-//! table (cache, disk, log) is shown with the server's share of a table: none.
+//! Figures are the cores' own counters, added up; rates are over the last second or so. What stores do not
+//! count by table (bytes read and written) is shown as none.
 
 use photondb_proto::datum::{Datum, ObjectBuilder};
 
@@ -54,21 +54,10 @@ fn query_engine(view: &View) -> ObjectBuilder {
 
 /// What the cores have done for one table.
 fn figures_of(view: &View, table: &Table) -> TableFigures {
-    let none = TableFigures {
-        table: table.id,
-        read_total: 0,
-        read_per_second: 0.0,
-        written_total: 0,
-        written_per_second: 0.0,
-    };
+    let mut figures = TableFigures::none(table.id);
     let parts = view.facts.figures.iter().flat_map(|core| &core.tables).filter(|part| part.table == table.id);
-    parts.fold(none, |sum, part| TableFigures {
-        table: table.id,
-        read_total: sum.read_total + part.read_total,
-        read_per_second: sum.read_per_second + part.read_per_second,
-        written_total: sum.written_total + part.written_total,
-        written_per_second: sum.written_per_second + part.written_per_second,
-    })
+    parts.for_each(|part| figures.add(part));
+    figures
 }
 
 fn of_table(view: &View, table: &Table) -> Datum {
@@ -101,19 +90,21 @@ fn on_server(view: &View, table: &Table, server_id: &str) -> Datum {
         ("id", Datum::array(id)),
         ("query_engine", engine),
         ("server", server(&view.catalog, view.identifiers)),
-        ("storage_engine", storage_engine()),
+        ("storage_engine", storage_engine(&figures)),
         ("table", table_name(table, view.identifiers)),
     ])
 }
 
-/// Stores keep no account by table.
-fn storage_engine() -> Datum {
+/// What the table takes. Stores count what they read and write in all, not by table.
+fn storage_engine(figures: &TableFigures) -> Datum {
     let none = || Datum::Number(0.0);
+    let bytes = |bytes: u64| Datum::Number(bytes as f64);
+    let usage = &figures.usage;
     let space = Datum::object([
-        ("data_bytes", none()),
-        ("garbage_bytes", none()),
-        ("metadata_bytes", none()),
-        ("preallocated_bytes", none()),
+        ("data_bytes", bytes(usage.data_bytes)),
+        ("garbage_bytes", bytes(usage.garbage_bytes)),
+        ("metadata_bytes", bytes(usage.page_bytes)),
+        ("preallocated_bytes", bytes(usage.spare_bytes)),
     ]);
     let disk = Datum::object([
         ("read_bytes_per_sec", none()),
@@ -122,7 +113,7 @@ fn storage_engine() -> Datum {
         ("written_bytes_per_sec", none()),
         ("written_bytes_total", none()),
     ]);
-    Datum::object([("cache", Datum::object([("in_use_bytes", none())])), ("disk", disk)])
+    Datum::object([("cache", Datum::object([("in_use_bytes", bytes(usage.cache_bytes))])), ("disk", disk)])
 }
 
 /// `_debug_stats`: the counters of each core.

@@ -19,6 +19,8 @@ const OVERHEAD_BYTES: u64 = 80;
 const CLEAN_PART_MIN: u64 = 8;
 const PAGE_KEY: u64 = 1 << 63;
 const FREQUENCY_MAX: u8 = 3;
+/// Values that an estimate of what trees have in memory looks at.
+const SAMPLED_VALUES: usize = 4096;
 
 /// Where a page lies on disk. `blocks` is 0 for a page that was never written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +58,13 @@ pub(crate) enum FrameState {
 struct Clean {
     bytes: Value,
     frequency: u8,
+}
+
+/// What a tree has in the pool, or a part of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PoolUsage {
+    pub page_bytes: u64,
+    pub cache_bytes: u64,
 }
 
 /// A value that has no place on disk yet.
@@ -341,6 +350,35 @@ impl Pool {
         self.bytes -= unplaced.bytes.len() as u64 + OVERHEAD_BYTES;
         self.unplaced_bytes -= unplaced.bytes.len() as u64 + OVERHEAD_BYTES;
         Some(unplaced)
+    }
+
+    /// Adds the pages on disk and the memory of each tree. Of the values that are on disk too a sample is looked at: there may
+    /// be millions.
+    pub fn usage(&self, tree_of: impl Fn(Location) -> Option<u32>, mut add: impl FnMut(u32, PoolUsage)) {
+        let (mut page_memory, mut unplaced) = (0, 0);
+        for frame in &self.frames {
+            if matches!(frame.state, FrameState::Free | FrameState::Freed) {
+                continue;
+            }
+            let page_bytes = u64::from(frame.address.blocks) * u64::from(crate::disk::BLOCK_BYTES);
+            let cache_bytes = frame.page.as_ref().map_or(0, |page| page.len() as u64 + OVERHEAD_BYTES);
+            page_memory += cache_bytes;
+            add(frame.tree, PoolUsage { page_bytes, cache_bytes });
+        }
+        for value in self.unplaced.values() {
+            let cache_bytes = value.bytes.len() as u64 + OVERHEAD_BYTES;
+            unplaced += cache_bytes;
+            add(value.tree, PoolUsage { page_bytes: 0, cache_bytes });
+        }
+        let sample = || self.values.iter().take(SAMPLED_VALUES);
+        let sampled: u64 = sample().map(|(_, clean)| clean.bytes.len() as u64 + OVERHEAD_BYTES).sum();
+        let clean = self.bytes.saturating_sub(page_memory + unplaced);
+        for (location, value) in sample() {
+            let Some(tree) = tree_of(Location(*location)) else { continue };
+            let bytes = value.bytes.len() as u64 + OVERHEAD_BYTES;
+            let cache_bytes = (u128::from(bytes) * u128::from(clean) / u128::from(sampled.max(1))) as u64;
+            add(tree, PoolUsage { page_bytes: 0, cache_bytes });
+        }
     }
 
     /// Gives back all pages and all unplaced values of some trees.

@@ -9,6 +9,7 @@
 //! Freed chunks keep their number until the checkpoint that no longer names them is durable.
 
 use crate::btree::cell::Location;
+use crate::engine::TreeUsage;
 use crate::space::Run;
 
 /// Blocks of a tree's first chunk (64 KiB); each next one is twice as large, up to the last.
@@ -60,6 +61,21 @@ pub(crate) struct Chunks {
 }
 
 impl Chunks {
+    /// Adds what the documents of each tree take.
+    pub fn usage(&self, mut add: impl FnMut(u32, TreeUsage)) {
+        for chunk in self.list.iter().filter(|chunk| chunk.kind != ChunkKind::Free) {
+            let (live, used) = (u64::from(chunk.live_bytes), u64::from(chunk.used_bytes));
+            let taken = u64::from(chunk.run.blocks) * u64::from(crate::disk::BLOCK_BYTES);
+            let usage = TreeUsage {
+                data_bytes: live,
+                garbage_bytes: used.saturating_sub(live),
+                spare_bytes: taken.saturating_sub(used.max(live)),
+                ..TreeUsage::default()
+            };
+            add(chunk.tree, usage);
+        }
+    }
+
     pub fn opened(list: Vec<Chunk>) -> Self {
         let mut chunks = Self { list, ..Self::default() };
         for (id, chunk) in chunks.list.iter().enumerate().rev() {

@@ -31,14 +31,16 @@ mod tests;
 pub(crate) mod trim;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use crate::btree::Missing;
+use crate::btree::cell::Location;
 use crate::compress::{Dictionary, Training};
 use crate::disk::Directory;
 use crate::engine::{
     Cached, CommitInfo, Direction, Edit, Entries, Lsn, Range, StorageEngine, StorageError, StorageStats,
-    TreeId, TreeName, Value,
+    TreeId, TreeName, TreeUsage, Value,
 };
 use crate::event::{Event, both, yield_now};
 use crate::slab::dictionaries::DICTIONARIES;
@@ -518,6 +520,27 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
 
     fn failure(&self) -> Option<StorageError> {
         self.shared.log.failure()
+    }
+
+    fn usage(&self) -> Vec<(TreeName, TreeUsage)> {
+        let state = self.shared.state.borrow();
+        let mut usages: BTreeMap<u32, TreeUsage> = BTreeMap::new();
+        state.chunks.usage(|tree, part| {
+            let usage = usages.entry(tree).or_default();
+            usage.data_bytes += part.data_bytes;
+            usage.garbage_bytes += part.garbage_bytes;
+            usage.spare_bytes += part.spare_bytes;
+        });
+        let tree_of = |location: Location| Some(state.chunks.list.get(location.chunk() as usize)?.tree);
+        state.pool.usage(tree_of, |tree, part| {
+            let usage = usages.entry(tree).or_default();
+            usage.page_bytes += part.page_bytes;
+            usage.cache_bytes += part.cache_bytes;
+        });
+        usages
+            .into_iter()
+            .filter_map(|(tree, usage)| Some((state.trees.get(&tree)?.name.clone(), usage)))
+            .collect()
     }
 
     fn stats(&self) -> StorageStats {
