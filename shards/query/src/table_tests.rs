@@ -405,3 +405,27 @@ fn comparisons_stop_where_they_are_decided() {
     check(r#"[17,[1,1,[12,["now"]]]]"#, "! User now [2]");
     check(r#"[19,[[43,[T]],1,[12,["never"]]]]"#, "false");
 }
+
+#[test]
+fn system_tables_have_no_indexes() {
+    let users = r#"[15,[[14,["rethinkdb"]],"table_config"]]"#;
+    let refused = |term: &str, why: &str| check(&term.replace('S', users), &format!("! OpFailed {why} []"));
+    refused(
+        r#"[75,[S,"x"]]"#,
+        "Database `rethinkdb` is special; you can't create secondary indexes on the tables in it.",
+    );
+    refused(r#"[76,[S,"x"]]"#, "Index `x` does not exist on table `rethinkdb.table_config`.");
+    refused(
+        r#"[156,[S,"x","y"]]"#,
+        "Index `x` does not exist or index `y` already exists on table `rethinkdb.table_config`.",
+    );
+}
+
+#[test]
+fn json_keeps_to_the_limit_of_arrays() {
+    let limit = r#"{"array_limit":3}"#;
+    check_with(r#"[98,["[1,2,3]"]]"#, limit, "[1,2,3]");
+    let refused = "! ResourceLimit Array over size limit `3`.  To raise the number of allowed elements, modify the \
+                   `array_limit` option to `.run` (not available in the Data Explorer), or use an index. []";
+    check_with(r#"[98,["{\"a\":[1,2,3,4]}"]]"#, limit, refused);
+}

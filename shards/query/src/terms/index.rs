@@ -5,7 +5,8 @@
 use std::rc::Rc;
 
 use photondb_proto::datum::{Datum, ObjectBuilder, Slice};
-use photondb_proto::op::{CatalogOp, CatalogReply, IndexDefinition, IndexOp, IndexState, TableId};
+use photondb_proto::error::ErrorKind;
+use photondb_proto::op::{CatalogOp, CatalogReply, IndexDefinition, IndexOp, IndexState, TableId, TableInfo};
 use photondb_proto::term::number;
 
 use super::admin::{strict, table_argument, value};
@@ -80,8 +81,29 @@ fn names(call: &Call) -> Outcome<Vec<String>> {
 }
 
 async fn change(run: &Run, invocation: &Invocation, op: IndexOp) -> Outcome<Value> {
-    let table = table_argument(invocation)?.info.id;
-    Ok(value(run, CatalogOp::Index { table, op }).await?.into())
+    let info = &table_argument(invocation)?.info;
+    if info.id.as_system_table().is_some() {
+        return Err(Failure::new(ErrorKind::OpFailed, refused_on_system_table(info, &op)));
+    }
+    Ok(value(run, CatalogOp::Index { table: info.id, op }).await?.into())
+}
+
+/// Tables of the system database have no indexes and get none.
+fn refused_on_system_table(info: &TableInfo, op: &IndexOp) -> String {
+    let TableInfo { database, name: table, .. } = info;
+    match op {
+        IndexOp::Drop { name } => format!("Index `{name}` does not exist on table `{database}.{table}`."),
+        IndexOp::Rename { from, to, .. } => {
+            format!(
+                "Index `{from}` does not exist or index `{to}` already exists on table `{database}.{table}`."
+            )
+        }
+        IndexOp::Create(_) | IndexOp::Status { .. } | IndexOp::Wait { .. } | IndexOp::Ready { .. } => {
+            format!(
+                "Database `{database}` is special; you can't create secondary indexes on the tables in it."
+            )
+        }
+    }
 }
 
 async fn create(run: &Run, invocation: Invocation) -> Outcome<Value> {
