@@ -103,6 +103,7 @@ fn start_data_plane(
         query_memory_bytes: config.query_memory_bytes,
         compression_level: config.compression_level,
         compression_bytes_min: config.compression_bytes_min,
+        change_log: config.change_log,
         initial_password: given,
         server_name: config.server_name.clone(),
         password_iterations: config.password_iterations,

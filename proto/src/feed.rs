@@ -63,6 +63,10 @@ pub struct FeedSpec {
     pub include_states: bool,
     pub include_types: bool,
     pub include_offsets: bool,
+    /// Each change, and the end of initial values, says where to go on from: see [`crate::resume`].
+    pub include_resume_token: bool,
+    /// Goes on behind such a place.
+    pub resume_from: Option<String>,
     pub squash: Squash,
     /// Elements that may wait for the client; beyond it they are dropped and the client is told how many.
     pub elements_max: u32,

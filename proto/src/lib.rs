@@ -13,5 +13,6 @@ pub mod fuzz;
 pub mod limits;
 pub mod op;
 pub mod outside;
+pub mod resume;
 pub mod term;
 pub mod wire;

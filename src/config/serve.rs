@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use photondb_runtime::ChangeLogRetention;
+
 use super::layers::{Source, Values};
 use super::machine::Machine;
 use super::{Address, CACHE_MB_MIN, ConfigError, PASSWORD_BYTES_MAX, QUERY_MEMORY_MB_MIN};
@@ -30,6 +32,8 @@ pub struct ServeConfig {
     /// From 1 to 19, as zstd counts; 0: documents are stored as they are.
     pub compression_level: i32,
     pub compression_bytes_min: u32,
+    /// What is kept of each table's changes.
+    pub change_log: Option<ChangeLogRetention>,
     pub security: Security,
     pub initial_password: Option<InitialPassword>,
     pub password_iterations: u32,
@@ -107,6 +111,7 @@ pub fn serve_config(values: &Values, machine: &Machine) -> Result<ServeConfig, C
         query_memory_bytes,
         compression_level: values.whole("compression-level").expect("has a default") as i32,
         compression_bytes_min: values.whole("compression-threshold").expect("has a default") as u32,
+        change_log: change_log(values),
         security: security(values),
         initial_password: initial_password(values)?,
         password_iterations: values
@@ -130,6 +135,12 @@ fn http(values: &Values, port: u16) -> Result<Option<HttpConfig>, ConfigError> {
     let addresses = addresses.into_iter().map(|address| SocketAddr::new(address, port)).collect();
     let timeout = Duration::from_secs(values.whole("timeout").expect("has a default"));
     Ok(Some(HttpConfig { addresses, timeout }))
+}
+
+fn change_log(values: &Values) -> Option<ChangeLogRetention> {
+    let bytes_max = values.whole("change-log-bytes").expect("has a default");
+    let age_secs = values.whole("change-log-age").expect("has a default");
+    (bytes_max > 0).then_some(ChangeLogRetention { bytes_max, age_ms_max: age_secs * 1000 })
 }
 
 fn query_http(values: &Values) -> HttpOptions {

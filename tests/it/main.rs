@@ -20,6 +20,7 @@ mod loopback;
 mod machine;
 mod outside;
 mod restart;
+mod resume;
 mod server;
 mod startup;
 mod stopping;

@@ -68,7 +68,7 @@ const HOUSES: &[House] = &[
             &["wal"],
             &["btree", "cache"],
             &["blocking", "memory"],
-            &["engine"],
+            &["engine", "changelog"],
             &["disk", "bytes", "space", "event", "compress"],
         ],
     },
@@ -78,7 +78,7 @@ const HOUSES: &[House] = &[
         floors: &[
             &["fuzz"],
             &["wire"],
-            &["op", "feed", "control", "outside"],
+            &["op", "feed", "resume", "control", "outside"],
             &["term"],
             &["datum"],
             &["error"],
@@ -90,7 +90,7 @@ const HOUSES: &[House] = &[
         depends_on: &["photondb-proto", "photondb-query", "photondb-runtime", "photondb-storage"],
         floors: &[
             &["faults"],
-            &["power_loss", "journal", "env"],
+            &["power_loss", "change_log", "journal", "env"],
             &["life"],
             &["workload"],
             &["history"],

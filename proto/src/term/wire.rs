@@ -8,7 +8,7 @@
 //! A function ([`Function`]) is its term with what it captured and where it stands in the query, so that it evaluates,
 //! and fails, as it would at home. The bytes come from our own cores, yet they are checked like a stranger's.
 
-use super::{Call, Term};
+use super::{Call, Term, number};
 use crate::datum::document::{self, put_bytes, put_varint, varint_at};
 use crate::datum::{Datum, Text};
 use crate::error::Frame;
@@ -30,6 +30,52 @@ pub struct Function {
     /// What `r.row` is around the function, when its body uses the row of an enclosing function.
     pub row: Option<Datum>,
     pub place: Vec<Frame>,
+}
+
+impl Function {
+    /// The same function with variables numbered as they appear, so that equal functions have equal bytes.
+    #[must_use]
+    pub fn renumbered(mut self) -> Function {
+        let mut known = Vec::new();
+        for (variable, _) in &mut self.captured {
+            *variable = renumber(*variable, &mut known);
+        }
+        renumber_in(&mut self.term, &mut known);
+        self
+    }
+}
+
+fn renumber(variable: i64, known: &mut Vec<i64>) -> i64 {
+    let place = known.iter().position(|other| *other == variable).unwrap_or_else(|| {
+        known.push(variable);
+        known.len() - 1
+    });
+    place as i64
+}
+
+fn renumber_in(term: &mut Term, known: &mut Vec<i64>) {
+    let Term::Call(call) = term else { return };
+    let mut fresh = |datum: &Datum| match datum {
+        Datum::Number(variable) => Datum::Number(renumber(*variable as i64, known) as f64),
+        other => other.clone(),
+    };
+    match (call.number, call.arguments.first_mut()) {
+        (number::VAR, Some(Term::Datum(variable))) => *variable = fresh(variable),
+        (number::FUNC, Some(Term::Datum(Datum::Array(variables)))) => {
+            let variables = variables.iter().map(|variable| fresh(&variable)).collect();
+            call.arguments[0] = Term::Datum(Datum::array(variables));
+        }
+        (number::FUNC, Some(Term::Call(variables))) => {
+            for variable in &mut variables.arguments {
+                if let Term::Datum(variable) = variable {
+                    *variable = fresh(variable);
+                }
+            }
+        }
+        _ => {}
+    }
+    call.arguments.iter_mut().for_each(|argument| renumber_in(argument, known));
+    call.options.iter_mut().for_each(|(_, option)| renumber_in(option, known));
 }
 
 /// Bytes that are not a term or function.

@@ -277,19 +277,20 @@ impl Function {
         }
     }
 
-    /// Appends the function's bytes; [`Function::decode`] with the same meaning reads them.
+    /// Appends the function's bytes, which are the same for functions that differ in the numbers of their variables only: drivers
+    /// number them anew each time; [`Function::decode`] with the same meaning reads them.
     ///
     /// # Errors
     /// It [does not travel](Function::travels).
     pub fn encode(&self, out: &mut Vec<u8>) -> Outcome<()> {
-        wire::put_function(&self.to_wire()?, out);
+        wire::put_function(&self.to_wire()?.renumbered(), out);
         Ok(())
     }
 
     /// The function's bytes alone, as writes carry them.
     pub fn to_bytes(&self) -> Outcome<Vec<u8>> {
         let mut out = Vec::new();
-        self.encode(&mut out)?;
+        wire::put_function(&self.to_wire()?, &mut out);
         Ok(out)
     }
 

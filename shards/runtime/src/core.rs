@@ -16,6 +16,7 @@ use photondb_proto::op::ReadMode;
 use photondb_proto::op::{CatalogOp, IndexId, RowOutcome, TableId, TableRead, TableReply, TableWrite};
 use photondb_proto::term::parse::Parser;
 use photondb_proto::wire::scram::Credential;
+use photondb_storage::changelog::Retention;
 use photondb_storage::engine::{Lsn, StorageEngine, StorageError, StorageStats, TreeId};
 
 use crate::OutsideJob;
@@ -227,6 +228,8 @@ pub struct CoreParts<E: Env> {
     pub own_stores: BTreeMap<u16, Rc<OpenStore<E::Store>>>,
     pub stores: u16,
     pub query_memory_bytes: u64,
+    /// What is kept of the changes of each table.
+    pub change_log: Option<Retention>,
     pub slow_work: flume::Sender<SlowWork>,
     pub password_iterations: u32,
     pub outside: flume::Sender<OutsideJob>,
@@ -245,7 +248,7 @@ impl<E: Env> Core<E> {
             catalog: RefCell::new(Rc::new(parts.catalog)),
             catalog_watchers: Watchers::default(),
             owner: parts.owner,
-            tables: Tables::new(parts.own_stores),
+            tables: Tables::new(parts.own_stores, parts.change_log),
             stores: parts.stores,
             figures: Figures::default(),
             constructing: Turnstile::default(),
@@ -310,6 +313,14 @@ impl<E: Env> Core<E> {
             self.env.spawn(async move {
                 if let Err(error) = store.engine.drop_tree(tree).await {
                     tracing::error!(store = store.number, %error, "a dropped table could not be removed yet");
+                }
+            });
+        }
+        for store in self.tables.stores.values().filter(|store| !store.engine.change_logs().is_empty()) {
+            let (core, store) = (self.clone(), store.clone());
+            self.env.spawn(async move {
+                if let Err(error) = store.drop_logs(&core.catalog(), core.tables.retention()).await {
+                    tracing::error!(store = store.number, %error, "changes of a dropped table could not be removed yet");
                 }
             });
         }

@@ -53,6 +53,8 @@ pub struct DataPlaneOptions {
     pub compression_level: i32,
     /// Smaller documents are not compressed.
     pub compression_bytes_min: u32,
+    /// What is kept of the changes of each table, for feeds that are resumed. `None`: nothing.
+    pub change_log: Option<ChangeLogRetention>,
     /// Sets the admin password when a data directory is first made, or when its admin has none yet.
     pub initial_password: Option<String>,
     /// Name that SERVER_INFO answers; a new data directory gets one made up unless it is given.
@@ -67,6 +69,8 @@ pub struct DataPlaneOptions {
     #[doc(hidden)]
     pub cures: Cures,
 }
+
+pub use photondb_storage::changelog::Retention as ChangeLogRetention;
 
 /// A script or an HTTP request of a query, and where the answer goes.
 #[derive(Debug)]
@@ -122,6 +126,7 @@ impl Default for DataPlaneOptions {
             query_memory_bytes: 64 << 20,
             compression_level: 1,
             compression_bytes_min: 129,
+            change_log: None,
             initial_password: None,
             server_name: None,
             password_iterations: photondb_proto::wire::scram::ITERATIONS_DEFAULT,

@@ -45,6 +45,8 @@ const COMMANDS_MAX: usize = 64;
 const SLOW_WORK_MAX: usize = 256;
 const SLOW_THREADS: usize = 2;
 const SLOW_NICE: i32 = 10;
+/// Between two looks at what change logs keep beyond its age.
+const CHANGE_LOG_PAUSE: Duration = Duration::from_secs(1);
 /// How long `accept` pauses when descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -300,6 +302,9 @@ async fn run_core(env: UringEnv, plan: CorePlan) -> Result<(), String> {
         env.spawn(accept(core.clone(), socket.into_listener()));
     }
     construct::begin(&core);
+    if core.tables.retention().is_some() {
+        env.spawn(tend_change_logs(core.clone()));
+    }
     obey(&core, &commands).await;
     close(&core).await
 }
@@ -358,6 +363,8 @@ async fn recover<E: Env>(env: E, plan: CorePlan) -> Result<(Rc<Core<E>>, Option<
     }
     for (number, store) in &own_stores {
         store.drop_orphans(&catalog).await.map_err(|error| cannot_open(*number, &error))?;
+        let logs = store.drop_logs(&catalog, plan.options.change_log).await;
+        logs.map_err(|error| cannot_open(*number, &error))?;
     }
     let identity = owner.as_ref().map(|_| Identity {
         server_id: catalog.server_id(),
@@ -374,6 +381,7 @@ async fn recover<E: Env>(env: E, plan: CorePlan) -> Result<(Rc<Core<E>>, Option<
         own_stores,
         stores: plan.stores,
         query_memory_bytes: plan.options.query_memory_bytes / plan.options.cpus.len() as u64,
+        change_log: plan.options.change_log,
         slow_work: plan.slow_work,
         password_iterations: plan.options.password_iterations,
         outside: plan.options.outside.0.clone(),
@@ -419,6 +427,16 @@ async fn open<E: Env>(
         async move { make_dictionaries(number, &*engine, slow_work).await }
     });
     OpenStore::begin(number, engine).await.map(Rc::new)
+}
+
+/// Drops changes that are too old, for as long as the core lives.
+async fn tend_change_logs<E: Env>(core: Rc<Core<E>>) {
+    while !core.draining.get() {
+        core.env.sleep(CHANGE_LOG_PAUSE).await;
+        for store in core.tables.stores.values() {
+            store.engine.tend_change_logs(core.env.unix_ms()).await;
+        }
+    }
 }
 
 /// Makes the dictionaries that a store wants, on the threads for slow work.

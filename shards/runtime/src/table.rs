@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_lite::future::poll_once;
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::op::{IndexId, KeyBound, KeyRange, TableId};
+use photondb_storage::changelog::Retention;
 use photondb_storage::engine::{
     Cached, CommitInfo, Edit, Lsn, Range, StorageEngine, StorageError, TreeId, TreeName, TreeUsage, Value,
 };
@@ -23,7 +24,7 @@ use crate::meter::Meter;
 
 /// Commit numbers of one opening of a store: 2^40 of them for a shard, enough for a million a second for twelve days
 /// without a pause, and 2^24 openings.
-const COMMITS_BITS: u32 = 40;
+const COMMITS_BITS: u32 = photondb_proto::resume::COMMIT_COUNT_BITS;
 
 /// An open store of this core.
 pub struct OpenStore<S> {
@@ -44,11 +45,16 @@ pub struct Shard<S> {
     /// None until something is written.
     tree: Cell<Option<TreeId>>,
     next_commit: Cell<u64>,
+    /// A change log keeps its changes, if they are to be kept.
+    is_kept: Cell<bool>,
 }
 
 /// A table as this core sees it: its own shards are there, the others are not.
 pub struct LocalTable<S> {
     pub shards: Vec<Option<Shard<S>>>,
+    /// Its changes are kept, so much in each store.
+    pub retention: Option<Retention>,
+    log: [u8; 17],
     /// As the catalog has them now.
     indexes: RefCell<LocalIndexes>,
     /// Documents read and written here.
@@ -101,6 +107,8 @@ impl TableFigures {
 /// All tables this core has touched.
 pub struct Tables<S> {
     pub stores: BTreeMap<u16, Rc<OpenStore<S>>>,
+    /// What is kept of the changes of each table.
+    retention: Option<Retention>,
     local: RefCell<HashMap<TableId, Rc<LocalTable<S>>>>,
 }
 
@@ -110,10 +118,16 @@ pub const CATALOG_TREE: &[u8] = b"C";
 /// What a store says of itself.
 pub const STORE_TREE: &[u8] = b"S";
 
+/// What the names of a table's trees begin with; its change logs are named so.
+pub fn table_name(table: TableId) -> [u8; 17] {
+    let mut name = [SHARD_PREFIX; 17];
+    name[1..].copy_from_slice(&table.0);
+    name
+}
+
 /// The tree of a shard's documents by primary key.
 fn shard_tree(table: TableId, shard: u16) -> TreeName {
-    let mut name = vec![SHARD_PREFIX];
-    name.extend_from_slice(&table.0);
+    let mut name = table_name(table).to_vec();
     name.extend_from_slice(&shard.to_be_bytes());
     TreeName(name.into())
 }
@@ -196,11 +210,33 @@ impl<S: StorageEngine> OpenStore<S> {
         }
         Ok(())
     }
+
+    /// Forgets the changes of tables that are gone, or of all if none are to be kept.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn drop_logs(
+        &self,
+        catalog: &Catalog,
+        retention: Option<Retention>,
+    ) -> Result<(), StorageError> {
+        for log in self.engine.change_logs() {
+            let table = log.get(1..).and_then(|id| id.try_into().ok()).map(TableId);
+            if retention.is_none() || table.is_none_or(|table| catalog.table(table).is_none()) {
+                self.engine.remove_change_log(&log).await?;
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<S: StorageEngine> Tables<S> {
-    pub fn new(stores: BTreeMap<u16, Rc<OpenStore<S>>>) -> Tables<S> {
-        Tables { stores, local: RefCell::default() }
+    pub fn new(stores: BTreeMap<u16, Rc<OpenStore<S>>>, retention: Option<Retention>) -> Tables<S> {
+        Tables { stores, retention, local: RefCell::default() }
+    }
+
+    pub fn retention(&self) -> Option<Retention> {
+        self.retention
     }
 
     /// This core's view of a table.
@@ -218,10 +254,18 @@ impl<S: StorageEngine> Tables<S> {
                 tree: Cell::new(store.engine.tree(&name)),
                 name,
                 next_commit: Cell::new((store.epoch << COMMITS_BITS) + 1),
+                is_kept: Cell::new(false),
             })
         });
+        let mut stores = table.placement.clone();
+        stores.sort_unstable();
+        stores.dedup();
+        let share =
+            |whole: Retention| Retention { bytes_max: whole.bytes_max / stores.len() as u64, ..whole };
         let local = LocalTable {
             shards: shards.collect(),
+            retention: self.retention.map(share),
+            log: table_name(table.id),
             indexes: RefCell::new(index::follow(&[].into(), table)),
             read: Meter::default(),
             written: Meter::default(),
@@ -276,6 +320,25 @@ impl<S: StorageEngine> Tables<S> {
 
     pub fn shard_count(&self) -> usize {
         self.local.borrow().values().map(|table| table.shards.iter().flatten().count()).sum()
+    }
+}
+
+impl<S: StorageEngine> LocalTable<S> {
+    /// Makes sure that a shard's changes are kept from now on, if the table's are.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn keep_changes(&self, shard: &Shard<S>, now_ms: u64) -> Result<(), StorageError> {
+        let Some(retention) = self.retention else { return Ok(()) };
+        if shard.is_kept.get() {
+            return Ok(());
+        }
+        // Writers of all shards of the store come here first: none is changed before the log has begun.
+        let beside = || self.shards.iter().flatten().filter(|other| Rc::ptr_eq(&other.store, &shard.store));
+        let bases: Vec<(u32, u64)> = beside().map(|shard| (shard.number, shard.last_commit())).collect();
+        shard.store.engine.begin_change_log(&self.log, &bases, retention, now_ms).await?;
+        beside().for_each(|shard| shard.is_kept.set(true));
+        Ok(())
     }
 }
 
@@ -353,6 +416,7 @@ impl<S: StorageEngine> Shard<S> {
         decide: impl AsyncFn(Option<Value>) -> Change<T>,
     ) -> Result<(T, Option<Applied>), StorageError> {
         let tree = self.tree_made().await?;
+        local.keep_changes(self, now_ms).await?;
         let engine = &self.store.engine;
         let mut decided: Option<Decided<T>> = None;
         loop {
@@ -394,7 +458,11 @@ impl<S: StorageEngine> Shard<S> {
                 transaction: 0,
                 commit_time_ms: now_ms,
             };
-            match engine.apply(info, &edits)? {
+            let applied = match self.is_kept.get() {
+                true => engine.apply_kept(info, &edits, decision.seen.as_ref())?,
+                false => engine.apply(info, &edits)?,
+            };
+            match applied {
                 Cached::Hit(lsn) => {
                     self.next_commit.set(info.commit_number + 1);
                     let Decided { seen: old, new, word } = decision;

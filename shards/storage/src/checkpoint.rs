@@ -496,6 +496,7 @@ impl<D: Directory> Shared<D> {
         self.slabs.sync().await?;
         self.pages.sync().await?;
         self.flush_to(frozen.position).await?;
+        self.changes.sync(&self.directory, self.log.flushed()).await?;
         let Some(redo) = self.log.cut_place() else {
             return Err(StorageError::ReadOnly { reason: "the log did not end where it was cut".into() });
         };

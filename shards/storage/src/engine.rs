@@ -10,6 +10,7 @@
 
 use std::rc::Rc;
 
+use crate::changelog::{ChangeLogError, LogPlace, LogRun, Position, Retention};
 use crate::compress::{Dictionary, Training};
 use crate::disk::DiskError;
 
@@ -196,6 +197,59 @@ pub trait StorageEngine {
     /// Applies a batch to memory and queues its log record. `Miss` when a page it needs is on disk: call
     /// [`StorageEngine::prepare`] and try again; nothing was changed.
     fn apply(&self, info: CommitInfo, edits: &[Edit]) -> Result<Cached<Lsn>, StorageError>;
+    /// [`StorageEngine::apply`] of a batch whose first edit changes a row from `old`: if the table's change log has been
+    /// [begun](StorageEngine::begin_change_log), it keeps the change, as durable as the batch.
+    fn apply_kept(
+        &self,
+        info: CommitInfo,
+        edits: &[Edit],
+        old: Option<&Value>,
+    ) -> Result<Cached<Lsn>, StorageError> {
+        let _ = old;
+        self.apply(info, edits)
+    }
+    /// Makes sure that the changes of a table are kept: those of each of these shards behind that commit. A log that is there already
+    /// and knows the shards stays as it is. The table is named as [its trees](crate::slab::SlabOptions::table_of) name it.
+    async fn begin_change_log(
+        &self,
+        log: &[u8],
+        bases: &[(u32, u64)],
+        retention: Retention,
+        now_ms: u64,
+    ) -> Result<(), StorageError> {
+        let _ = (log, bases, retention, now_ms);
+        Ok(())
+    }
+    /// Forgets a table's changes, durably.
+    async fn remove_change_log(&self, log: &[u8]) -> Result<(), StorageError> {
+        let _ = log;
+        Ok(())
+    }
+    /// Tables whose changes are kept.
+    fn change_logs(&self) -> Vec<Box<[u8]>> {
+        Vec::new()
+    }
+    /// Drops changes that are too old. To be called now and then.
+    async fn tend_change_logs(&self, now_ms: u64) {
+        let _ = now_ms;
+    }
+    /// Where reading a table's changes behind these positions begins.
+    async fn change_place(&self, log: &[u8], after: &[Position]) -> Result<LogPlace, ChangeLogError> {
+        let _ = (log, after);
+        Err(ChangeLogError::Off)
+    }
+    /// The changes behind these positions from a place on, durable, about `bytes_max` of them: all that were applied when it
+    /// was asked for, if it says that there are no more.
+    async fn changes_behind(
+        &self,
+        log: &[u8],
+        after: &[Position],
+        place: LogPlace,
+        bytes_max: usize,
+    ) -> Result<LogRun, ChangeLogError> {
+        let _ = (log, after, place, bytes_max);
+        Err(ChangeLogError::Off)
+    }
     /// Loads what [`StorageEngine::apply`] of these edits will touch, and waits while too much is dirty.
     async fn prepare(&self, edits: &[Edit]) -> Result<(), StorageError>;
     /// `prepare` and `apply` until it is applied.

@@ -9,6 +9,7 @@ pub mod blocking;
 mod btree;
 mod bytes;
 mod cache;
+pub mod changelog;
 mod checkpoint;
 pub mod compress;
 pub mod disk;

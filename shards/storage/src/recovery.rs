@@ -6,12 +6,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::ops::Bound;
+use std::rc::Rc;
 
 use crate::btree::page::{PAGE_BYTES, Page, PageKind, SMALL_PAGE_BYTES};
 use crate::btree::{Missing, tree};
 use crate::cache::pool::{Frame, FrameState};
+use crate::changelog::{ChangeLogs, Extent as Written};
 use crate::disk::{BLOCK_BYTES, Directory, Disk, OpenMode};
-use crate::engine::{Direction, StorageError, TreeName};
+use crate::engine::{CommitInfo, Direction, StorageError, TreeId, TreeName, Value};
 use crate::event::Event;
 use crate::slab::chunks::{Chunk, ChunkKind, Chunks};
 use crate::slab::state::{CATALOG, CATALOG_ROOT, State};
@@ -31,7 +33,7 @@ const LEVELS_MAX: usize = 6;
 
 /// A record of the log, owned.
 enum Step {
-    Batch(Vec<OwnedChange>),
+    Batch { info: CommitInfo, changes: Vec<OwnedChange>, is_kept: bool },
     Created { tree: u32, name: TreeName },
     Dropped { tree: u32 },
 }
@@ -67,7 +69,9 @@ pub(crate) async fn open<D: Directory>(
     state.page_space.opened();
     state.slab_space.opened();
     let log = open_log(&directory, redo, end, &options).await?;
+    let changes = ChangeLogs::open(&directory).await?;
     let shared = Shared {
+        changes,
         directory,
         superblocks,
         pages,
@@ -418,6 +422,7 @@ async fn replay<D: Directory>(shared: &Shared<D>, redo: Place) -> Result<(), Sto
         }
         read_ahead(shared, &steps).await?;
         for step in steps {
+            let kept = Kept::before(shared, &step).await?;
             loop {
                 let missing = redo_step(&mut shared.state.borrow_mut(), &step);
                 match missing {
@@ -425,7 +430,55 @@ async fn replay<D: Directory>(shared: &Shared<D>, redo: Place) -> Result<(), Sto
                     Err(Missing(page)) => shared.load_page(page).await?,
                 }
             }
+            if let Some(kept) = kept {
+                kept.add(shared).await?;
+            }
         }
+    }
+}
+
+/// A change that its table's change log lacks.
+struct Kept<'a> {
+    log: Rc<[u8]>,
+    info: CommitInfo,
+    change: &'a OwnedChange,
+    old: Option<Value>,
+}
+
+impl Kept<'_> {
+    /// What the step is about to change, if a log wants to know.
+    async fn before<'a, D: Directory>(
+        shared: &Shared<D>,
+        step: &'a Step,
+    ) -> Result<Option<Kept<'a>>, StorageError> {
+        let Step::Batch { info, changes, is_kept: true } = step else { return Ok(None) };
+        let Some(change) = changes.first() else { return Ok(None) };
+        let log = shared.state.borrow().trees.get(&change.tree).and_then(|tree| tree.table.clone());
+        let Some(log) = log.filter(|log| !shared.changes.has(log, info.shard, info.commit_number)) else {
+            return Ok(None);
+        };
+        let old = shared.get(TreeId(change.tree), &change.key).await?;
+        Ok(Some(Kept { log, info: *info, change, old }))
+    }
+
+    async fn add<D: Directory>(self, shared: &Shared<D>) -> Result<(), StorageError> {
+        let Kept { log, info, change, old } = self;
+        let read;
+        let new = match &change.effect {
+            Effect::Put(value) => Some(value.as_slice()),
+            Effect::Delete => None,
+            Effect::Extent(_) => {
+                read = shared.get(TreeId(change.tree), &change.key).await?;
+                read.as_deref()
+            }
+        };
+        let number = (info.shard, info.commit_number, info.commit_time_ms);
+        // Its record is durable: it was read.
+        shared.changes.add(&log, 0, number, &change.key, old.as_deref(), new);
+        if shared.changes.is_full() {
+            shared.changes.write(&shared.directory, 0, Written::Everything).await;
+        }
+        Ok(())
     }
 }
 
@@ -437,7 +490,7 @@ async fn read_ahead<D: Directory>(shared: &Shared<D>, steps: &[Step]) -> Result<
         {
             let state = &mut *shared.state.borrow_mut();
             for step in steps {
-                let Step::Batch(changes) = step else { continue };
+                let Step::Batch { changes, .. } = step else { continue };
                 for change in changes {
                     let Some(root) = state.trees.get(&change.tree).map(|tree| tree.root) else { continue };
                     if let Err(Missing(page)) = tree::leaf_of(&mut state.pool, root, &change.key) {
@@ -467,7 +520,9 @@ fn own(record: Record<'_>) -> Step {
         OwnedChange { tree, key: key.to_vec(), effect }
     };
     match record {
-        Record::Batch { changes, .. } => Step::Batch(changes.iter().map(own_change).collect()),
+        Record::Batch { info, changes, is_kept } => {
+            Step::Batch { info, changes: changes.iter().map(own_change).collect(), is_kept }
+        }
         Record::Created { tree, name } => Step::Created { tree, name: TreeName(name.into()) },
         Record::Dropped { tree } => Step::Dropped { tree },
     }
@@ -477,7 +532,7 @@ fn redo_step(state: &mut State, step: &Step) -> Result<(), Missing> {
     match step {
         Step::Created { tree, name } => state.create(name, *tree),
         Step::Dropped { tree } => state.drop_tree(*tree),
-        Step::Batch(changes) => {
+        Step::Batch { changes, .. } => {
             for change in changes {
                 if let Some(root) = state.trees.get(&change.tree).map(|tree| tree.root) {
                     tree::leaf_of(&mut state.pool, root, &change.key)?;

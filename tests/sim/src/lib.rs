@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod change_log;
 pub mod disk;
 pub mod env;
 pub mod executor;

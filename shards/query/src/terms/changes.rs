@@ -21,9 +21,11 @@ pub static TERMS: &[TermDef] = &[TermDef {
         "changefeed_queue_size",
         "include_initial",
         "include_offsets",
+        "include_resume_token",
         "include_states",
         "include_types",
         "overflow",
+        "resume_from",
         "squash",
     ],
     determinism: Determinism::Never,
@@ -50,6 +52,8 @@ fn changes(run: &Run, invocation: &Invocation) -> Outcome<Value> {
         return Err(Failure::logic(format!("Cannot include offsets for {what} subs.")));
     }
     let spec = FeedSpec {
+        include_resume_token: flag(invocation, "include_resume_token")?,
+        resume_from: resume_from(invocation)?,
         members,
         include_initial: flag(invocation, "include_initial")?,
         include_states: flag(invocation, "include_states")?,
@@ -59,6 +63,7 @@ fn changes(run: &Run, invocation: &Invocation) -> Outcome<Value> {
         elements_max: elements_max(invocation)?,
         ends_on_overflow: ends_on_overflow(invocation)?,
     };
+    check_resumable(&spec)?;
     let branch = FeedBranch { spec: Rc::new(spec), kind, stages: Vec::new() };
     Ok(Value::Sequence(Rc::new(Sequence::new(Source::Feed(Rc::new(vec![branch]))))))
 }
@@ -84,6 +89,34 @@ fn flag(invocation: &Invocation, name: &str) -> Outcome<bool> {
         Datum::Bool(flag) => Ok(*flag),
         other => Err(wrong_type("BOOL", other)),
     })
+}
+
+fn resume_from(invocation: &Invocation) -> Outcome<Option<String>> {
+    option(invocation, "resume_from", None, |datum| match datum {
+        Datum::String(token) => Ok(Some(token.as_str().to_owned())),
+        other => Err(wrong_type("STRING", other)),
+    })
+}
+
+/// Tokens count the changes of each shard: what a feed tells must be those, in their order.
+fn check_resumable(spec: &FeedSpec) -> Outcome<()> {
+    if !spec.include_resume_token && spec.resume_from.is_none() {
+        return Ok(());
+    }
+    let text = if spec.members.iter().any(|member| member.rows.first().is_some()) {
+        "A changefeed on the first rows of an order cannot be resumed: follow it with `include_initial` instead."
+    } else if spec.members.iter().any(|member| member.rows.index().is_some()) {
+        "A changefeed along a secondary index cannot be resumed: follow the table with `filter` instead."
+    } else if spec.members.iter().any(|member| member.table.as_system_table().is_some()) {
+        "A changefeed on a system table cannot be resumed: follow it with `include_initial` instead."
+    } else if spec.squash != Squash::Never {
+        "A changefeed that is resumed or has resume tokens cannot use `squash`: one change would stand for several places."
+    } else if spec.include_initial && spec.resume_from.is_some() {
+        "A changefeed that is resumed has no initial values: leave out `include_initial` or `resume_from`."
+    } else {
+        return Ok(());
+    };
+    Err(Failure::logic(text))
 }
 
 fn squash(invocation: &Invocation) -> Outcome<Squash> {

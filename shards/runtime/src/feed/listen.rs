@@ -19,6 +19,7 @@ use photondb_proto::feed::{
 };
 use photondb_proto::op::{Document, Key, ScanOrder};
 
+use super::log::{self, Opening, Reading};
 use super::queue::{Change, Element, Queue};
 use super::system::Snapshot;
 use super::window::{Row, Window, shifts, spare};
@@ -88,6 +89,8 @@ struct Member {
     is_stale: Cell<bool>,
     /// Of a system table.
     snapshot: Option<Snapshot>,
+    /// Kept changes are read before it subscribes.
+    log: RefCell<Option<Reading>>,
 }
 
 /// An open feed. It is closed when this is dropped.
@@ -232,6 +235,9 @@ pub async fn open<E: Env>(
     let handle = FeedHandle { core: core.clone(), number };
     let catalog = core.catalog();
     listener.check_access(&catalog)?;
+    let opening = Opening::of(&listener.spec)?;
+    listener.queue.borrow_mut().tokens =
+        opening.as_ref().filter(|_| listener.spec.include_resume_token).map(Opening::tokens);
     for (index, spec) in listener.spec.members.iter().enumerate() {
         let plan = Plan::of(spec);
         let snapshot = Snapshot::of(&plan, &listener.access.user);
@@ -259,10 +265,15 @@ pub async fn open<E: Env>(
             window: RefCell::default(),
             is_stale: Cell::new(false),
             snapshot,
+            log: RefCell::default(),
         });
         listener.members.borrow_mut().push(member.clone());
         subscription.listeners.borrow_mut().push((listener.clone(), index));
-        member.announce(core, reads).await?;
+        if let Some(opening) = &opening {
+            listener.open_log(core, &member, opening, index).await?;
+        } else {
+            member.announce(core, reads).await?;
+        }
     }
     if listener.spec.include_states && listener.spec.include_initial {
         listener.queue.borrow_mut().push(Element::Initializing);
@@ -384,11 +395,8 @@ pub fn deliver<E: Env>(core: &Rc<Core<E>>, published: Vec<(u64, Published)>) {
                     listener.members.borrow()[*member].is_stale.set(true);
                 }
             }
-            Published::Change(change) => {
-                let change = Rc::new(Change::new(change));
-                let mut lease = core.budget.lease();
-                while lease.set(change.bytes()).is_err() && core.listening.shed() {}
-                *change.lease.borrow_mut() = Some(lease);
+            Published::Change(row) => {
+                let change = leased(core, number, row);
                 for (listener, member) in listeners.iter() {
                     listener.came(*member, &change, now);
                 }
@@ -402,6 +410,16 @@ fn null() -> Document {
     document::to_bytes(&Datum::Null)
 }
 
+/// A change that came by that subscription, with what it takes of the core's memory.
+fn leased<E: Env>(core: &Rc<Core<E>>, source: u64, row: RowChange) -> Rc<Change> {
+    let mut change = Change::new(row);
+    change.source = source;
+    let mut lease = core.budget.lease();
+    while lease.set(change.bytes()).is_err() && core.listening.shed() {}
+    *change.lease.borrow_mut() = Some(lease);
+    Rc::new(change)
+}
+
 fn wrong_answer() -> QueryError {
     QueryError::new(ErrorKind::Internal, "a core answered another question than it was asked")
 }
@@ -409,18 +427,33 @@ fn wrong_answer() -> QueryError {
 impl Member {
     /// Lets the owners know, and learns from where on changes are told.
     async fn announce<E: Env>(&self, core: &Rc<Core<E>>, reads: bool) -> Result<(), QueryError> {
-        let id = SubscriptionId { core: core.number, number: self.subscription.number };
-        let asked = self.cores.iter().map(|peer| {
-            ask(core, *peer, FeedRequest::Subscribe { id, plan: self.subscription.plan.clone() })
-        });
-        for answer in join_all(asked).await {
-            let FeedAnswer::Stamps(stamps) = answer else { return Err(wrong_answer()) };
-            let stamps = stamps?;
-            if !reads {
-                self.stamp(&None, &stamps);
-            }
+        let stamps = self.subscribe(core).await?;
+        if !reads {
+            self.stamp(&None, &stamps);
         }
         Ok(())
+    }
+
+    /// Lets the owners know; the last commit of each shard when they did.
+    async fn subscribe<E: Env>(&self, core: &Rc<Core<E>>) -> Result<Vec<Stamp>, QueryError> {
+        let id = SubscriptionId { core: core.number, number: self.subscription.number };
+        let plan = &self.subscription.plan;
+        self.stamps_of(core, || FeedRequest::Subscribe { id, plan: plan.clone() }).await
+    }
+
+    /// The stamps that its cores answer.
+    async fn stamps_of<E: Env>(
+        &self,
+        core: &Rc<Core<E>>,
+        request: impl Fn() -> FeedRequest,
+    ) -> Result<Vec<Stamp>, QueryError> {
+        let asked = self.cores.iter().map(|peer| ask(core, *peer, request()));
+        let mut stamps = Vec::new();
+        for answer in join_all(asked).await {
+            let FeedAnswer::Stamps(of_core) = answer else { return Err(wrong_answer()) };
+            stamps.extend(of_core?);
+        }
+        Ok(stamps)
     }
 
     fn stamp(&self, upto: &Option<Key>, stamps: &[Stamp]) {
@@ -477,7 +510,7 @@ impl Member {
             let plan = self.subscription.plan.clone();
             match ask(core, peer, FeedRequest::Read { plan, after, rows_max }).await {
                 FeedAnswer::Segment(segment) => Ok((peer, segment?)),
-                FeedAnswer::Done | FeedAnswer::Stamps(_) => Err(wrong_answer()),
+                FeedAnswer::Done | FeedAnswer::Stamps(_) | FeedAnswer::Logged(_) => Err(wrong_answer()),
             }
         });
         join_all(asked).await.into_iter().collect()
@@ -630,7 +663,11 @@ impl Listener {
                 Some(first) => self.advance_window(core, member, first).await?,
                 None => {
                     while !member.is_live.get() && self.queue.borrow().len() < WAITING_FEW {
-                        self.read_on(core, member).await?;
+                        if !member.reading.borrow().is_empty() || member.log.borrow().is_none() {
+                            self.read_on(core, member).await?;
+                        } else if !self.catch_up(core, member).await? {
+                            break;
+                        }
                     }
                 }
             }
@@ -639,6 +676,8 @@ impl Listener {
             self.is_initializing.set(false);
             if self.spec.include_states {
                 self.queue.borrow_mut().push(Element::Ready);
+            } else if self.spec.include_resume_token && self.spec.include_initial {
+                self.queue.borrow_mut().push(Element::Token);
             }
         }
         Ok(())
@@ -698,6 +737,9 @@ impl Listener {
                 self.initial(null(), None);
             }
         }
+        if member.log.borrow().is_some() {
+            return Ok(());
+        }
         if member.reading.borrow().is_empty() {
             member.is_live.set(true);
         }
@@ -711,6 +753,105 @@ impl Listener {
             self.since.set(self.since.get().or(Some(now)));
             self.tell(change);
         }
+    }
+
+    /// Sees to it that a member has all changes from its beginning on, with tokens.
+    async fn open_log<E: Env>(
+        &self,
+        core: &Rc<Core<E>>,
+        member: &Rc<Member>,
+        opening: &Opening,
+        index: usize,
+    ) -> Result<(), QueryError> {
+        let (plan, source) = (&member.subscription.plan, member.subscription.number);
+        let table = core.catalog().table(plan.table).cloned().ok_or_else(aborted)?;
+        let shards = log::shards_of(core, &table, plan);
+        opening.add_member(self.queue.borrow_mut().tokens.as_mut(), source)?;
+        let table = plan.table;
+        let mut stamps = member.stamps_of(core, || FeedRequest::Keep { table }).await?;
+        stamps.retain(|stamp| shards.contains_key(&stamp.shard));
+        let resumed = opening.stamps(index);
+        if resumed.is_none() && !self.spec.include_initial {
+            let mut stamps = member.subscribe(core).await?;
+            member.stamp(&None, &stamps);
+            stamps.retain(|stamp| shards.contains_key(&stamp.shard));
+            self.queue.borrow_mut().push(Element::Reached(source, stamps));
+            return Ok(());
+        }
+        let after = resumed.clone().unwrap_or(stamps);
+        member.log.replace(Some(Reading::behind(&after, &shards)?));
+        if resumed.is_some() {
+            // The first portion at once: what is wrong with the token is told now.
+            self.queue.borrow_mut().push(Element::Reached(source, after));
+            self.read_log(core, member).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the next portion of a member's logs. Whether they have more.
+    async fn read_log<E: Env>(&self, core: &Rc<Core<E>>, member: &Rc<Member>) -> Result<bool, QueryError> {
+        let Some(mut reading) = member.log.take() else { return Ok(false) };
+        let subscription = &member.subscription;
+        let portion = reading.next(core, &subscription.plan).await;
+        let more = reading.has_more();
+        member.log.replace(Some(reading));
+        let (changes, reached) = portion?;
+        self.tell_logged(core, member, changes, &[]);
+        if !self.spec.include_initial {
+            self.queue.borrow_mut().push(Element::Reached(subscription.number, reached));
+        }
+        Ok(more)
+    }
+
+    /// Tells kept changes, but for those behind `stamps`, which come as they happen.
+    fn tell_logged<E: Env>(
+        &self,
+        core: &Rc<Core<E>>,
+        member: &Rc<Member>,
+        changes: Vec<RowChange>,
+        stamps: &[Stamp],
+    ) {
+        for row in changes {
+            let comes = stamps.iter().any(|stamp| stamp.shard == row.shard && row.commit > stamp.commit);
+            let change = leased(core, member.subscription.number, row);
+            // Portions are read when there is room, so there is no bound to look at.
+            let element = match self.spec.include_initial {
+                _ if comes => None,
+                true => member.told(&change).map(Queue::initial_change),
+                false => Some(Element::Change(change, None)),
+            };
+            if let Some(element) = element {
+                self.queue.borrow_mut().push(element);
+            }
+        }
+    }
+
+    /// Reads kept changes; behind the last of them, and when the client has taken what waits, changes come as they happen. Whether
+    /// that brought anything.
+    async fn catch_up<E: Env>(&self, core: &Rc<Core<E>>, member: &Rc<Member>) -> Result<bool, QueryError> {
+        let has_more = member.log.borrow().as_ref().is_some_and(Reading::has_more);
+        if has_more {
+            self.read_log(core, member).await?;
+            return Ok(true);
+        }
+        if !self.queue.borrow().is_empty() {
+            return Ok(false);
+        }
+        let stamps = member.subscribe(core).await?;
+        let Some(mut reading) = member.log.take() else { return Ok(false) };
+        reading.look_again();
+        while reading.has_more() && !reading.has_reached(&stamps) {
+            let (changes, _) = reading.next(core, &member.subscription.plan).await?;
+            self.tell_logged(core, member, changes, &stamps);
+        }
+        member.stamps.borrow_mut().clear();
+        member.stamp(&None, &stamps);
+        member.is_live.set(true);
+        let shards: Vec<Stamp> = stamps.into_iter().filter(|stamp| reading.is_about(stamp.shard)).collect();
+        self.queue.borrow_mut().push(Element::Reached(member.subscription.number, shards));
+        let held = member.held.take();
+        self.tell_held(core, member, held);
+        Ok(true)
     }
 
     fn initial(&self, value: Document, offset: Option<u32>) {

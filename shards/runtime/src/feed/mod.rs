@@ -16,6 +16,7 @@
 
 mod evaluate;
 mod listen;
+mod log;
 mod publish;
 mod queue;
 mod segment;
@@ -89,6 +90,16 @@ pub enum FeedRequest {
         after: Option<Key>,
         rows_max: u32,
     },
+    /// Keep the changes of the table from now on, if they are kept at all → [`FeedAnswer::Stamps`].
+    Keep {
+        table: TableId,
+    },
+    /// Kept changes behind these commits, from these places on → [`FeedAnswer::Logged`].
+    Log {
+        plan: Plan,
+        after: Vec<Stamp>,
+        places: log::Places,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -103,6 +114,7 @@ pub enum FeedAnswer {
     /// The last commit of each shard.
     Stamps(Result<Vec<Stamp>, QueryError>),
     Segment(Result<Segment, QueryError>),
+    Logged(Result<log::Portion, QueryError>),
 }
 
 /// The commit number that a shard had reached.
@@ -141,6 +153,10 @@ pub async fn serve<E: Env>(core: &Rc<Core<E>>, request: FeedRequest) -> FeedAnsw
         }
         FeedRequest::Read { plan, after, rows_max } => {
             FeedAnswer::Segment(segment::read(core, &plan, after, rows_max).await)
+        }
+        FeedRequest::Keep { table } => FeedAnswer::Stamps(log::keep(core, table).await),
+        FeedRequest::Log { plan, after, places } => {
+            FeedAnswer::Logged(log::read(core, plan, &after, &places).await)
         }
     }
 }

@@ -11,7 +11,8 @@ use photondb_proto::datum::{Datum, ObjectBuilder, document, json};
 use photondb_proto::feed::{ElementForm, Elements, Squash};
 use photondb_proto::op::{Document, Key};
 
-use super::RowChange;
+use super::log::Tokens;
+use super::{RowChange, Stamp};
 use crate::admission::Lease;
 
 /// A change that has come to the listening core.
@@ -25,6 +26,8 @@ pub struct Change {
     old_key: Option<Key>,
     pub old: Option<Document>,
     pub new: Option<Document>,
+    /// The number of the subscription that it came by.
+    pub source: u64,
     /// `"new_val":…,"old_val":…`
     json: OnceCell<Box<[u8]>>,
     /// What it takes of the core's memory.
@@ -34,7 +37,17 @@ pub struct Change {
 impl Change {
     pub fn new(change: RowChange) -> Change {
         let RowChange { shard, commit, key, old_key, old, new } = change;
-        Change { shard, commit, key, old_key, old, new, json: OnceCell::new(), lease: RefCell::new(None) }
+        Change {
+            shard,
+            commit,
+            key,
+            old_key,
+            old,
+            new,
+            source: 0,
+            json: OnceCell::new(),
+            lease: RefCell::new(None),
+        }
     }
 
     /// Where the row stood before.
@@ -95,6 +108,11 @@ pub enum Element {
     Change(Rc<Change>, Offsets),
     /// Squashed away.
     Gone,
+    /// Not for the client: all changes of that source up to these stamps have been told. Said for the first time, its initial
+    /// values have been, too.
+    Reached(u64, Vec<Stamp>),
+    /// A resume token, where there is no state that could bear it.
+    Token,
 }
 
 pub struct Queue {
@@ -109,6 +127,8 @@ pub struct Queue {
     skipped: u64,
     include_types: bool,
     include_offsets: bool,
+    /// How far the client is, if it wants to know.
+    pub tokens: Option<Tokens>,
 }
 
 impl Queue {
@@ -122,6 +142,7 @@ impl Queue {
             skipped: 0,
             include_types,
             include_offsets,
+            tokens: None,
         }
     }
 
@@ -131,7 +152,8 @@ impl Queue {
 
     /// Nothing to send.
     pub fn is_empty(&self) -> bool {
-        self.skipped == 0 && self.elements.iter().all(|element| matches!(element, Element::Gone))
+        self.skipped == 0
+            && self.elements.iter().all(|element| matches!(element, Element::Gone | Element::Reached(..)))
     }
 
     /// An element that is not a change: the reader of initial values waits for room, so it always fits.
@@ -142,12 +164,15 @@ impl Queue {
     /// A change while initial values are still being told: a row that comes is one of them, one that goes takes its own back.
     /// False as for [`Queue::push_change`].
     pub fn push_initial_change(&mut self, change: Rc<Change>) -> bool {
-        let element = match (&change.old, &change.new) {
+        self.push_bounded(Queue::initial_change(change))
+    }
+
+    pub fn initial_change(change: Rc<Change>) -> Element {
+        match (&change.old, &change.new) {
             (None, Some(value)) => Element::Initial { value: Rc::new(value.clone()), offset: None },
             (_, None) => Element::Uninitial(change),
             (Some(_), Some(_)) => Element::Change(change, None),
-        };
-        self.push_bounded(element)
+        }
     }
 
     /// A change that follows what is there. False when it was too much, and all that waited is left out with it.
@@ -209,7 +234,11 @@ impl Queue {
     pub fn clear(&mut self, more: u64) {
         let before = self.elements.len();
         self.first += before as u64;
-        self.elements.retain(|element| matches!(element, Element::Initializing | Element::Ready));
+        let stays = |element: &Element| match element {
+            Element::Initializing | Element::Ready | Element::Reached(..) | Element::Token => true,
+            Element::Initial { .. } | Element::Uninitial(_) | Element::Change(..) | Element::Gone => false,
+        };
+        self.elements.retain(stays);
         self.places.clear();
         self.skipped += (before - self.elements.len()) as u64 + more;
     }
@@ -243,7 +272,8 @@ impl Queue {
             if let Element::Change(change, _) = &element {
                 self.places.remove(&change.key);
             }
-            if matches!(element, Element::Gone) {
+            self.pass(&element);
+            if matches!(element, Element::Gone | Element::Reached(..)) {
                 continue;
             }
             match form {
@@ -268,14 +298,33 @@ impl Queue {
         }
     }
 
+    /// An element goes to the client: tokens from here on say so.
+    fn pass(&mut self, element: &Element) {
+        let Some(tokens) = &mut self.tokens else { return };
+        match element {
+            Element::Change(change, _) => tokens.pass(change.source, change.shard, change.commit),
+            Element::Reached(source, stamps) => tokens.reach(*source, stamps),
+            Element::Initializing
+            | Element::Ready
+            | Element::Initial { .. }
+            | Element::Uninitial(_)
+            | Element::Gone
+            | Element::Token => {}
+        }
+    }
+
+    fn token(&self) -> Option<String> {
+        self.tokens.as_ref().and_then(Tokens::text)
+    }
+
     fn type_of(element: &Element) -> &'static str {
         match element {
-            Element::Initializing | Element::Ready => "state",
+            Element::Initializing | Element::Ready | Element::Token => "state",
             Element::Initial { .. } => "initial",
             Element::Uninitial(_) => "uninitial",
             Element::Change(change, _) if change.old.is_none() => "add",
             Element::Change(change, _) if change.new.is_none() => "remove",
-            Element::Change(..) | Element::Gone => "change",
+            Element::Change(..) | Element::Gone | Element::Reached(..) => "change",
         }
     }
 
@@ -283,6 +332,11 @@ impl Queue {
         if let (Element::Change(change, _), false) = (element, self.include_offsets) {
             out.push(b'{');
             out.extend_from_slice(change.json());
+            if let Some(token) = self.token() {
+                out.extend_from_slice(b",\"resume_token\":\"");
+                out.extend_from_slice(token.as_bytes());
+                out.push(b'"');
+            }
             if self.include_types {
                 out.extend_from_slice(b",\"type\":\"");
                 out.extend_from_slice(Queue::type_of(element).as_bytes());
@@ -326,7 +380,12 @@ impl Queue {
                 }
                 fields.push(("old_val", value(&change.old)));
             }
-            Element::Gone => {}
+            Element::Gone | Element::Reached(..) | Element::Token => {}
+        }
+        let has_token = matches!(element, Element::Ready | Element::Change(..) | Element::Token);
+        let token = self.token().filter(|_| has_token);
+        if let Some(token) = &token {
+            fields.push(("resume_token", Datum::string(token)));
         }
         if self.include_types {
             fields.push(("type", Datum::string(Queue::type_of(element))));

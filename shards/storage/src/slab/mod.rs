@@ -36,6 +36,7 @@ use std::rc::Rc;
 
 use crate::btree::Missing;
 use crate::btree::cell::Location;
+use crate::changelog::{self, ChangeLogError, ChangeLogs, LogPlace, LogRun, Position, Retention};
 use crate::compress::{Dictionary, Training};
 use crate::disk::Directory;
 use crate::engine::{
@@ -103,6 +104,7 @@ pub(crate) struct Shared<D: Directory> {
     pub pages: D::File,
     pub slabs: D::File,
     pub log: Log<D::File>,
+    pub changes: ChangeLogs<D::File>,
     pub state: RefCell<State>,
     pub options: SlabOptions,
     /// A checkpoint runs, or something that must not run beside one.
@@ -256,6 +258,64 @@ impl<D: Directory> Shared<D> {
                 wanted.await;
             }
         }
+    }
+
+    /// Writes changes to their logs when the store's log is flushed behind them and they are many.
+    async fn changes_loop(&self) {
+        while !self.closing.get() {
+            let (due, done) = (self.changes.due.listen(), self.log.done.listen());
+            if self.changes.is_empty() {
+                due.await;
+                continue;
+            }
+            self.changes.write(&self.directory, self.log.flushed(), changelog::Extent::Much).await;
+            done.await;
+        }
+    }
+
+    /// Writes all changes that are there to their logs.
+    async fn write_changes(&self) -> Result<(), StorageError> {
+        self.flush_to(self.log.applied()).await?;
+        self.changes.write(&self.directory, self.log.flushed(), changelog::Extent::Everything).await;
+        Ok(())
+    }
+
+    /// Applies a batch, and leaves the change of the first edit for the table's log if that is asked for.
+    fn apply_batch(
+        &self,
+        info: CommitInfo,
+        edits: &[Edit],
+        kept: Option<Option<&Value>>,
+    ) -> Result<Cached<Lsn>, StorageError> {
+        self.writable()?;
+        let log = kept.and_then(|_| self.log_of(edits));
+        if (log.is_some() && self.changes.is_full())
+            || self.state.borrow_mut().check(edits)?.is_some()
+            || !self.has_room(edits)
+        {
+            return Ok(Cached::Miss);
+        }
+        let Some(extents) = self.take_extents(edits) else { return Ok(Cached::Miss) };
+        let append = if log.is_some() { record::append_kept_batch } else { record::append_batch };
+        let position = self.log.push(|log| append(log, &info, edits, &extents));
+        if let (Some(log), Some(old), Some(first)) = (log, kept, edits.first()) {
+            let number = (info.shard, info.commit_number, info.commit_time_ms);
+            let (key, new) = match first {
+                Edit::Put { key, value, .. } => (key, Some(value.as_slice())),
+                Edit::Delete { key, .. } => (key, None),
+            };
+            self.changes.add(&log, position, number, key, old.map(|old| &**old), new);
+        }
+        self.state.borrow_mut().apply(&Self::changes(edits, &extents), position);
+        self.nudge();
+        Ok(Cached::Hit(Lsn(position)))
+    }
+
+    /// The name of the change log that a batch's first edit belongs to, if there is one.
+    fn log_of(&self, edits: &[Edit]) -> Option<Rc<[u8]>> {
+        let (Edit::Put { tree, .. } | Edit::Delete { tree, .. }) = edits.first()?;
+        let table = self.state.borrow().trees.get(&tree.0)?.table.clone()?;
+        self.changes.keeps(&table).then_some(table)
     }
 
     async fn work_loop(&self) {
@@ -465,19 +525,68 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
     }
 
     fn apply(&self, info: CommitInfo, edits: &[Edit]) -> Result<Cached<Lsn>, StorageError> {
+        self.shared.apply_batch(info, edits, None)
+    }
+
+    fn apply_kept(
+        &self,
+        info: CommitInfo,
+        edits: &[Edit],
+        old: Option<&Value>,
+    ) -> Result<Cached<Lsn>, StorageError> {
+        self.shared.apply_batch(info, edits, Some(old))
+    }
+
+    async fn begin_change_log(
+        &self,
+        log: &[u8],
+        bases: &[(u32, u64)],
+        retention: Retention,
+        now_ms: u64,
+    ) -> Result<(), StorageError> {
         let shared = &self.shared;
-        shared.writable()?;
-        if shared.state.borrow_mut().check(edits)?.is_some() || !shared.has_room(edits) {
-            return Ok(Cached::Miss);
+        Ok(shared.changes.begin(&shared.directory, log, bases, retention, now_ms).await?)
+    }
+
+    async fn remove_change_log(&self, log: &[u8]) -> Result<(), StorageError> {
+        Ok(self.shared.changes.remove(&self.shared.directory, log).await?)
+    }
+
+    fn change_logs(&self) -> Vec<Box<[u8]>> {
+        self.shared.changes.names()
+    }
+
+    async fn tend_change_logs(&self, now_ms: u64) {
+        self.shared.changes.tend(&self.shared.directory, now_ms).await;
+    }
+
+    async fn change_place(&self, log: &[u8], after: &[Position]) -> Result<LogPlace, ChangeLogError> {
+        self.shared.write_changes().await?;
+        self.shared.changes.place(&self.shared.directory, log, after).await
+    }
+
+    async fn changes_behind(
+        &self,
+        log: &[u8],
+        after: &[Position],
+        place: LogPlace,
+        bytes_max: usize,
+    ) -> Result<LogRun, ChangeLogError> {
+        let Shared { directory, changes, .. } = &*self.shared;
+        let mut run = changes.read(directory, log, after, place, bytes_max).await?;
+        if !run.more {
+            self.shared.write_changes().await?;
+            let rest = changes.read(directory, log, after, run.next, bytes_max).await?;
+            run.changes.extend(rest.changes);
+            (run.next, run.more) = (rest.next, rest.more);
         }
-        let Some(extents) = shared.take_extents(edits) else { return Ok(Cached::Miss) };
-        let position = shared.log.push(|log| record::append_batch(log, &info, edits, &extents));
-        shared.state.borrow_mut().apply(&Shared::<D>::changes(edits, &extents), position);
-        shared.nudge();
-        Ok(Cached::Hit(Lsn(position)))
+        Ok(run)
     }
 
     async fn prepare(&self, edits: &[Edit]) -> Result<(), StorageError> {
+        if self.shared.changes.is_full() {
+            self.shared.write_changes().await?;
+        }
         self.shared.prepare(edits).await
     }
 
@@ -491,7 +600,8 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
 
     async fn background(&self) -> Result<(), StorageError> {
         self.shared.background.set(true);
-        both(self.shared.flush_loop(), both(self.shared.work_loop(), self.shared.ahead_loop())).await;
+        let work = both(self.shared.work_loop(), self.shared.changes_loop());
+        both(self.shared.flush_loop(), both(work, self.shared.ahead_loop())).await;
         self.shared.background.set(false);
         Ok(())
     }
@@ -506,6 +616,8 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
         shared.trainable.notify();
         shared.ahead.close();
         shared.log.wanted.notify();
+        shared.log.done.notify();
+        shared.changes.due.notify();
         shared.work.notify();
         ended
     }
@@ -556,7 +668,10 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
             wal_bytes: self.shared.log.written(),
             checkpoints: state.checkpoints,
             live_bytes: state.chunks.live_bytes,
-            disk_bytes: blocks * 4096 + self.shared.log.disk_bytes() + 8192,
+            disk_bytes: blocks * 4096
+                + self.shared.log.disk_bytes()
+                + self.shared.changes.disk_bytes()
+                + 8192,
             trees: (state.trees.len()
                 - usize::from(state.by_name.contains_key(&TreeName(DICTIONARIES.into()))))
                 as u64,

@@ -3,7 +3,7 @@
 //! ```text
 //! bytes u32       of what follows the checksum
 //! checksum u32    low half of XXH3 of what follows
-//! kind u8         1 batch, 2 tree created, 3 tree dropped
+//! kind u8         1 batch, 2 tree created, 3 tree dropped, 4 batch whose first edit's change a change log keeps
 //! batch:          shard u32, term u64, commit number u64, transaction u64, commit time u64, edits:
 //!                   1 put     tree u32, key bytes u16, key, value bytes u32, value
 //!                   2 delete  tree u32, key bytes u16, key
@@ -21,6 +21,7 @@ use crate::space::Run;
 const BATCH: u8 = 1;
 const CREATED: u8 = 2;
 const DROPPED: u8 = 3;
+const KEPT_BATCH: u8 = 4;
 const PUT: u8 = 1;
 const DELETE: u8 = 2;
 const EXTENT: u8 = 3;
@@ -44,9 +45,10 @@ pub(crate) enum Change<'a> {
 #[derive(Debug)]
 pub(crate) enum Record<'a> {
     Batch {
-        #[allow(dead_code, reason = "for those who will read the log: feeds, replicas, transactions")]
         info: CommitInfo,
         changes: Vec<Change<'a>>,
+        /// The change that the first edit makes goes to the table's change log.
+        is_kept: bool,
     },
     Created {
         tree: u32,
@@ -74,7 +76,21 @@ fn finish(log: &mut [u8], start: usize) {
 
 /// Appends a batch. `extents` holds, for each edit, where its value lies already.
 pub(crate) fn append_batch(log: &mut Vec<u8>, info: &CommitInfo, edits: &[Edit], extents: &[Option<Extent>]) {
-    let start = begin(log, BATCH);
+    put_batch(log, BATCH, info, edits, extents);
+}
+
+/// [`append_batch`] of one whose first edit's change goes to the table's change log.
+pub(crate) fn append_kept_batch(
+    log: &mut Vec<u8>,
+    info: &CommitInfo,
+    edits: &[Edit],
+    extents: &[Option<Extent>],
+) {
+    put_batch(log, KEPT_BATCH, info, edits, extents);
+}
+
+fn put_batch(log: &mut Vec<u8>, kind: u8, info: &CommitInfo, edits: &[Edit], extents: &[Option<Extent>]) {
+    let start = begin(log, kind);
     log.extend_from_slice(&info.shard.to_le_bytes());
     for number in [info.term, info.commit_number, info.transaction, info.commit_time_ms] {
         log.extend_from_slice(&number.to_le_bytes());
@@ -141,7 +157,7 @@ pub(crate) fn decode(log: &[u8]) -> Result<Option<(Record<'_>, usize)>, String> 
 fn decode_body(body: &[u8]) -> Option<Record<'_>> {
     let mut reader = Reader(body);
     match reader.u8()? {
-        BATCH => {
+        kind @ (BATCH | KEPT_BATCH) => {
             let info = CommitInfo {
                 shard: reader.u32()?,
                 term: reader.u64()?,
@@ -153,7 +169,7 @@ fn decode_body(body: &[u8]) -> Option<Record<'_>> {
             while !reader.0.is_empty() {
                 changes.push(decode_change(&mut reader)?);
             }
-            Some(Record::Batch { info, changes })
+            Some(Record::Batch { info, changes, is_kept: kind == KEPT_BATCH })
         }
         CREATED => Some(Record::Created { tree: reader.u32()?, name: reader.0 }),
         DROPPED => Some(Record::Dropped { tree: reader.u32()? }),
@@ -208,7 +224,7 @@ mod tests {
         assert_eq!(log[75..], [9, 0, 0, 0, 18, 0, 0, 0, 0x8e, 0x11, 1, 0, 10, 0, 0, 0]);
         let (record, bytes) = decode(&log).unwrap().unwrap();
         assert_eq!(bytes, log.len());
-        let Record::Batch { info, changes } = record else { panic!("a batch") };
+        let Record::Batch { info, changes, is_kept: false } = record else { panic!("a batch") };
         assert_eq!((info.shard, info.commit_time_ms, changes.len()), (1, 5, 3));
         assert_eq!(changes[2], Change::Extent { tree: 8, key: b"e", extent });
     }
