@@ -26,6 +26,8 @@ struct Model {
     changes: Vec<LoggedChange>,
     /// So many of them are durable.
     acknowledged: usize,
+    /// Where the log began.
+    base: u64,
 }
 
 struct Machine {
@@ -79,6 +81,11 @@ impl Machine {
                 trees.push(engine.create_tree(&name).await.expect("a tree"));
             }
             let first = engine.epoch() << 40;
+            if engine.change_logs().is_empty() {
+                let model = &mut *self.model.borrow_mut();
+                assert!(model.changes.is_empty(), "a log is there when its first change is");
+                model.base = first;
+            }
             let bases: Vec<(u32, u64)> = (0..SHARDS).map(|shard| (shard, first)).collect();
             engine.begin_change_log(LOG, &bases, self.retention, 1).await.expect("a log");
             let commits = Rc::new(RefCell::new(vec![first + 1; SHARDS as usize]));
@@ -166,7 +173,8 @@ impl Site {
     }
 
     fn beginning(&self) -> Vec<Position> {
-        (0..SHARDS).map(|shard| Position { shard, commit: 1 << 40, is_change: false }).collect()
+        let commit = self.model.borrow().base;
+        (0..SHARDS).map(|shard| Position { shard, commit, is_change: false }).collect()
     }
 
     /// Checks that log and rows are those of a beginning of the history that has all that was acknowledged.

@@ -247,3 +247,65 @@ pub(crate) fn decode_frame(bytes: &[u8], site: Site) -> Option<Frame<'_>> {
     unsummed.extend_from_slice(reader.0);
     (checksum(&unsummed, site.seed()) == sum).then_some(Frame { payload: reader.0, sum, previous, durable })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_bytes_of_a_head() {
+        let head = Head { number: 3, begun_ms: 4, bases: vec![(5, 6), (7, 8)] };
+        let mut block = vec![1; head.bytes() as usize];
+        let sum = head.encode(&mut block);
+        assert_eq!(block[..16], *b"PHOTONCH\x01\0\0\0\0\x10\0\0");
+        let numbers: Vec<u8> = [sum, 3, 4].into_iter().flat_map(u64::to_le_bytes).collect();
+        assert_eq!(block[16..40], numbers);
+        assert_eq!(block[40..48], [2, 0, 0, 0, 5, 0, 0, 0]);
+        assert_eq!(block[48..56], 6u64.to_le_bytes());
+        assert_eq!(Head::bytes_of(&block), Some(4096));
+        assert_eq!(Head::decode(&block, 3), Some((head, sum)));
+        assert_eq!(Head::decode(&block, 4), None);
+        block[60] ^= 1;
+        assert_eq!(Head::decode(&block, 3), None);
+    }
+
+    #[test]
+    fn golden_bytes_of_a_frame() {
+        let mut payload = Vec::new();
+        append(&mut payload, (1, 2, 3), b"k", None, Some(b"new"));
+        append(&mut payload, (1, 4, 5), b"k", Some(b"new"), Some(b""));
+        assert_eq!(payload[20..34], [1, 0, 255, 255, 255, 255, 3, 0, 0, 0, b'k', b'n', b'e', b'w']);
+        let site = Site { segment: 6, offset: 4096 };
+        let mut bytes = vec![1; frame_bytes(payload.len()) as usize];
+        let sum = encode_frame(site, 7, 8, (&payload, 2), &mut bytes);
+        assert_eq!(bytes[..8], [68, 0, 0, 0, 2, 0, 0, 0]);
+        let numbers: Vec<u8> = [sum, 7, 8].into_iter().flat_map(u64::to_le_bytes).collect();
+        assert_eq!(bytes[8..32], numbers);
+        let frame = decode_frame(&bytes, site).expect("it is whole");
+        assert_eq!((frame.previous, frame.durable, frame.sum), (7, 8, sum));
+        let found: Vec<LoggedChange> = changes(frame.payload).map(|change| change.to_change()).collect();
+        let values = |change: &LoggedChange| {
+            (change.old.as_deref().map(<[u8]>::to_vec), change.new.as_deref().map(<[u8]>::to_vec))
+        };
+        assert_eq!(values(&found[0]), (None, Some(b"new".to_vec())));
+        assert_eq!(values(&found[1]), (Some(b"new".to_vec()), Some(Vec::new())));
+        assert_eq!((found[1].shard, found[1].commit, found[1].time_ms), (1, 4, 5));
+        assert!(decode_frame(&bytes, Site { segment: 6, offset: 8192 }).is_none());
+        for bit in 0..(FRAME_HEAD_BYTES + payload.len()) * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode_frame(&flipped, site).is_none(), "{bit}");
+        }
+    }
+
+    #[test]
+    fn names_of_files_tell_log_and_number() {
+        assert_eq!(file_name(b"T\x01", 12), "changes-5401-0000000012");
+        assert_eq!(of_file_name("changes-5401-0000000012"), Some((b"T\x01".to_vec(), 12)));
+        for other in
+            ["changes-5401-12", "changes-540-0000000012", "wal-0000000012", "changes-54zz-0000000012"]
+        {
+            assert_eq!(of_file_name(other), None, "{other}");
+        }
+    }
+}

@@ -178,7 +178,7 @@ impl<F: Disk> ChangeLogs<F> {
                 }
                 None => {
                     for number in numbers {
-                        directory.remove(&file_name(&name, number)).await?;
+                        remove_if_there(directory, &file_name(&name, number)).await?;
                     }
                     directory.sync().await?;
                 }
