@@ -121,13 +121,11 @@ pub async fn read<E: Env>(
     Ok(portion)
 }
 
+type StorePositions<S> = (Rc<OpenStore<S>>, Vec<Position>);
+
 /// The stores of this core that hold these shards.
-fn by_store<E: Env>(
-    core: &Rc<Core<E>>,
-    table: &Rc<Table>,
-    after: &[Stamp],
-) -> Vec<(Rc<OpenStore<E::Store>>, Vec<Position>)> {
-    let mut stores: BTreeMap<u16, (Rc<OpenStore<E::Store>>, Vec<Position>)> = BTreeMap::new();
+fn by_store<E: Env>(core: &Rc<Core<E>>, table: &Rc<Table>, after: &[Stamp]) -> Vec<StorePositions<E::Store>> {
+    let mut stores: BTreeMap<u16, StorePositions<E::Store>> = BTreeMap::new();
     for shard in core.tables.local(table).shards.iter().flatten() {
         let Some(stamp) = after.iter().find(|stamp| stamp.shard == shard.number) else { continue };
         let is_change = stamp.commit & ((1 << COMMIT_COUNT_BITS) - 1) != 0;

@@ -85,9 +85,11 @@ const WRITE_BYTES: usize = segment::FRAME_BYTES;
 /// Changes in memory beyond which writers wait.
 const BUFFER_BYTES_MAX: usize = 8 << 20;
 
+type LogsByName<F> = BTreeMap<Box<[u8]>, Rc<ChangeLog<F>>>;
+
 /// The change logs of a store.
 pub(crate) struct ChangeLogs<F> {
-    logs: RefCell<BTreeMap<Box<[u8]>, Rc<ChangeLog<F>>>>,
+    logs: RefCell<LogsByName<F>>,
     /// One task at a time makes, writes and removes segments.
     busy: Cell<bool>,
     freed: Event,

@@ -65,13 +65,14 @@ impl<F: Disk> ChangeLogs<F> {
     ) -> Result<(), DiskError> {
         let _lock = self.lock().await;
         if let Some(log) = self.log(name) {
-            let mut state = log.state.borrow_mut();
-            state.retention = retention;
-            if bases.iter().all(|(shard, _)| state.last.contains_key(shard)) {
-                return Ok(());
+            {
+                let state = &mut *log.state.borrow_mut();
+                state.retention = retention;
+                if bases.iter().all(|(shard, _)| state.last.contains_key(shard)) {
+                    return Ok(());
+                }
+                state.last = bases.iter().copied().collect();
             }
-            state.last = bases.iter().copied().collect();
-            drop(state);
             return log.renew(directory, now_ms).await;
         }
         let log = ChangeLog {
