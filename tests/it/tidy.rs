@@ -228,6 +228,8 @@ fn test_files(files: &[String]) -> BTreeSet<String> {
                     (_, _) => path.trim_end_matches(".rs").to_owned(),
                 };
                 found.insert(format!("{folder}/{name}.rs"));
+                let inside = format!("{folder}/{name}/");
+                found.extend(files.iter().filter(|file| file.starts_with(&inside)).cloned());
             }
         }
     }
