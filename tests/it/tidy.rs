@@ -89,13 +89,14 @@ const HOUSES: &[House] = &[
         source: "tests/sim/src",
         depends_on: &["photondb-proto", "photondb-query", "photondb-runtime", "photondb-storage"],
         floors: &[
-            &["faults"],
-            &["power_loss", "change_log", "journal", "env"],
+            &["main", "faults", "trials"],
+            &["power_loss", "change_log", "journal", "env", "trial"],
+            &["plan", "slab"],
             &["life"],
             &["workload"],
             &["history"],
             &["disk"],
-            &["executor", "image"],
+            &["executor", "image", "trouble"],
         ],
     },
 ];

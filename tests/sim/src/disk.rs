@@ -16,24 +16,11 @@ use photondb_storage::disk::{BLOCK_BYTES, Directory, Disk, DiskError, OpenMode};
 use crate::Random;
 use crate::executor::Simulation;
 use crate::image::{Change, Image};
+use crate::trouble::{Happening, Lie, Operation, Troubles, Watcher};
 
 /// Once in so many operations one takes [`SLOW_TIMES`] as long as it might have.
 const SLOW_ONE_IN: u64 = 50;
 const SLOW_TIMES: u64 = 30;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    Open,
-    Read,
-    Write,
-    Sync,
-    Preallocate,
-    Punch,
-    Truncate,
-    Rename,
-    Remove,
-    SyncDirectory,
-}
 
 /// A directory of one store. Clones are the same directory.
 #[derive(Clone)]
@@ -51,17 +38,19 @@ struct FileNumber(u64);
 
 struct State {
     simulation: Simulation,
-    trace: bool,
     delay_us_max: Cell<u64>,
     /// Changes of the disk issued so far; reads are not counted, since a power loss at one shows nothing new.
     operations: Cell<u64>,
     stop_at: Cell<Option<u64>>,
     capacity_bytes: Cell<Option<u64>>,
-    failures: RefCell<Vec<Failure>>,
+    troubles: RefCell<Troubles>,
+    watcher: RefCell<Option<Watcher>>,
+    /// A flaw for tests of the tests: syncs say that they have kept what they have not.
+    skips_flushes: Cell<bool>,
     contents: RefCell<Contents>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Contents {
     files: BTreeMap<FileNumber, File>,
     files_made: u64,
@@ -80,7 +69,7 @@ struct NameChange {
     come: Option<(String, FileNumber)>,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct File {
     /// What reads see.
     visible: Image,
@@ -90,17 +79,11 @@ struct File {
     changes_made: u64,
 }
 
+#[derive(Clone)]
 struct Pending {
     number: u64,
     change: Change,
     completed: bool,
-}
-
-struct Failure {
-    operation: Operation,
-    file_prefix: String,
-    skipped: u64,
-    times: u64,
 }
 
 impl SimulatedDirectory {
@@ -112,12 +95,13 @@ impl SimulatedDirectory {
     fn with(simulation: &Simulation, contents: Contents) -> Self {
         Self(Rc::new(State {
             simulation: simulation.clone(),
-            trace: std::env::var_os("PHOTONDB_SIM_TRACE").is_some(),
             delay_us_max: Cell::new(200),
             operations: Cell::new(0),
             stop_at: Cell::new(None),
             capacity_bytes: Cell::new(None),
-            failures: RefCell::default(),
+            troubles: RefCell::default(),
+            watcher: RefCell::default(),
+            skips_flushes: Cell::default(),
             contents: RefCell::new(contents),
         }))
     }
@@ -131,6 +115,7 @@ impl SimulatedDirectory {
         let left = Self::with(&self.0.simulation, survived);
         left.0.delay_us_max.set(self.0.delay_us_max.get());
         left.0.capacity_bytes.set(self.0.capacity_bytes.get());
+        left.0.skips_flushes.set(self.0.skips_flushes.get());
         left
     }
 
@@ -145,6 +130,12 @@ impl SimulatedDirectory {
         copied.names = contents.names.clone();
         copied.names_durable = contents.names.clone();
         Self::with(simulation, copied)
+    }
+
+    /// What a power loss would leave now, in another world; this directory goes on.
+    pub fn forked(&self, simulation: &Simulation) -> Self {
+        let contents = self.0.contents.borrow().clone();
+        Self::with(simulation, simulation.random(|random| contents.survivors(random)))
     }
 
     /// Completions come after up to so long, in any order.
@@ -174,13 +165,34 @@ impl SimulatedDirectory {
     /// After `skipped` more operations of that kind on files whose name begins so, the next `times` fail. A failed sync
     /// loses some of what it should have kept.
     pub fn fail(&self, operation: Operation, file_prefix: &str, skipped: u64, times: u64) {
-        let failure = Failure { operation, file_prefix: file_prefix.to_owned(), skipped, times };
-        self.0.failures.borrow_mut().push(failure);
+        self.0.troubles.borrow_mut().fail(operation, file_prefix, skipped, times);
+    }
+
+    /// After `skipped` more writes of files whose name begins so, the next is lied about.
+    pub fn lie(&self, lie: Lie, file_prefix: &str, skipped: u64) {
+        self.0.troubles.borrow_mut().lie(lie, file_prefix, skipped);
     }
 
     /// Lets every operation succeed again.
     pub fn heal(&self) {
-        self.0.failures.borrow_mut().clear();
+        self.0.troubles.borrow_mut().clear();
+    }
+
+    /// Tells `watcher` of writes, syncs and lies from now on.
+    pub fn watch(&self, watcher: Watcher) {
+        *self.0.watcher.borrow_mut() = Some(watcher);
+    }
+
+    /// Makes every sync from now on a lie, as a test of the tests.
+    pub fn skip_flushes(&self) {
+        self.0.skips_flushes.set(true);
+    }
+
+    fn tell(&self, happening: Happening<'_>) {
+        let watcher = self.0.watcher.borrow().clone();
+        if let Some(watcher) = watcher {
+            watcher(happening);
+        }
     }
 
     /// Names and lengths of the files there are.
@@ -210,7 +222,7 @@ impl SimulatedDirectory {
     }
 
     fn trace(&self, line: impl FnOnce() -> String) {
-        if self.0.trace {
+        if self.0.simulation.is_traced() {
             println!("{:>9} us  {:>5}  {}", self.0.simulation.now_us(), self.0.operations.get(), line());
         }
     }
@@ -227,17 +239,9 @@ impl SimulatedDirectory {
     }
 
     fn fails(&self, operation: Operation, name: &str) -> bool {
-        let mut failures = self.0.failures.borrow_mut();
-        let of_this =
-            |failure: &&mut Failure| failure.operation == operation && name.starts_with(&failure.file_prefix);
-        let mut fails = false;
-        for failure in failures.iter_mut().filter(of_this) {
-            if failure.skipped > 0 {
-                failure.skipped -= 1;
-            } else if failure.times > 0 {
-                failure.times -= 1;
-                fails = true;
-            }
+        let fails = self.0.troubles.borrow_mut().fails(operation, name);
+        if fails {
+            self.trace(|| format!("{operation:?} {name} fails"));
         }
         fails
     }
@@ -280,6 +284,9 @@ impl SimulatedDirectory {
         if self.fails(operation, name) {
             return Err(failed(name, operation, 0, 0));
         }
+        self.0.contents.borrow_mut().names_pending.push(change.clone());
+        self.tell(Happening::Issued);
+        self.0.contents.borrow_mut().names_pending.pop();
         let state = self.clone();
         self.complete(move || state.0.contents.borrow_mut().change_names(change)).await;
         Ok(())
@@ -494,7 +501,14 @@ impl SimulatedDisk {
         self.directory.trace(|| format!("{operation:?} {} {offset}+{bytes}", self.name));
         let state = &self.directory.0;
         let ends = self.directory.count();
+        if operation == Operation::Write {
+            self.directory.tell(Happening::Write { file: &self.name });
+        }
         if self.directory.fails(operation, &self.name) {
+            // Nobody sees a failed write, but a power loss may show some of it.
+            if operation == Operation::Write {
+                state.contents.borrow_mut().file(self.file).issue(change);
+            }
             return Err(failed(&self.name, operation, offset, bytes));
         }
         if let Some(capacity_bytes) = state.capacity_bytes.get() {
@@ -504,13 +518,37 @@ impl SimulatedDisk {
                 return Err(DiskError::Full { file: self.name.clone() });
             }
         }
+        let change = self.as_written(change);
         let number = state.contents.borrow_mut().file(self.file).issue(change);
+        self.directory.tell(Happening::Issued);
         if ends {
             return std::future::pending().await;
         }
         let (directory, file) = (self.directory.clone(), self.file);
         self.directory.complete(move || directory.0.contents.borrow_mut().file(file).complete(number)).await;
         Ok(())
+    }
+}
+
+impl SimulatedDisk {
+    /// What the disk makes of a change: another one if it lies about it.
+    fn as_written(&self, change: Change) -> Change {
+        let Change::Write { offset, bytes } = &change else { return change };
+        let Some(lie) = self.directory.0.troubles.borrow_mut().lied(&self.name) else { return change };
+        self.directory.tell(Happening::Lied { file: &self.name });
+        let end = offset + bytes.len() as u64;
+        let lost = Change::Extend { bytes: end };
+        let length = self.directory.0.contents.borrow_mut().file(self.file).visible.length();
+        let places = (length.max(end) - bytes.len() as u64) / u64::from(BLOCK_BYTES);
+        let place = self.directory.0.simulation.random(|random| random.below(places + 1));
+        let elsewhere = place * u64::from(BLOCK_BYTES);
+        self.directory.trace(|| format!("{lie:?} write of {} {offset}: to {elsewhere}", self.name));
+        match lie {
+            Lie::Misdirected if elsewhere != *offset => {
+                Change::Write { offset: elsewhere, bytes: bytes.clone() }
+            }
+            Lie::Misdirected | Lie::Lost => lost,
+        }
     }
 }
 
@@ -559,10 +597,12 @@ impl Disk for SimulatedDisk {
         }
         let (directory, number) = (self.directory.clone(), self.file);
         let settle = move || {
-            let mut contents = directory.0.contents.borrow_mut();
-            contents.file(number).settle(&completed, Image::apply);
+            if !directory.0.skips_flushes.get() {
+                directory.0.contents.borrow_mut().file(number).settle(&completed, Image::apply);
+            }
         };
         self.directory.complete(settle).await;
+        self.directory.tell(Happening::Synced { file: &self.name });
         Ok(())
     }
 

@@ -25,8 +25,16 @@ const MAIN: u64 = 0;
 #[derive(Clone)]
 pub struct Simulation(Rc<World>);
 
+/// Whether what happens is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trace {
+    Off,
+    Printed,
+}
+
 struct World {
     seed: u64,
+    traced: bool,
     random: RefCell<Random>,
     now_us: Cell<u64>,
     stopped: Cell<bool>,
@@ -83,8 +91,15 @@ impl Ready {
 
 impl Simulation {
     pub fn new(seed: u64) -> Self {
+        let trace =
+            if std::env::var_os("PHOTONDB_SIM_TRACE").is_some() { Trace::Printed } else { Trace::Off };
+        Self::traced(seed, trace)
+    }
+
+    pub fn traced(seed: u64, trace: Trace) -> Self {
         Self(Rc::new(World {
             seed,
+            traced: trace == Trace::Printed,
             random: RefCell::new(Random::new(seed)),
             now_us: Cell::new(0),
             stopped: Cell::new(false),
@@ -97,6 +112,10 @@ impl Simulation {
 
     pub fn seed(&self) -> u64 {
         self.0.seed
+    }
+
+    pub fn is_traced(&self) -> bool {
+        self.0.traced
     }
 
     /// Draws from the world's chance. Do not draw within `draw`.

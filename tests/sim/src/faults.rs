@@ -7,10 +7,10 @@ use photondb_storage::disk::DiskError;
 use photondb_storage::engine::{CommitInfo, StorageEngine, StorageError};
 use photondb_storage::suite::{named, put};
 
-use crate::disk::Operation;
 use crate::history::{Change, History, contents};
 use crate::life::{Backend, Ending, Life};
-use crate::power_loss::Slab;
+use crate::slab::Slab;
+use crate::trouble::Operation;
 use crate::workload::{Site, Workload};
 use crate::{Random, SimulatedDirectory, for_seeds, seeds};
 

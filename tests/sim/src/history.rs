@@ -5,7 +5,7 @@
 //! were acknowledged. Trees are made and dropped by calls that take time; where exactly in the order they took effect is known
 //! up to the batches that ran meanwhile, and within that window either outcome is right. A tree's name is used once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use photondb_storage::engine::{Edit, StorageEngine, StorageError, TreeName};
@@ -17,8 +17,11 @@ pub const SEQUENCE_KEY: &[u8] = b"batches";
 /// Contents of all trees.
 pub type Model = BTreeMap<TreeName, Rows>;
 pub type Rows = BTreeMap<Vec<u8>, Rc<[u8]>>;
+/// What a damaged store gave for each key that could be read; trees that it has not are not there.
+pub type Readable = BTreeMap<TreeName, BTreeMap<Vec<u8>, Option<Rc<[u8]>>>>;
 
 /// One change of a batch; `None` deletes.
+#[derive(Clone)]
 pub struct Change {
     pub tree: TreeName,
     pub key: Vec<u8>,
@@ -26,6 +29,7 @@ pub struct Change {
 }
 
 /// The life of a store since it was last verified.
+#[derive(Clone)]
 pub struct History {
     /// What it held then, after `first` batches.
     base: Model,
@@ -36,7 +40,7 @@ pub struct History {
     live: Model,
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct TreeLife {
     made: Option<Window>,
     dropped: Option<Window>,
@@ -186,6 +190,104 @@ impl History {
         *self = Self::after(held, count);
         Ok(())
     }
+}
+
+/// A store whose disk lied: what can be read of it must still be what was promised.
+impl History {
+    /// Every key that was ever put, by tree.
+    pub fn keys(&self) -> BTreeMap<TreeName, BTreeSet<Vec<u8>>> {
+        let mut keys: BTreeMap<TreeName, BTreeSet<Vec<u8>>> = BTreeMap::new();
+        for name in self.trees.keys() {
+            keys.entry(name.clone()).or_default();
+        }
+        for (name, rows) in &self.base {
+            keys.entry(name.clone()).or_default().extend(rows.keys().cloned());
+        }
+        for change in self.batches.iter().flatten() {
+            keys.entry(change.tree.clone()).or_default().insert(change.key.clone());
+        }
+        keys
+    }
+
+    /// Checks that a running store holds what was applied. Trees whose making or dropping failed are not looked at.
+    pub fn holds(&self, mut held: Model) -> Result<(), String> {
+        let mut want = self.live.clone();
+        for (name, life) in &self.trees {
+            let is_open = |window: &Option<Window>| window.is_some_and(|window| window.to.is_none());
+            if is_open(&life.made) || is_open(&life.dropped) {
+                held.remove(name);
+                want.remove(name);
+            }
+        }
+        differences(&held, &want)
+    }
+
+    /// Checks that what was read is what the store held after some number of batches, not fewer than `floor`.
+    pub fn explains(&self, read: &Readable, floor: u64) -> Result<(), String> {
+        let told = match read.get(&named(SEQUENCE_TREE)).map(|rows| rows.get(SEQUENCE_KEY)) {
+            None | Some(Some(None)) => Some(0),
+            Some(None) => None,
+            Some(Some(Some(value))) => {
+                let bytes = value[..].try_into().map_err(|_| "the number of batches is no number")?;
+                Some(u64::from_le_bytes(bytes))
+            }
+        };
+        if told.is_some_and(|told| (floor..self.first).contains(&told)) {
+            // An earlier opening's batches are gone, and what the store was then is not kept here.
+            return Ok(());
+        }
+        let mut trees = self.trees.clone();
+        if floor < self.acknowledged {
+            // What was acknowledged last may be lost, so that trees made and dropped then may be too.
+            for life in trees.values_mut() {
+                life.made.iter_mut().chain(&mut life.dropped).for_each(|window| window.acknowledged = false);
+            }
+        }
+        let mut model = self.base.clone();
+        let mut found = Err(format!("{told:?} batches, want {floor} to {}", self.count()));
+        for count in self.first..=self.count() {
+            if let Some(index) = count.checked_sub(self.first + 1) {
+                self.batches[index as usize].iter().for_each(|change| change.apply(&mut model));
+            }
+            if count < floor || told.is_some_and(|told| told != count) {
+                continue;
+            }
+            found = matches(&trees, &model, read, count);
+            if found.is_ok() {
+                return Ok(());
+            }
+        }
+        found
+    }
+}
+
+fn matches(
+    trees: &BTreeMap<TreeName, TreeLife>,
+    model: &Model,
+    read: &Readable,
+    count: u64,
+) -> Result<(), String> {
+    for name in model.keys().chain(trees.keys()) {
+        let has_rows = model.contains_key(name);
+        let present = trees.get(name).map_or(Certainty::Yes, |life| life.present(count, has_rows));
+        match (present, read.get(name)) {
+            (Certainty::Yes, None) => {
+                return Err(format!("after {count} batches tree {} is lost", text(&name.0)));
+            }
+            (Certainty::No, Some(_)) => {
+                return Err(format!("after {count} batches tree {} is there", text(&name.0)));
+            }
+            (Certainty::Yes | Certainty::Either, Some(rows)) => {
+                let want = |key: &Vec<u8>| model.get(name).and_then(|rows| rows.get(key));
+                if let Some((key, _)) = rows.iter().find(|(key, value)| value.as_ref() != want(key)) {
+                    let (tree, key) = (text(&name.0), text(key));
+                    return Err(format!("after {count} batches tree {tree} gives a wrong value for {key:?}"));
+                }
+            }
+            (Certainty::No | Certainty::Either, None) => {}
+        }
+    }
+    Ok(())
 }
 
 impl Change {

@@ -18,12 +18,18 @@ mod image;
 #[cfg(test)]
 mod journal;
 pub mod life;
+pub mod plan;
 #[cfg(test)]
 mod power_loss;
+pub mod slab;
+pub mod trial;
+#[cfg(test)]
+mod trials;
+pub mod trouble;
 pub mod workload;
 
-pub use disk::{Operation, SimulatedDirectory, SimulatedDisk};
-pub use executor::Simulation;
+pub use disk::{SimulatedDirectory, SimulatedDisk};
+pub use executor::{Simulation, Trace};
 pub use photondb_storage::suite::Random;
 
 /// The seeds a test runs: `count` of them, or as many as `PHOTONDB_SIM_SEEDS` says, or the one in `PHOTONDB_SIM_SEED`.

@@ -19,6 +19,11 @@ pub trait Backend: Clone {
         directory: SimulatedDirectory,
         cache_bytes: u64,
     ) -> Result<Self::Engine, StorageError>;
+
+    /// Writes a checkpoint now, if the backend has such a thing.
+    async fn checkpoint(_engine: &Self::Engine) -> Result<(), StorageError> {
+        Ok(())
+    }
 }
 
 /// Small, so that a short workload does not stay within the cache.
@@ -40,7 +45,10 @@ pub enum Ending {
 
 impl<B: Backend> Life<B> {
     pub fn new(backend: B, seed: u64) -> Self {
-        let simulation = Simulation::new(seed);
+        Self::within(backend, Simulation::new(seed))
+    }
+
+    pub fn within(backend: B, simulation: Simulation) -> Self {
         let directory = SimulatedDirectory::new(&simulation);
         Self { backend, simulation, directory, history: Rc::default() }
     }
@@ -70,10 +78,12 @@ impl<B: Backend> Life<B> {
     /// Opens the store and starts its background work; to be called within a run of the simulation.
     pub async fn open(&self) -> Result<Rc<B::Engine>, StorageError> {
         let engine = Rc::new(self.backend.open(self.directory.clone(), CACHE_BYTES).await?);
-        let (background, seed) = (engine.clone(), self.simulation.seed());
+        let (background, traced) = (engine.clone(), self.simulation.is_traced());
         self.simulation.spawn(async move {
-            if let Err(error) = background.background().await {
-                println!("seed {seed}: the background work ended: {error}");
+            if let Err(error) = background.background().await
+                && traced
+            {
+                println!("the background work ended: {error}");
             }
         });
         Ok(engine)
@@ -91,7 +101,7 @@ impl<B: Backend> Life<B> {
         self.directory = self.directory.after_power_loss();
     }
 
-    fn fail(&self, what: &str) -> ! {
+    pub fn fail(&self, what: &str) -> ! {
         panic!("seed {}: {what}", self.simulation.seed())
     }
 }

@@ -2,44 +2,13 @@
 //!
 //! Every test runs from seeds; a failure prints its own, and `PHOTONDB_SIM_SEED` runs it alone.
 
-use photondb_storage::engine::{StorageEngine, StorageError};
-use photondb_storage::slab::{SlabEngine, SlabOptions};
+use photondb_storage::engine::StorageEngine;
 use photondb_storage::suite::{Host, run_all};
 
+use crate::for_seeds;
 use crate::life::{Backend, Ending, Life, live};
+use crate::slab::Slab;
 use crate::workload::Workload;
-use crate::{SimulatedDirectory, for_seeds};
-
-/// The default backend with limits small enough that a short workload fills segments of the log, evicts pages and makes
-/// checkpoints, different ones from seed to seed.
-#[derive(Clone, Copy)]
-pub struct Slab(SlabOptions);
-
-impl Slab {
-    pub fn new(seed: u64) -> Self {
-        let wal_segment_bytes = [64 << 10, 256 << 10, 1 << 20][(seed % 3) as usize];
-        let checkpoint_log_bytes = [200 << 10, 4 << 20][(seed % 2) as usize];
-        let checkpoint_dirty_bytes = [0, 20_000, 400_000][(seed / 3 % 3) as usize];
-        Self(SlabOptions {
-            wal_segment_bytes,
-            checkpoint_log_bytes,
-            checkpoint_dirty_bytes,
-            ..SlabOptions::default()
-        })
-    }
-}
-
-impl Backend for Slab {
-    type Engine = SlabEngine<SimulatedDirectory>;
-
-    async fn open(
-        &self,
-        directory: SimulatedDirectory,
-        cache_bytes: u64,
-    ) -> Result<Self::Engine, StorageError> {
-        SlabEngine::open(directory, SlabOptions { cache_bytes, ..self.0 }).await
-    }
-}
 
 const MIXED: Workload = Workload {
     writers: 4,

@@ -35,9 +35,14 @@ pub struct Site<E> {
     pub engine: Rc<E>,
     pub history: Rc<RefCell<History>>,
     busy: Cell<u64>,
-    /// What ended tasks before their time.
+    /// What operations failed with. A store that is read-only ends its tasks; after other failures they go on.
     pub errors: RefCell<Vec<StorageError>>,
+    /// A flaw for tests of the tests: some batches are handed to the store in halves.
+    pub halves_batches: Cell<bool>,
 }
+
+/// How long a task waits after a failure.
+const REST_US: u64 = 5000;
 
 /// Trees that every workload writes into and never drops.
 const STANDING_TREES: [&str; 3] = [SEQUENCE_TREE, "a", "b"];
@@ -50,6 +55,7 @@ impl<E: StorageEngine + 'static> Site<E> {
             history,
             busy: Cell::new(0),
             errors: RefCell::default(),
+            halves_batches: Cell::default(),
         })
     }
 
@@ -92,16 +98,35 @@ impl<E: StorageEngine + 'static> Site<E> {
     async fn writer(&self, workload: Workload) -> Result<(), StorageError> {
         for _ in 0..workload.batches_each {
             let changes = self.random_batch(workload);
-            let Some((number, lsn)) = self.write(changes).await? else { continue };
-            if self.random(|random| random.one_in(2)) {
-                self.engine.flushed(lsn).await?;
-                self.history.borrow_mut().acknowledge(number);
-            } else if self.random(|random| random.one_in(3)) {
-                let pause_us = self.random(|random| random.below(2000));
-                self.simulation.sleep_us(pause_us).await;
-            }
+            let written = self.write_some(changes).await;
+            self.outlive(written).await?;
         }
         Ok(())
+    }
+
+    async fn write_some(&self, changes: Vec<Change>) -> Result<(), StorageError> {
+        let Some((number, lsn)) = self.write(changes).await? else { return Ok(()) };
+        if self.random(|random| random.one_in(2)) {
+            self.engine.flushed(lsn).await?;
+            self.history.borrow_mut().acknowledge(number);
+        } else if self.random(|random| random.one_in(3)) {
+            let pause_us = self.random(|random| random.below(2000));
+            self.simulation.sleep_us(pause_us).await;
+        }
+        Ok(())
+    }
+
+    /// Notes a failure and rests; an error when there is no use in going on.
+    async fn outlive(&self, result: Result<(), StorageError>) -> Result<(), StorageError> {
+        match result {
+            Ok(()) => Ok(()),
+            Err(StorageError::ReadOnly { reason }) => Err(StorageError::ReadOnly { reason }),
+            Err(error) => {
+                self.errors.borrow_mut().push(error);
+                self.simulation.sleep_us(REST_US).await;
+                Ok(())
+            }
+        }
     }
 
     fn random_batch(&self, workload: Workload) -> Vec<Change> {
@@ -121,9 +146,19 @@ impl<E: StorageEngine + 'static> Site<E> {
 
     /// Applies a batch and tells the history in the same breath. `None` when a tree of it was dropped meanwhile.
     pub async fn write(&self, mut changes: Vec<Change>) -> Result<Option<(u64, Lsn)>, StorageError> {
+        let mut halves = self.halves_batches.get();
         loop {
             let number = self.history.borrow().count() + 1;
             let Some(mut edits) = self.edits(&changes) else { return Ok(None) };
+            if std::mem::take(&mut halves) && edits.len() > 1 {
+                // Nothing is waited for in between, so that only a power loss can tell.
+                let half = edits.split_off(edits.len() / 2);
+                if let Cached::Hit(_) = self.engine.apply(CommitInfo::default(), &edits)? {
+                    edits = half;
+                } else {
+                    edits.extend(half);
+                }
+            }
             edits.push(sequence_edit(&*self.engine, number));
             let info = CommitInfo { commit_number: number, ..CommitInfo::default() };
             match self.engine.apply(info, &edits)? {
@@ -161,23 +196,29 @@ impl<E: StorageEngine + 'static> Site<E> {
 
     async fn maker_of_trees(&self, workload: Workload) -> Result<(), StorageError> {
         for _ in 0..workload.trees {
-            let number = self.random(Random::number);
-            let name = named(&format!("tree {number:016x}"));
-            let tree = self.make_tree(&name).await?;
-            if self.random(|random| random.one_in(2)) {
-                self.acknowledge_tree(&name).await?;
-            }
-            let pause_us = self.random(|random| random.below(20_000));
-            self.simulation.sleep_us(pause_us).await;
-            if self.random(|random| random.one_in(4)) {
-                continue;
-            }
-            self.history.borrow_mut().dropping(&name);
-            self.engine.drop_tree(tree).await?;
-            self.history.borrow_mut().dropped(&name);
-            if self.random(|random| random.one_in(2)) {
-                self.acknowledge_tree(&name).await?;
-            }
+            let made = self.make_and_drop().await;
+            self.outlive(made).await?;
+        }
+        Ok(())
+    }
+
+    async fn make_and_drop(&self) -> Result<(), StorageError> {
+        let number = self.random(Random::number);
+        let name = named(&format!("tree {number:016x}"));
+        let tree = self.make_tree(&name).await?;
+        if self.random(|random| random.one_in(2)) {
+            self.acknowledge_tree(&name).await?;
+        }
+        let pause_us = self.random(|random| random.below(20_000));
+        self.simulation.sleep_us(pause_us).await;
+        if self.random(|random| random.one_in(4)) {
+            return Ok(());
+        }
+        self.history.borrow_mut().dropping(&name);
+        self.engine.drop_tree(tree).await?;
+        self.history.borrow_mut().dropped(&name);
+        if self.random(|random| random.one_in(2)) {
+            self.acknowledge_tree(&name).await?;
         }
         Ok(())
     }
@@ -191,44 +232,49 @@ impl<E: StorageEngine + 'static> Site<E> {
 
     async fn reader(&self, workload: Workload) -> Result<(), StorageError> {
         for _ in 0..workload.reads_each {
-            let name = named(STANDING_TREES[1 + self.random(|random| random.below(2)) as usize]);
-            let tree = self.engine.tree(&name).expect("it stands");
-            let before = self.history.borrow().count();
-            let key = self.random(|random| random_key(random, workload.keys));
-            match self.random(|random| random.below(4)) {
-                0 | 1 => {
-                    let read = self.engine.get(tree, &key).await?;
-                    self.if_nothing_happened(before, &name, |rows| {
-                        read.as_deref() == rows.get(&key).map(|value| &**value)
-                    });
-                }
-                2 => {
-                    let range =
-                        Range { start: std::ops::Bound::Included(key), end: std::ops::Bound::Unbounded };
-                    let direction = if self.random(|random| random.one_in(2)) {
-                        Direction::Forward
-                    } else {
-                        Direction::Backward
-                    };
-                    let read = self.engine.range(tree, &range, direction, 20, 10_000).await?;
-                    self.if_nothing_happened(before, &name, |rows| {
-                        let want = model_range_of(rows, &range, direction);
-                        read.more == (read.entries.len() < want.len())
-                            && read
-                                .entries
-                                .iter()
-                                .zip(want)
-                                .all(|((key, value), (want_key, want))| key == want_key && **value == **want)
-                    });
-                }
-                3.. => {
-                    let count = self.engine.count(tree, &EVERYTHING).await?;
-                    self.if_nothing_happened(before, &name, |rows| count == rows.len() as u64);
-                }
-            }
-            let pause_us = self.random(|random| random.below(1000));
-            self.simulation.sleep_us(pause_us).await;
+            let read = self.read_some(workload).await;
+            self.outlive(read).await?;
         }
+        Ok(())
+    }
+
+    async fn read_some(&self, workload: Workload) -> Result<(), StorageError> {
+        let name = named(STANDING_TREES[1 + self.random(|random| random.below(2)) as usize]);
+        let tree = self.engine.tree(&name).expect("it stands");
+        let before = self.history.borrow().count();
+        let key = self.random(|random| random_key(random, workload.keys));
+        match self.random(|random| random.below(4)) {
+            0 | 1 => {
+                let read = self.engine.get(tree, &key).await?;
+                self.if_nothing_happened(before, &name, |rows| {
+                    read.as_deref() == rows.get(&key).map(|value| &**value)
+                });
+            }
+            2 => {
+                let range = Range { start: std::ops::Bound::Included(key), end: std::ops::Bound::Unbounded };
+                let direction = if self.random(|random| random.one_in(2)) {
+                    Direction::Forward
+                } else {
+                    Direction::Backward
+                };
+                let read = self.engine.range(tree, &range, direction, 20, 10_000).await?;
+                self.if_nothing_happened(before, &name, |rows| {
+                    let want = model_range_of(rows, &range, direction);
+                    read.more == (read.entries.len() < want.len())
+                        && read
+                            .entries
+                            .iter()
+                            .zip(want)
+                            .all(|((key, value), (want_key, want))| key == want_key && **value == **want)
+                });
+            }
+            3.. => {
+                let count = self.engine.count(tree, &EVERYTHING).await?;
+                self.if_nothing_happened(before, &name, |rows| count == rows.len() as u64);
+            }
+        }
+        let pause_us = self.random(|random| random.below(1000));
+        self.simulation.sleep_us(pause_us).await;
         Ok(())
     }
 

@@ -1,0 +1,42 @@
+//! The default backend as the simulation runs it.
+
+use photondb_storage::engine::StorageError;
+use photondb_storage::slab::{SlabEngine, SlabOptions};
+
+use crate::SimulatedDirectory;
+use crate::life::Backend;
+
+/// The default backend with limits small enough that a short workload fills segments of the log, evicts pages and makes
+/// checkpoints, different ones from seed to seed.
+#[derive(Clone, Copy)]
+pub struct Slab(SlabOptions);
+
+impl Slab {
+    pub fn new(seed: u64) -> Self {
+        let wal_segment_bytes = [64 << 10, 256 << 10, 1 << 20][(seed % 3) as usize];
+        let checkpoint_log_bytes = [200 << 10, 4 << 20][(seed % 2) as usize];
+        let checkpoint_dirty_bytes = [0, 20_000, 400_000][(seed / 3 % 3) as usize];
+        Self(SlabOptions {
+            wal_segment_bytes,
+            checkpoint_log_bytes,
+            checkpoint_dirty_bytes,
+            ..SlabOptions::default()
+        })
+    }
+}
+
+impl Backend for Slab {
+    type Engine = SlabEngine<SimulatedDirectory>;
+
+    async fn open(
+        &self,
+        directory: SimulatedDirectory,
+        cache_bytes: u64,
+    ) -> Result<Self::Engine, StorageError> {
+        SlabEngine::open(directory, SlabOptions { cache_bytes, ..self.0 }).await
+    }
+
+    async fn checkpoint(engine: &Self::Engine) -> Result<(), StorageError> {
+        engine.checkpoint().await
+    }
+}
