@@ -60,7 +60,7 @@ const HOUSES: &[House] = &[
         source: "shards/storage/src",
         depends_on: &["photondb-proto"],
         floors: &[
-            &["library"],
+            &["library", "verify"],
             &["recovery"],
             &["checkpoint"],
             &["slab", "tables"],

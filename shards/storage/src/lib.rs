@@ -24,4 +24,5 @@ mod space;
 pub mod suite;
 mod superblock;
 mod tables;
+pub mod verify;
 mod wal;

@@ -175,7 +175,7 @@ async fn read_block<F: Disk, T>(
 }
 
 /// The checkpoint that a superblock names.
-async fn load<F: Disk>(
+pub(crate) async fn load<F: Disk>(
     pages: &F,
     slabs: &F,
     superblock: Superblock,

@@ -50,7 +50,7 @@ pub struct PlannedLie {
 }
 
 /// Files that the disk may lie about.
-pub const LIED_ABOUT: [&str; 2] = ["pages", "slabs"];
+pub const LIED_ABOUT: [&str; 4] = ["pages", "slabs", "superblocks", "wal"];
 const FILES: [&str; 5] = ["", "wal", "pages", "slabs", "superblocks"];
 const OPERATIONS: [Operation; 10] = [
     Operation::Read,

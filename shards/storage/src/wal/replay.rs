@@ -8,7 +8,7 @@
 use crate::disk::{Directory, Disk, DiskError, OpenMode};
 use crate::engine::StorageError;
 use crate::wal::frame::{self, Begins, FrameHead};
-use crate::wal::log::{Place, Segment, segment_name};
+use crate::wal::log::{Place, Segment, segment_name, segment_number};
 use crate::wal::record::{self, Record};
 
 /// Read at once, unless a frame is longer.
@@ -69,39 +69,46 @@ impl<'a, D: Directory> LogReader<'a, D> {
         }
     }
 
-    /// What is wrong with the log at the end that was found, if it is not the end.
+    /// What is wrong with the log at the end that was found, if it is not the end. All segments behind are looked at: the one
+    /// that comes next may be what is damaged, or missing.
     pub async fn damage(&self) -> Result<Option<StorageError>, StorageError> {
-        let Some(segment) = &self.segment else { return Ok(None) };
-        let mut offset = self.place.offset;
-        while offset < segment.bytes {
-            let bytes = (segment.bytes - offset).min(u64::from(WINDOW_BYTES)) as u32;
-            let window = segment.file.read(offset, bytes).await?;
+        let mut numbers: Vec<u64> =
+            self.directory.list().await?.iter().filter_map(|name| segment_number(name)).collect();
+        numbers.retain(|number| *number >= self.place.segment);
+        numbers.sort_unstable();
+        for number in numbers {
+            let from = if number == self.place.segment { self.place.offset } else { 0 };
+            if let Some(offset) = self.find_later(number, from).await? {
+                return Ok(Some(self.damaged(number, offset)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where in a segment a frame lies that was written when more was flushed than has been read.
+    async fn find_later(&self, number: u64, from: u64) -> Result<Option<u64>, StorageError> {
+        let file = self.directory.open(&segment_name(number), OpenMode::Existing).await?;
+        let end = file.length().await? / 4096 * 4096;
+        let mut offset = from;
+        while offset < end {
+            let bytes = (end - offset).min(u64::from(WINDOW_BYTES)) as u32;
+            let window = file.read(offset, bytes).await?;
             for start in (0..window.len()).step_by(4096) {
                 let Some(payload) = frame::payload_bytes(&window[start..]) else { continue };
                 let frame_bytes = frame::frame_bytes(payload);
                 let found = if start + frame_bytes as usize <= window.len() {
-                    frame::flushed_before(&window[start..], segment.number)
+                    frame::flushed_before(&window[start..], number)
                 } else {
-                    let whole = segment.file.read(offset + start as u64, frame_bytes).await?;
-                    frame::flushed_before(&whole, segment.number)
+                    let whole = file.read(offset + start as u64, frame_bytes).await?;
+                    frame::flushed_before(&whole, number)
                 };
                 if found.is_some_and(|flushed| flushed > self.place.position) {
-                    return Ok(Some(self.damaged(segment.number, offset + start as u64)));
+                    return Ok(Some(offset + start as u64));
                 }
             }
             offset += u64::from(bytes);
         }
-        let next = segment.number + 1;
-        let file = match self.directory.open(&segment_name(next), OpenMode::Existing).await {
-            Ok(file) => file,
-            Err(DiskError::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let first = file.read(0, 4096).await?;
-        let Some(payload) = frame::payload_bytes(&first) else { return Ok(None) };
-        let whole = file.read(0, frame::frame_bytes(payload)).await?;
-        let found = frame::flushed_before(&whole, next);
-        Ok(found.filter(|flushed| *flushed > self.place.position).map(|_| self.damaged(next, 0)))
+        Ok(None)
     }
 
     fn damaged(&self, segment: u64, offset: u64) -> StorageError {
@@ -173,6 +180,10 @@ impl<'a, D: Directory> LogReader<'a, D> {
         let file = match self.directory.open(&segment_name(number), OpenMode::Existing).await {
             Ok(file) => file,
             Err(DiskError::NotFound { .. }) if self.segment.is_some() => return Ok(false),
+            Err(DiskError::NotFound { file }) => {
+                let what = "the segment where the log begins is missing".to_owned();
+                return Err(StorageError::Corrupt { file, offset: 0, what });
+            }
             Err(error) => return Err(error.into()),
         };
         let bytes = file.length().await? / 4096 * 4096;
