@@ -4,10 +4,12 @@
 //! line itself is wrong). No subcommand means `serve`, as with RethinkDB's binary, so every flag of `serve` may follow
 //! the program's name directly.
 
+mod check;
 mod connection;
 mod db;
 mod output;
 mod reference;
+mod reshard;
 mod script_worker;
 mod serve;
 mod settings;
@@ -52,6 +54,8 @@ pub static COMMANDS: &[&CommandRow] = &[
     &table::DROP,
     &table::LIST,
     &table::INFO,
+    &check::CHECK,
+    &reshard::RESHARD,
     &version::VERSION,
     &reference::REFERENCE,
     &script_worker::SCRIPT_WORKER,
@@ -320,6 +324,10 @@ mod tests {
         check_parses("table create t --db d --primary-key k", Ok(&["table", "create"]));
         check_parses("table list --db d", Ok(&["table", "list"]));
         check_parses("table info t --primary-key k", Err(ErrorKind::UnknownArgument));
+        check_parses("check data --json", Ok(&["check"]));
+        check_parses("check", Err(ErrorKind::MissingRequiredArgument));
+        check_parses("reshard data --stores 8", Ok(&["reshard"]));
+        check_parses("reshard data --stores 0", Err(ErrorKind::ValueValidation));
         check_parses("version", Ok(&["version"]));
         check_parses("--help", Err(ErrorKind::DisplayHelp));
         check_parses("serve --help", Err(ErrorKind::DisplayHelp));

@@ -4,6 +4,7 @@
 //! failure of ours to speak of, but the exit says so.
 
 use std::io::{BufRead, IsTerminal, Write};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -73,6 +74,39 @@ pub fn confirm_drop(what: &str) -> anyhow::Result<()> {
     match answer.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(()),
         _ => bail!("nothing was dropped"),
+    }
+}
+
+/// A line on standard error that grows with the work, if that is a terminal.
+pub struct ProgressBar {
+    shown: Option<Instant>,
+    is_terminal: bool,
+}
+
+impl ProgressBar {
+    pub fn new() -> ProgressBar {
+        ProgressBar { shown: None, is_terminal: std::io::stderr().is_terminal() }
+    }
+
+    pub fn show(&mut self, what: &str, done: u64, total: u64) {
+        const WIDTH: u64 = 40;
+        let is_due = self.shown.is_none_or(|shown| shown.elapsed() >= Duration::from_millis(100));
+        if !self.is_terminal || !is_due {
+            return;
+        }
+        self.shown = Some(Instant::now());
+        let share =
+            |of: u64| (u128::from(done.min(total)) * u128::from(of) / u128::from(total.max(1))) as usize;
+        let (filled, per_cent) = (share(WIDTH), share(100));
+        let (bar, rest) = ("#".repeat(filled), ".".repeat(WIDTH as usize - filled));
+        eprint!("\r[{bar}{rest}] {per_cent:3} % {what} ");
+    }
+
+    /// Clears the line, so that what comes next stands alone.
+    pub fn end(&mut self) {
+        if self.shown.take().is_some() {
+            eprint!("\r\x1b[K");
+        }
     }
 }
 

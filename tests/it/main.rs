@@ -18,6 +18,7 @@ mod idle;
 mod index;
 mod loopback;
 mod machine;
+mod offline;
 mod outside;
 mod restart;
 mod resume;

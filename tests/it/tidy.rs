@@ -26,6 +26,7 @@ const HOUSES: &[House] = &[
         source: "shards/runtime/src",
         depends_on: &["photondb-proto", "photondb-query", "photondb-storage"],
         floors: &[
+            &["offline"],
             &["start"],
             &["session", "cursor"],
             &["hot"],
@@ -60,6 +61,7 @@ const HOUSES: &[House] = &[
         source: "shards/storage/src",
         depends_on: &["photondb-proto"],
         floors: &[
+            &["golden"],
             &["library", "verify"],
             &["recovery"],
             &["checkpoint"],

@@ -16,6 +16,7 @@ pub mod index;
 pub mod jobs;
 pub mod mesh;
 pub mod meter;
+pub mod offline;
 mod owner;
 mod panics;
 pub mod route;

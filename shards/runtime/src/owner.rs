@@ -3,11 +3,12 @@
 //! Always: a change is one batch of store 0, durable, then every core follows before whoever asked hears of it. Who commits holds
 //! the owner's turnstile from the plan to the end.
 
+use std::ops::Bound;
 use std::rc::Rc;
 
 use futures_util::future::join_all;
 use photondb_proto::error::{ErrorKind, QueryError};
-use photondb_storage::engine::{CommitInfo, Edit, StorageEngine, TreeId};
+use photondb_storage::engine::{CommitInfo, Direction, Edit, Range, StorageEngine, StorageError, TreeId};
 
 use crate::catalog::Record;
 use crate::catalog::change::Means;
@@ -39,6 +40,23 @@ pub async fn commit<E: Env>(core: &Rc<Core<E>>, records: Vec<Record>) -> Result<
     let peers = (0..core.mesh.cores()).filter(|peer| *peer != core.number);
     join_all(peers.map(|peer| core.mesh.request(peer, Request::Follow(records.clone())))).await;
     Ok(())
+}
+
+/// All records of the catalog, from its tree in store 0.
+///
+/// # Errors
+/// The store's.
+pub async fn read_records<S: StorageEngine>(engine: &S, tree: TreeId) -> Result<Vec<Record>, StorageError> {
+    let mut range = Range { start: Bound::Unbounded, end: Bound::Unbounded };
+    let mut records: Vec<Record> = Vec::new();
+    loop {
+        let run = engine.range(tree, &range, Direction::Forward, 1024, 1 << 20).await?;
+        records.extend(run.entries.into_iter().map(|(key, value)| (key, Some(value.to_vec()))));
+        match records.last() {
+            Some((key, _)) if run.more => range.start = Bound::Excluded(key.clone()),
+            Some(_) | None => return Ok(records),
+        }
+    }
 }
 
 /// A version 4 UUID of random bytes.

@@ -17,7 +17,7 @@ use photondb_proto::control::CoreCommand;
 use photondb_proto::limits;
 use photondb_proto::op::{DatabaseId, uuid_text};
 use photondb_proto::wire::scram::{Credential, ITERATIONS_EMPTY, SALT_BYTES};
-use photondb_storage::engine::{CommitInfo, Direction, Edit, Range, StorageEngine, StorageError, TreeName};
+use photondb_storage::engine::{CommitInfo, Edit, StorageEngine, StorageError, TreeName};
 
 use crate::catalog::{
     Catalog, DEFAULT_TAG, Database, HEARTBEAT_TIMEOUT_SECS, Record, Server, database_record, server_record,
@@ -151,7 +151,7 @@ struct Started {
 pub(crate) type CoreThread = JoinHandle<Result<(), String>>;
 
 /// Holds the data directory for this process.
-fn lock(data_dir: &Path) -> Result<File, StartError> {
+pub(crate) fn lock(data_dir: &Path) -> Result<File, StartError> {
     let path = data_dir.join("LOCK");
     let cannot = |error: std::io::Error| StartError(format!("{} cannot be opened: {error}.", path.display()));
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(cannot)?;
@@ -464,17 +464,7 @@ async fn own_catalog<E: Env>(
     plan: &CorePlan,
 ) -> Result<Result<(Catalog, CatalogOwner), StartError>, StorageError> {
     let tree = store.engine.create_tree(&TreeName(CATALOG_TREE.into())).await?;
-    let all = Range { start: std::ops::Bound::Unbounded, end: std::ops::Bound::Unbounded };
-    let mut records: Vec<Record> = Vec::new();
-    let mut range = all;
-    loop {
-        let run = store.engine.range(tree, &range, Direction::Forward, 1024, 1 << 20).await?;
-        records.extend(run.entries.into_iter().map(|(key, value)| (key, Some(value.to_vec()))));
-        match records.last() {
-            Some((key, _)) if run.more => range.start = std::ops::Bound::Excluded(key.clone()),
-            Some(_) | None => break,
-        }
-    }
+    let records = owner::read_records(&*store.engine, tree).await?;
     let read = match Catalog::from_records(&records) {
         Ok(read) => read,
         Err(error) => {

@@ -139,6 +139,11 @@ pub fn index_tree(table: TableId, shard: u16, index: IndexId) -> TreeName {
     TreeName(name.into())
 }
 
+/// Whether a shard's tree is that of its documents.
+pub(crate) fn is_primary(name: &TreeName) -> bool {
+    name.0.len() == 1 + 16 + 2
+}
+
 /// What the catalog says of a tree.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {
@@ -168,7 +173,7 @@ pub fn table_of_tree(name: &TreeName) -> Option<&[u8]> {
 }
 
 /// The table and shard of a tree's name, if it is a shard's or an index's of it.
-fn shard_of_tree(name: &TreeName) -> Option<(TableId, u16)> {
+pub(crate) fn shard_of_tree(name: &TreeName) -> Option<(TableId, u16)> {
     let (prefix, rest) = name.0.split_first()?;
     if *prefix != SHARD_PREFIX || rest.len() < 18 {
         return None;

@@ -252,7 +252,7 @@ pub fn stores_of(data_dir: &Path) -> Result<Vec<u16>, DiskError> {
     Ok(numbers)
 }
 
-fn store_name(number: u16) -> String {
+pub(crate) fn store_name(number: u16) -> String {
     format!("store-{number}")
 }
 

@@ -15,6 +15,8 @@ pub mod compress;
 pub mod disk;
 pub mod engine;
 mod event;
+#[cfg(test)]
+mod golden;
 pub mod library;
 pub mod memory;
 mod recovery;

@@ -10,11 +10,13 @@ use std::collections::BTreeMap;
 use crate::btree::PageId;
 use crate::btree::cell::{Cell, Slotted};
 use crate::btree::page::{Page, PageKind};
+use crate::compress::{Codec, Unready};
 use crate::disk::{BLOCK_BYTES, Directory, Disk, DiskError, OpenMode};
 use crate::engine::{StorageError, TreeName};
 use crate::recovery;
 use crate::slab::SlabOptions;
 use crate::slab::chunks::ChunkKind;
+use crate::slab::dictionaries::{DICTIONARIES, dictionary_of_key};
 use crate::slab::slot;
 use crate::slab::state::{CATALOG, CATALOG_ROOT, State};
 use crate::superblock::{SUPERBLOCKS_FILE, Superblock};
@@ -68,6 +70,9 @@ struct Verification<'a, D: Directory> {
     /// Bytes of each chunk that trees point to.
     live: Vec<u64>,
     names: BTreeMap<u32, TreeName>,
+    /// Found before the documents that need them: their tree's name comes first.
+    dictionaries: BTreeMap<u32, Vec<u8>>,
+    codec: Codec,
     kept_name: &'a TreeName,
     total_bytes: u64,
     progress: Progress<'a>,
@@ -94,7 +99,7 @@ pub async fn verify<D: Directory>(
     progress: Progress<'_>,
 ) -> Result<Report, StorageError> {
     let mut report = Report::default();
-    if directory.list().await?.is_empty() {
+    if is_new(directory).await? {
         return Ok(report);
     }
     let Some(superblock) = verify_superblocks(directory, &mut report).await? else { return Ok(report) };
@@ -107,7 +112,8 @@ pub async fn verify<D: Directory>(
         }
     }
     let (Some(slabs), Some(pages)) = (files.pop(), files.pop()) else { return Ok(report) };
-    let state = match recovery::load(&pages, &slabs, superblock, &SlabOptions::default()).await {
+    let options = SlabOptions::default();
+    let state = match recovery::load(&pages, &slabs, superblock, &options).await {
         Ok(state) => state,
         Err(StorageError::Corrupt { file, offset, what }) => {
             report.add(&file, offset, what);
@@ -125,6 +131,8 @@ pub async fn verify<D: Directory>(
         total_bytes: page_bytes + state.chunks.live_bytes,
         state,
         names: BTreeMap::new(),
+        dictionaries: BTreeMap::new(),
+        codec: Codec::new(options.compression_level),
         kept_name: kept,
         progress,
         report,
@@ -133,6 +141,20 @@ pub async fn verify<D: Directory>(
     verification.verify_unseen().await?;
     verification.verify_log().await?;
     Ok(verification.report)
+}
+
+/// Whether no store was ever whole here: what a crash leaves of one that was being made.
+async fn is_new<D: Directory>(directory: &D) -> Result<bool, DiskError> {
+    match directory.open("pages", OpenMode::Existing).await {
+        Ok(pages) if pages.length().await? > 0 => return Ok(false),
+        Ok(_) | Err(DiskError::NotFound { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    match directory.open(SUPERBLOCKS_FILE, OpenMode::Existing).await {
+        Ok(file) => Ok(file.read(0, 2 * BLOCK_BYTES).await?.iter().all(|&byte| byte == 0)),
+        Err(DiskError::NotFound { .. }) => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 impl Report {
@@ -303,14 +325,11 @@ impl<D: Directory> Verification<'_, D> {
 
     async fn verify_leaf(&mut self, page: &Page, tree: u32) -> Result<(), StorageError> {
         self.report.entries += page.count() as u64;
-        let is_kept = self.names.get(&tree) == Some(self.kept_name);
         let mut slots = Vec::new();
         for index in 0..page.count() {
             match Cell::decode(page.value(index)) {
-                Some(Cell::Inline(value)) if is_kept => {
-                    self.report.kept.insert(page.key(index), value.to_vec());
-                }
-                Some(Cell::Inline(_) | Cell::Unplaced { .. }) | None => {}
+                Some(Cell::Inline(value)) => self.keep(tree, page.key(index), Some(value)),
+                Some(Cell::Unplaced { .. }) | None => {}
                 Some(Cell::Placed(slotted)) => {
                     match self.state.slot_place(slotted.location, slotted.slot_bytes) {
                         Ok((offset, before, bytes)) => slots.push((offset, before, bytes, index, slotted)),
@@ -337,8 +356,7 @@ impl<D: Directory> Verification<'_, D> {
                 let at = (offset - start) as usize + before;
                 let slot = read.get(at..at + slotted.slot_bytes as usize).unwrap_or(&[]);
                 match self.verify_slot(slot, *slotted, tree, &page.key(*index)) {
-                    Ok(value) if is_kept => drop(self.report.kept.insert(page.key(*index), value)),
-                    Ok(_) => {}
+                    Ok(value) => self.keep(tree, page.key(*index), Some(&value)),
                     Err(what) => self.damaged_slot(page, *index, tree, offset + *before as u64, what),
                 }
             }
@@ -360,7 +378,42 @@ impl<D: Directory> Verification<'_, D> {
             *live += u64::from(slotted.slot_bytes);
         }
         let place = self.state.bound_to(slotted.location);
-        slot::value_of(bytes, place, slotted.sum, tree, key).map(|value| value.to_vec())
+        let slot = slot::slot_of(bytes, place, slotted.sum, tree, key)?;
+        self.plain(&slot)
+    }
+
+    /// The value of a slot as it was put.
+    fn plain(&mut self, slot: &slot::Slot<'_>) -> Result<Vec<u8>, String> {
+        loop {
+            match self.codec.plain(slot.how, slot.stored, slot.plain_bytes) {
+                Ok(plain) => return Ok(plain),
+                Err(Unready::Broken(what)) => return Err(what),
+                Err(Unready::Dictionary(number)) => match self.dictionaries.get(&number) {
+                    Some(bytes) => self.codec.add_reader(number, bytes)?,
+                    None => {
+                        return Err(format!(
+                            "it was compressed with dictionary {number}, which is not there"
+                        ));
+                    }
+                },
+            }
+        }
+    }
+
+    /// Keeps what is needed of an entry, if anything; without a value it is gone.
+    fn keep(&mut self, tree: u32, key: Vec<u8>, value: Option<&[u8]>) {
+        let name = self.names.get(&tree);
+        if name.is_some_and(|name| &*name.0 == DICTIONARIES)
+            && let (Some((_, number)), Some(value)) = (dictionary_of_key(&key), value)
+        {
+            self.dictionaries.insert(number, value.to_vec());
+        }
+        if name == Some(self.kept_name) {
+            match value {
+                Some(value) => drop(self.report.kept.insert(key, value.to_vec())),
+                None => drop(self.report.kept.remove(&key)),
+            }
+        }
     }
 
     /// Pages that no tree led to are verified too; what of the tables no tree points to is counted, if nothing is damaged.
@@ -435,12 +488,7 @@ impl<D: Directory> Verification<'_, D> {
             }
             self.report.log_records += 1;
             for (tree, key, value) in changes {
-                if self.names.get(&tree) == Some(self.kept_name) {
-                    match value {
-                        Some(value) => drop(self.report.kept.insert(key, value)),
-                        None => drop(self.report.kept.remove(&key)),
-                    }
-                }
+                self.keep(tree, key, value.as_deref());
             }
             for (tree, key, extent) in extents {
                 self.verify_extent(tree, key, extent).await?;
@@ -473,7 +521,8 @@ impl<D: Directory> Verification<'_, D> {
         self.report.slots += 1;
         self.report.bytes_read += bytes.len() as u64;
         let slot = bytes.get(..extent.slot_bytes as usize).unwrap_or(&[]);
-        if let Err(what) = slot::value_of(slot, slot::extent_place(extent.run), extent.sum, tree, &key) {
+        let read = slot::slot_of(slot, slot::extent_place(extent.run), extent.sum, tree, &key);
+        if let Err(what) = read.and_then(|slot| self.plain(&slot)) {
             let problem = Problem { file: "slabs".to_owned(), offset, tree: None, key: Some(key), what };
             self.damaged(tree, problem);
         }

@@ -148,7 +148,8 @@ fn key_of(table: &[u8], number: u32, copy: u8) -> Vec<u8> {
     key
 }
 
-fn parse_key(key: &[u8]) -> Option<(&[u8], u32)> {
+/// Table and number of a dictionary by its key.
+pub(crate) fn dictionary_of_key(key: &[u8]) -> Option<(&[u8], u32)> {
     let (rest, _) = key.split_last_chunk::<1>()?;
     let (table, number) = rest.split_last_chunk::<4>()?;
     Some((table, u32::from_be_bytes(*number)))
@@ -252,7 +253,7 @@ impl<D: Directory> Shared<D> {
 
     fn learn(&self, key: &[u8]) {
         let dictionaries = &mut self.state.borrow_mut().dictionaries;
-        if let Some((table, number)) = parse_key(key) {
+        if let Some((table, number)) = dictionary_of_key(key) {
             let table = Rc::from(table);
             let known = &mut dictionaries.add(&table, number).numbers;
             if !known.contains(&number) {
