@@ -14,13 +14,9 @@ use crate::suite::{delete, named, put, read_all};
 use crate::superblock::FORMAT_VERSION;
 use crate::verify::verify;
 
-const OPTIONS: SlabOptions = SlabOptions {
-    cache_bytes: 1 << 20,
-    cache_entries: u64::MAX,
-    wal_segment_bytes: 32 << 10,
-    checkpoint_log_bytes: 64 << 20,
-    checkpoint_dirty_bytes: 1 << 20,
-};
+fn options() -> SlabOptions {
+    SlabOptions { wal_segment_bytes: 32 << 10, ..SlabOptions::default() }
+}
 
 fn folder() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
@@ -46,7 +42,7 @@ fn want() -> BTreeMap<Vec<u8>, Vec<u8>> {
 
 /// A checkpoint with two trees, and behind it batches and a dropped tree in the log.
 async fn make(directory: BlockingDirectory) {
-    let engine = SlabEngine::open(directory, OPTIONS).await.expect("it is made");
+    let engine = SlabEngine::open(directory, options()).await.expect("it is made");
     let docs = engine.create_tree(&named("docs")).await.expect("a tree");
     let other = engine.create_tree(&named("other")).await.expect("a tree");
     for number in 0..60_u32 {
@@ -76,7 +72,7 @@ fn the_store_of_this_format_opens_and_is_whole() {
     block_on(async {
         let report = verify(&copy, &named("none"), &mut |_, _| {}).await.expect("it can be read");
         assert_eq!(report.problems, []);
-        let engine = SlabEngine::open(copy.clone(), OPTIONS).await.expect("it opens");
+        let engine = SlabEngine::open(copy.clone(), options()).await.expect("it opens");
         assert_eq!(engine.tree_names(), [named("docs")]);
         let docs = engine.tree(&named("docs")).expect("it is there");
         let rows: BTreeMap<Vec<u8>, Vec<u8>> =
