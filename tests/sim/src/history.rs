@@ -20,6 +20,14 @@ pub type Rows = BTreeMap<Vec<u8>, Rc<[u8]>>;
 /// What a damaged store gave for each key that could be read; trees that it has not are not there.
 pub type Readable = BTreeMap<TreeName, BTreeMap<Vec<u8>, Option<Rc<[u8]>>>>;
 
+/// What a store that was lied to must still hold, or say that it is damaged.
+#[derive(Clone, Copy, Debug)]
+pub struct Floor {
+    pub batches: u64,
+    /// False when the log's last flush may be lost: trees may have been made and dropped in it, and their calls have ended.
+    pub keeps_trees: bool,
+}
+
 /// One change of a batch; `None` deletes.
 #[derive(Clone)]
 pub struct Change {
@@ -223,7 +231,8 @@ impl History {
     }
 
     /// Checks that what was read is what the store held after some number of batches, not fewer than `floor`.
-    pub fn explains(&self, read: &Readable, floor: u64) -> Result<(), String> {
+    pub fn explains(&self, read: &Readable, floor: Floor) -> Result<(), String> {
+        let Floor { batches: floor, keeps_trees } = floor;
         let told = match read.get(&named(SEQUENCE_TREE)).map(|rows| rows.get(SEQUENCE_KEY)) {
             None | Some(Some(None)) => Some(0),
             Some(None) => None,
@@ -237,8 +246,7 @@ impl History {
             return Ok(());
         }
         let mut trees = self.trees.clone();
-        if floor < self.acknowledged {
-            // What was acknowledged last may be lost, so that trees made and dropped then may be too.
+        if !keeps_trees {
             for life in trees.values_mut() {
                 life.made.iter_mut().chain(&mut life.dropped).for_each(|window| window.acknowledged = false);
             }
@@ -272,7 +280,8 @@ fn matches(
         let present = trees.get(name).map_or(Certainty::Yes, |life| life.present(count, has_rows));
         match (present, read.get(name)) {
             (Certainty::Yes, None) => {
-                return Err(format!("after {count} batches tree {} is lost", text(&name.0)));
+                let life = trees.get(name).cloned().unwrap_or_default();
+                return Err(format!("after {count} batches tree {} is lost: {life}", text(&name.0)));
             }
             (Certainty::No, Some(_)) => {
                 return Err(format!("after {count} batches tree {} is there", text(&name.0)));

@@ -13,7 +13,7 @@ use photondb_storage::disk::DiskError;
 use photondb_storage::engine::{StorageEngine, StorageError};
 
 use crate::executor::Trace;
-use crate::history::{History, Readable, contents};
+use crate::history::{Floor, History, Readable, contents};
 use crate::life::{Backend, Ending, Life};
 use crate::plan::{LIED_ABOUT, Opening, Plan};
 use crate::slab::Slab;
@@ -275,14 +275,18 @@ impl Trial {
 impl Log {
     /// Batches that the store must hold, if it does not say that it is damaged. A lie about the log is seen by what was flushed
     /// after it; only of the last flush, or of as many of the last as there were flips, nobody can know.
-    fn floor(&self, acknowledged: u64) -> u64 {
+    fn floor(&self, acknowledged: u64) -> Floor {
         let flushes = self.before_flushes.borrow();
         // A flush that goes over to the next segment is counted twice.
         let flipped = flushes.len().checked_sub(2 * self.flips.get()).and_then(|index| flushes.get(index));
         let by_flips = if self.flips.get() > 0 { flipped.copied().unwrap_or(0) } else { acknowledged };
         match self.at_lie.get() {
-            Some((before, applied)) if acknowledged <= applied => before.min(by_flips),
-            Some(_) | None => acknowledged.min(by_flips),
+            Some((before, applied)) if acknowledged <= applied => {
+                Floor { batches: before.min(by_flips), keeps_trees: false }
+            }
+            Some(_) | None => {
+                Floor { batches: acknowledged.min(by_flips), keeps_trees: self.flips.get() == 0 }
+            }
         }
     }
 
