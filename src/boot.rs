@@ -101,6 +101,7 @@ fn start_data_plane(
         cpus: config.cpus.clone(),
         cache_bytes: config.cache_bytes,
         query_memory_bytes: config.query_memory_bytes,
+        storage: config.storage,
         compression_level: config.compression_level,
         compression_bytes_min: config.compression_bytes_min,
         change_log: config.change_log,

@@ -14,6 +14,8 @@ pub mod serve;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use photondb_runtime::Backend;
+
 /// One setting of the server or of the client commands.
 #[derive(Debug)]
 pub struct Setting {
@@ -349,6 +351,18 @@ pub static SERVE: &[Setting] = &[
         more: "It holds `LOCK`, one `store-N` for each store and, unless `--log-dir` says otherwise, `log`. One server at a \
                time may use it, with any number of cores. Its file system must support O_DIRECT: ext4 and XFS do, tmpfs \
                does not.",
+    },
+    Setting {
+        name: "storage",
+        short: None,
+        aliases: &[],
+        group: Group::Storage,
+        kind: Kind::Choice(&Backend::NAMES),
+        value_name: "BACKEND",
+        fallback: Fallback::Text("slab"),
+        help: "How data is kept: slab, btree or memory",
+        more: "`slab` keeps documents compressed in slots beside their B-trees, `btree` keeps those up to 2 KB as they are in the \
+               leaves of theirs, `memory` keeps nothing and is for tests. A data directory stays with what it was made with.",
     },
     Setting {
         name: "log-dir",

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use photondb_runtime::ChangeLogRetention;
+use photondb_runtime::{Backend, ChangeLogRetention};
 
 use super::layers::{Source, Values};
 use super::machine::Machine;
@@ -23,6 +23,7 @@ pub struct ServeConfig {
     pub http: Option<HttpConfig>,
     pub cluster_port: u16,
     pub data_dir: PathBuf,
+    pub storage: Backend,
     pub log_dir: PathBuf,
     pub log_level: String,
     /// The CPU of each core.
@@ -105,6 +106,7 @@ pub fn serve_config(values: &Values, machine: &Machine) -> Result<ServeConfig, C
         cluster_port,
         data_dir,
         log_dir,
+        storage: values.text("storage").and_then(Backend::named).expect("has a default among the choices"),
         log_level: values.text("log-level").expect("has a default").to_owned(),
         cpus: cpus(values, machine, &mut warnings),
         cache_bytes,

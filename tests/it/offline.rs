@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::client::{Client, count, create, get, insert, table, term};
 use crate::http::metric;
 use crate::machine::Machine;
-use crate::server::{Folder, Server, program};
+use crate::server::{Folder, Server, program, serve};
 
 fn run(words: &[&str], data_dir: &Path) -> Output {
     program().args(words).arg(data_dir).output().expect("the program starts")
@@ -79,6 +79,52 @@ fn a_check_finds_nothing_in_a_whole_directory_and_names_what_was_spoiled() {
 
     let nothing = run(&["check"], &folder.0.join("elsewhere"));
     assert!(!nothing.status.success());
+}
+
+/// Serves on the backend, fills a table, stops, and serves again: how many documents there are then.
+fn kept(backend: &str) -> (Folder, Value) {
+    let machine = Machine::shared();
+    let folder = Folder::new(&format!("backend-{backend}"));
+    let command = || {
+        let mut command = serve(&folder, 2);
+        command.args(["--storage", backend]);
+        command
+    };
+    let server = Server::start_with(&machine, &folder, command());
+    create(&mut server.client(), &["docs"]);
+    fill(&mut server.client(), 0, 600);
+    check_documents(&mut server.client(), 600);
+    assert!(server.stop().success());
+    let server = Server::start_with(&machine, &folder, command());
+    let tables = term(number::TABLE_LIST, json!([[number::DB, ["it"]]]));
+    let documents = match server.client().try_run(&tables).expect("the server answers") {
+        Ok(_) => {
+            check_documents(&mut server.client(), 600);
+            server.client().run(&count("docs"))
+        }
+        Err(_) => json!(0),
+    };
+    assert!(server.stop().success());
+    (folder, documents)
+}
+
+#[test]
+fn every_backend_serves_and_a_directory_stays_with_its_own() {
+    assert_eq!(kept("memory").1, json!(0));
+    for (backend, other, said) in [
+        ("slab", "btree", "--storage slab"),
+        ("btree", "slab", "--storage btree"),
+        ("btree", "memory", "memory does not see"),
+    ] {
+        let (folder, documents) = kept(backend);
+        assert_eq!(documents, json!(600), "{backend}");
+        let refused = serve(&folder, 2).args(["--storage", other]).output().expect("the program starts");
+        assert!(!refused.status.success(), "{backend} was opened as {other}");
+        let words = String::from_utf8_lossy(&refused.stderr);
+        assert!(words.contains(said), "{words}");
+        let (whole, report) = check(&folder.data_dir());
+        assert!(whole, "{report}");
+    }
 }
 
 fn stores(data_dir: &Path) -> Vec<String> {

@@ -62,7 +62,7 @@ const HOUSES: &[House] = &[
         depends_on: &["photondb-proto"],
         floors: &[
             &["golden"],
-            &["library", "verify"],
+            &["backend", "library", "verify"],
             &["recovery"],
             &["checkpoint"],
             &["slab", "tables"],

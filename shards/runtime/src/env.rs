@@ -7,12 +7,14 @@ use std::future::Future;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use photondb_storage::backend::Backend;
 use photondb_storage::disk::DiskError;
 use photondb_storage::engine::{StorageEngine, StorageError, TreeName};
 
 /// How a store is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
+    pub backend: Backend,
     pub cache_bytes: u64,
     /// From 1 to 19, as zstd counts them; 0 stores documents as they are.
     pub compression_level: i32,

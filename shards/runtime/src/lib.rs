@@ -37,6 +37,7 @@ use std::time::Duration;
 use photondb_proto::control::{CoreCommand, CoreReport};
 use photondb_proto::limits;
 use photondb_proto::outside::{OutsideOp, OutsideReply};
+pub use photondb_storage::backend::Backend;
 
 /// All that the data plane is told from outside. Start from `default()` and set what differs.
 #[derive(Clone, Debug)]
@@ -50,6 +51,7 @@ pub struct DataPlaneOptions {
     pub cpus: Vec<usize>,
     pub cache_bytes: u64,
     pub query_memory_bytes: u64,
+    pub storage: Backend,
     /// How hard documents are compressed, from 1 to 19; 0: not at all.
     pub compression_level: i32,
     /// Smaller documents are not compressed.
@@ -125,6 +127,7 @@ impl Default for DataPlaneOptions {
             cpus: vec![0],
             cache_bytes: 256 << 20,
             query_memory_bytes: 64 << 20,
+            storage: Backend::default(),
             compression_level: 1,
             compression_bytes_min: 129,
             change_log: None,

@@ -17,6 +17,7 @@ use photondb_proto::control::CoreCommand;
 use photondb_proto::limits;
 use photondb_proto::op::{DatabaseId, uuid_text};
 use photondb_proto::wire::scram::{Credential, ITERATIONS_EMPTY, SALT_BYTES};
+use photondb_storage::backend::Backend;
 use photondb_storage::engine::{CommitInfo, Edit, StorageEngine, StorageError, TreeName};
 
 use crate::catalog::{
@@ -90,6 +91,12 @@ pub(crate) fn start(options: DataPlaneOptions) -> Result<DataPlane, StartError> 
     let lock = lock(&options.data_dir)?;
     probe_port(&options.bind, options.driver_port)?;
     let found = uring::stores_of(&options.data_dir).map_err(|error| StartError(format!("{error}.")))?;
+    if options.storage == Backend::Memory && !found.is_empty() {
+        return Err(StartError(format!(
+            "The data directory {} holds data on disk, which the storage backend memory does not see: choose another --data-dir.",
+            options.data_dir.display()
+        )));
+    }
     let stores = found.last().map_or(0, |last| last + 1).max(cores);
     let initial_credential = options.initial_password.as_ref().map(|password| {
         let mut salt = [0; SALT_BYTES];
@@ -325,6 +332,7 @@ fn serve_request<E: Env>(core: &Rc<Core<E>>, peer: u16, id: u32, request: Reques
 /// Opens the stores and gets the catalog: from store 0, or from the core that has it.
 async fn recover<E: Env>(env: E, plan: CorePlan) -> Result<(Rc<Core<E>>, Option<Identity>), StartError> {
     let options = StoreOptions {
+        backend: plan.options.storage,
         cache_bytes: plan.options.cache_bytes / u64::from(plan.stores),
         compression_level: plan.options.compression_level,
         compression_bytes_min: plan.options.compression_bytes_min,
@@ -394,6 +402,11 @@ fn cannot_open(number: u16, error: &StorageError) -> StartError {
     StartError(match error {
         StorageError::Format { .. } => {
             format!("Store {number} cannot be opened: {error}; use the version that wrote it.")
+        }
+        StorageError::Backend { found, .. } => {
+            format!(
+                "Store {number} cannot be opened: {error}; start with --storage {found}, or choose another --data-dir."
+            )
         }
         StorageError::Full { .. } => {
             format!("Store {number} cannot be opened: {error}; make room on the disk.")

@@ -536,7 +536,10 @@ pub fn storage_failed(error: StorageError) -> QueryError {
             QueryError::new(ErrorKind::OpFailed, "The table was dropped while the query ran.")
         }
         StorageError::KeyTooLong { .. } => QueryError::new(ErrorKind::QueryLogic, error.to_string()),
-        StorageError::Disk(_) | StorageError::Corrupt { .. } | StorageError::Format { .. } => {
+        StorageError::Disk(_)
+        | StorageError::Corrupt { .. }
+        | StorageError::Format { .. }
+        | StorageError::Backend { .. } => {
             tracing::error!(%error, "a store failed");
             QueryError::new(ErrorKind::Internal, error.to_string())
         }

@@ -22,8 +22,10 @@ use glommio::io::{DmaBuffer, DmaFile, OpenOptions, ReadResult};
 use glommio::net::{TcpListener, TcpStream};
 use glommio::timer::Timer;
 use glommio::{GlommioError, LocalExecutorBuilder, Placement};
+use photondb_storage::backend::Store;
 use photondb_storage::disk::{BLOCK_BYTES, Directory, Disk, DiskError, OpenMode};
 use photondb_storage::engine::StorageError;
+use photondb_storage::memory::MemoryEngine;
 use photondb_storage::slab::{SlabEngine, SlabOptions};
 use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SocketType, sockopt};
@@ -183,22 +185,25 @@ impl UringEnv {
 }
 
 impl Env for UringEnv {
-    type Store = SlabEngine<UringDirectory>;
+    type Store = Store<UringDirectory>;
 
     fn stores(&self) -> Result<Vec<u16>, DiskError> {
         stores_of(&self.shared.data_dir)
     }
 
     async fn open_store(&self, number: u16, options: StoreOptions) -> Result<Self::Store, StorageError> {
-        let StoreOptions { cache_bytes, compression_level, compression_bytes_min, table_of } = options;
+        let StoreOptions { backend, cache_bytes, compression_level, compression_bytes_min, table_of } =
+            options;
+        let Some(placement) = backend.placement() else { return Ok(Store::Memory(MemoryEngine::new())) };
         let options = SlabOptions {
+            placement: Some(placement),
             cache_bytes,
             compression_level,
             compression_bytes_min,
             table_of,
             ..SlabOptions::default()
         };
-        SlabEngine::open(self.store_directory(number)?, options).await
+        Ok(Store::Disk(SlabEngine::open(self.store_directory(number)?, options).await?))
     }
     fn unix_ms(&self) -> u64 {
         unix_ms()

@@ -29,6 +29,8 @@ pub enum StorageError {
     Full { reason: String },
     #[error("the data directory has format version {found}, this program knows {known}")]
     Format { found: u32, known: u32 },
+    #[error("the data was written with the storage backend {found}, not {wanted}")]
+    Backend { found: &'static str, wanted: &'static str },
     #[error("there is no tree {0:?}")]
     NoTree(TreeName),
     #[error("a key of {bytes} bytes is too long, at most {bytes_max} are stored")]

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backend;
 pub mod blocking;
 mod btree;
 mod bytes;

@@ -61,6 +61,10 @@ pub(crate) async fn open<D: Directory>(
         Some(superblock) => superblock,
         None => create(&directory, &superblocks, &pages, &options).await?,
     };
+    let (found, wanted) = (superblock.placement, options.placement.unwrap_or(superblock.placement));
+    if found != wanted {
+        return Err(StorageError::Backend { found: found.backend(), wanted: wanted.backend() });
+    }
     let mut state = load(&pages, &slabs, superblock, &options).await?;
     let redo = state.superblock.redo;
 
@@ -136,7 +140,9 @@ async fn create<D: Directory>(
     superblocks.sync().await?;
     directory.sync().await?;
     let redo = Place { segment: 1, ..Place::default() };
-    let superblock = Superblock { generation: 1, epoch: 0, redo, next_tree: 1, ..Superblock::default() };
+    let placement = options.placement.unwrap_or_default();
+    let superblock =
+        Superblock { placement, generation: 1, epoch: 0, redo, next_tree: 1, ..Superblock::default() };
     write_superblock(superblocks, &superblock).await?;
     Ok(superblock)
 }

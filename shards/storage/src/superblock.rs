@@ -3,7 +3,7 @@
 //! ```text
 //!   0  magic            "PHOTONDB"
 //!   8  version u32      of the format of all files
-//!  12  zero u32
+//!  12  placement u32    of values: 0 in slots, 1 in leaves
 //!  16  checksum u64     XXH3 of the block with this field zero
 //!  24  generation u64   the higher of the two holds
 //!  32  epoch u64        raised at each opening
@@ -33,6 +33,27 @@ const HEAD_BYTES: usize = 96;
 /// Directory blocks that a superblock can name; each names 500 table blocks.
 pub(crate) const DIRECTORIES_MAX: usize = (BLOCK_BYTES as usize - HEAD_BYTES) / 8;
 
+/// Where a store keeps the values that a leaf could hold. It is chosen when the store is made, and remembered in its superblock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// In slots, compressed, but for the smallest: leaves stay small, and a change of a document writes no other one.
+    #[default]
+    Slots,
+    /// In the leaf beside the key, as they are: a read of a document is the read of its leaf. Only what is larger than a
+    /// quarter of a leaf overflows into slots.
+    Leaves,
+}
+
+impl Placement {
+    /// As settings and errors call the backend that keeps its values so.
+    pub fn backend(self) -> &'static str {
+        match self {
+            Placement::Slots => "slab",
+            Placement::Leaves => "btree",
+        }
+    }
+}
+
 /// A block of a table or of a directory: where it is and what it sums to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct BlockAddress {
@@ -42,6 +63,7 @@ pub(crate) struct BlockAddress {
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Superblock {
+    pub placement: Placement,
     pub generation: u64,
     pub epoch: u64,
     pub redo: Place,
@@ -63,7 +85,12 @@ impl Superblock {
         let mut bytes = Vec::with_capacity(BLOCK_BYTES as usize);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-        bytes.extend_from_slice(&[0; 12]);
+        let placement: u32 = match self.placement {
+            Placement::Slots => 0,
+            Placement::Leaves => 1,
+        };
+        bytes.extend_from_slice(&placement.to_le_bytes());
+        bytes.extend_from_slice(&[0; 8]);
         let redo = &self.redo;
         for number in [self.generation, self.epoch, redo.segment, redo.offset, redo.position, redo.previous] {
             bytes.extend_from_slice(&number.to_le_bytes());
@@ -97,12 +124,18 @@ impl Superblock {
         if checksum(&unsummed, offset).to_le_bytes() != block[16..24] {
             return Ok(None);
         }
-        Ok(Self::decode_body(&block[24..]))
+        let placement = match reader.u32() {
+            Some(0) => Placement::Slots,
+            Some(1) => Placement::Leaves,
+            Some(_) | None => return Ok(None),
+        };
+        Ok(Self::decode_body(&block[24..], placement))
     }
 
-    fn decode_body(body: &[u8]) -> Option<Self> {
+    fn decode_body(body: &[u8], placement: Placement) -> Option<Self> {
         let mut reader = Reader(body);
         let mut superblock = Superblock {
+            placement,
             generation: reader.u64()?,
             epoch: reader.u64()?,
             redo: Place {
@@ -132,6 +165,7 @@ mod tests {
     #[test]
     fn golden_bytes_of_a_superblock() {
         let superblock = Superblock {
+            placement: Placement::Leaves,
             generation: 2,
             epoch: 3,
             redo: Place { segment: 4, offset: 5, position: 6, previous: 7 },
@@ -144,7 +178,7 @@ mod tests {
         };
         let mut block = vec![0; 4096];
         superblock.encode(&mut block);
-        assert_eq!(block[..16], *b"PHOTONDB\x03\0\0\0\0\0\0\0");
+        assert_eq!(block[..16], *b"PHOTONDB\x03\0\0\0\x01\0\0\0");
         let numbers: Vec<u8> = (2..=7_u64).flat_map(u64::to_le_bytes).collect();
         assert_eq!(block[24..72], numbers);
         let numbers: Vec<u8> =

@@ -241,6 +241,7 @@ mod tests {
             assert_eq!(env.elapsed(), Duration::from_secs(3600));
             assert_eq!(env.unix_ms(), BEGINNING_UNIX_MS + 3_600_000);
             let options = StoreOptions {
+                backend: photondb_storage::backend::Backend::Slab,
                 cache_bytes: 1 << 20,
                 compression_level: 1,
                 compression_bytes_min: 129,

@@ -1,7 +1,7 @@
 //! The default backend as the simulation runs it.
 
 use photondb_storage::engine::StorageError;
-use photondb_storage::slab::{SlabEngine, SlabOptions};
+use photondb_storage::slab::{Placement, SlabEngine, SlabOptions};
 
 use crate::SimulatedDirectory;
 use crate::life::Backend;
@@ -16,7 +16,10 @@ impl Slab {
         let wal_segment_bytes = [64 << 10, 256 << 10, 1 << 20][(seed % 3) as usize];
         let checkpoint_log_bytes = [200 << 10, 4 << 20][(seed % 2) as usize];
         let checkpoint_dirty_bytes = [0, 20_000, 400_000][(seed / 3 % 3) as usize];
+        // The backend `btree` meets the same troubles.
+        let placement = (seed % 5 == 4).then_some(Placement::Leaves);
         Self(SlabOptions {
+            placement,
             wal_segment_bytes,
             checkpoint_log_bytes,
             checkpoint_dirty_bytes,

@@ -192,9 +192,10 @@ impl Trial {
                 }
                 StorageError::Disk(_) => (&mut self.met.failed, has_failures),
                 StorageError::Corrupt { .. } => (&mut self.met.damage_reported, has_lied),
-                StorageError::Format { .. } | StorageError::NoTree(_) | StorageError::KeyTooLong { .. } => {
-                    (&mut self.met.failed, false)
-                }
+                StorageError::Format { .. }
+                | StorageError::Backend { .. }
+                | StorageError::NoTree(_)
+                | StorageError::KeyTooLong { .. } => (&mut self.met.failed, false),
             };
             *count += 1;
             if !is_allowed {
@@ -236,7 +237,8 @@ impl Trial {
                 Err(error) => return reported.set(reported.get() + self.check_report(&error)),
             };
             let mut read = Readable::new();
-            for (name, keys) in life.history.borrow().keys() {
+            let keys = life.history.borrow().keys();
+            for (name, keys) in keys {
                 let Some(tree) = engine.tree(&name) else { continue };
                 let rows = read.entry(name).or_default();
                 for key in keys {
@@ -264,6 +266,7 @@ impl Trial {
             StorageError::Disk(_)
             | StorageError::ReadOnly { .. }
             | StorageError::Full { .. }
+            | StorageError::Backend { .. }
             | StorageError::NoTree(_)
             | StorageError::KeyTooLong { .. } => {
                 self.life.fail(&format!("the disk lied, and the store says: {error}"))

@@ -18,7 +18,7 @@ use photondb_storage::blocking::{BlockingDirectory, block_on};
 use photondb_storage::engine::{
     CommitInfo, Direction, Edit, Range, StorageEngine, StorageError, TreeId, TreeName,
 };
-use photondb_storage::slab::{SlabEngine, SlabOptions};
+use photondb_storage::slab::{Placement, SlabEngine, SlabOptions};
 
 use super::{hold, store_failed, store_path};
 use crate::StartError;
@@ -106,7 +106,10 @@ async fn spread(
 ) -> Result<Resharded, StartError> {
     let mut stores = Stores::new();
     for number in numbers {
-        let opened = open(data_dir, *number).await.map_err(|error| store_failed(*number, &error))?;
+        // New stores are made as those are that there are.
+        let placement = stores.values().next().map(|store: &Store| store.engine.placement());
+        let opened =
+            open(data_dir, *number, placement).await.map_err(|error| store_failed(*number, &error))?;
         stores.insert(*number, opened);
     }
     sync(data_dir).map_err(|error| StartError(format!("{}: {error}.", data_dir.display())))?;
@@ -160,9 +163,14 @@ async fn spread(
     Ok(done)
 }
 
-async fn open(data_dir: &Path, number: u16) -> Result<Store, StorageError> {
+async fn open(data_dir: &Path, number: u16, placement: Option<Placement>) -> Result<Store, StorageError> {
     let directory = BlockingDirectory::new(store_path(data_dir, number))?;
-    let options = SlabOptions { cache_bytes: CACHE_BYTES, table_of: table_of_tree, ..SlabOptions::default() };
+    let options = SlabOptions {
+        placement,
+        cache_bytes: CACHE_BYTES,
+        table_of: table_of_tree,
+        ..SlabOptions::default()
+    };
     OpenStore::begin(number, Rc::new(SlabEngine::open(directory, options).await?)).await
 }
 

@@ -12,7 +12,8 @@
 
 use crate::bytes::Reader;
 
-/// Values up to this many bytes live in the leaf: beyond it a leaf of 8 KiB would hold too few entries.
+/// Values up to this many bytes live in the leaf: beyond it a leaf of 8 KiB would hold too few entries. Where values are to
+/// live in leaves ([`crate::slab::Placement::Leaves`]), all do that a leaf can hold.
 pub(crate) const INLINE_BYTES_MAX: usize = 128;
 const INLINE: u8 = 0;
 const PLACED: u8 = 1;
@@ -111,6 +112,14 @@ pub(crate) fn inline_cell<'a>(value: &[u8], buffer: &'a mut [u8; 1 + INLINE_BYTE
     &buffer[..=value.len()]
 }
 
+/// The cell of a value of any size that a leaf can hold.
+pub(crate) fn whole_cell(value: &[u8]) -> Vec<u8> {
+    let mut cell = Vec::with_capacity(1 + value.len());
+    cell.push(INLINE);
+    cell.extend_from_slice(value);
+    cell
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +131,7 @@ mod tests {
         assert_eq!(placed.encode(), [1, 0x40, 0, 0, 0, 3, 0, 0, 0, 2, 1, 0, 0, 4, 3, 0, 0]);
         assert_eq!(Cell::decode(&placed.encode()).unwrap().pointer(), Some(placed));
         assert_eq!(inline_cell(b"ab", &mut [0; 129]), [0, b'a', b'b']);
+        assert_eq!(whole_cell(b"ab"), [0, b'a', b'b']);
         for broken in [&[][..], &[1, 2], &[3], &[1; 18]] {
             assert_eq!(Cell::decode(broken), None);
         }

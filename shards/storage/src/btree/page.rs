@@ -38,9 +38,11 @@ const HEADER: usize = 32;
 const ENTRY: usize = 6;
 const CELL_HEADER: usize = 4;
 const CHILD_BYTES: usize = 12;
+/// Key and value of the largest entry: a page that overflows can be split so that each half has room for one more.
+pub(crate) const PAIR_BYTES_MAX: usize = (PAGE_BYTES - HEADER) / 4 - ENTRY - CELL_HEADER;
 const _: () = assert!(
-    4 * (KEY_BYTES_MAX + super::cell::INLINE_BYTES_MAX + 1 + ENTRY + CELL_HEADER) + HEADER <= PAGE_BYTES,
-    "a page that overflows can be split so that each half has room for one more entry"
+    KEY_BYTES_MAX + super::cell::INLINE_BYTES_MAX < PAIR_BYTES_MAX,
+    "every key can have a small value in the leaf"
 );
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -353,12 +355,16 @@ impl Page {
         true
     }
 
-    /// Where to cut the page so that both halves have room, if `value` is to come in at `index`.
-    pub fn split_index(&self, index: usize, added: usize) -> usize {
+    /// Where to cut the page so that both halves have room, if an entry of `added` bytes with this key is to come in at `index`.
+    pub fn split_index(&self, index: usize, key: &[u8], added: usize) -> usize {
         let count = self.count();
         // Keys that come in order fill pages to the brim.
         if index == count {
             return count;
+        }
+        // It stands before all others, which might not fit even in two pages without the prefix that they share.
+        if !key.starts_with(self.prefix()) {
+            return 0;
         }
         let total: usize = (0..count).map(|entry| self.cell_bytes(entry) + ENTRY).sum::<usize>() + added;
         let mut before = 0;

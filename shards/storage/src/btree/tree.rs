@@ -144,8 +144,9 @@ struct Halves {
 
 fn split(page: &Page, (index, key, value): (usize, &[u8], &[u8])) -> Halves {
     const ROOM: &str = "half a page fits in a page";
-    let at = page.split_index(index, key.len() + value.len() + 10);
-    let goes_left = index < at;
+    let at = page.split_index(index, key, key.len() + value.len() + 10);
+    // A cut before all entries is for the new one alone.
+    let goes_left = index < at || at == 0;
     let left_extra = goes_left.then_some(key);
     let right_extra = (!goes_left).then_some(key);
     let mut left = page.extract(0..at, page.id(), PAGE_BYTES, left_extra).expect(ROOM);
@@ -455,6 +456,25 @@ mod tests {
             }
             agree(&mut pool, root, &model, &mut random);
             assert!(pool.frames.len() - pool.freed.len() < 3, "an empty tree gives its pages back");
+        }
+    }
+
+    #[test]
+    fn a_key_that_shares_nothing_with_a_full_leaf_finds_room() {
+        for (prefix, other) in
+            [("customer/", "a"), ("customer/", "z"), (&"p".repeat(1400), "a"), ("ab", "aa")]
+        {
+            for entries in [20, 100, 400, 1000] {
+                let mut pool = Pool::new(1 << 30);
+                let root = pool.allocate_page(1, |id| Page::new(PageKind::Leaf, id, 1, SMALL_PAGE_BYTES));
+                let mut model = BTreeMap::new();
+                let keys = (0..entries).map(|number| format!("{prefix}{number:0>40}").into_bytes());
+                for key in keys.chain([other.as_bytes().to_vec()]) {
+                    put(&mut pool, root, &key, &[1; 17], |_| {}).unwrap();
+                    model.insert(key, vec![1; 17]);
+                }
+                agree(&mut pool, root, &model, &mut Random::new(1));
+            }
         }
     }
 

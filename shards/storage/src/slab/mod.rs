@@ -46,6 +46,7 @@ use crate::engine::{
 use crate::event::{Event, both, yield_now};
 use crate::slab::dictionaries::DICTIONARIES;
 use crate::slab::state::{Found, SLOT_VALUE_BYTES_MAX, State};
+pub use crate::superblock::Placement;
 use crate::wal::log::Log;
 use crate::wal::record::{self, Change, Extent};
 
@@ -58,6 +59,8 @@ const BULK_BYTES_MAX: usize = 1 << 20;
 /// What the owner of a store chooses.
 #[derive(Clone, Copy, Debug)]
 pub struct SlabOptions {
+    /// Opening a store that keeps its values otherwise is an error; `None` takes it as it is, and makes a new one of slots.
+    pub placement: Option<Placement>,
     /// Pages and values in memory, dirty ones included. At least 1 MiB is used.
     pub cache_bytes: u64,
     /// Values in memory beside those that wait for their place on disk.
@@ -80,6 +83,7 @@ pub struct SlabOptions {
 impl Default for SlabOptions {
     fn default() -> Self {
         Self {
+            placement: None,
             cache_bytes: 64 << 20,
             cache_entries: u64::MAX,
             wal_segment_bytes: 16 << 20,
@@ -152,6 +156,11 @@ impl<D: Directory> SlabEngine<D> {
     /// Counts the openings of this store. A commit number made of it and a counter is never given twice.
     pub fn epoch(&self) -> u64 {
         self.shared.state.borrow().superblock.epoch
+    }
+
+    /// How this store keeps its values.
+    pub fn placement(&self) -> Placement {
+        self.shared.state.borrow().superblock.placement
     }
 
     /// Writes a checkpoint now.

@@ -6,15 +6,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use crate::btree::cell::{Cell, INLINE_BYTES_MAX, Location, Pointer, Slotted, inline_cell};
-use crate::btree::page::{KEY_BYTES_MAX, Page, PageKind, SMALL_PAGE_BYTES};
+use crate::btree::cell::{Cell, INLINE_BYTES_MAX, Location, Pointer, Slotted, inline_cell, whole_cell};
+use crate::btree::page::{KEY_BYTES_MAX, PAIR_BYTES_MAX, Page, PageKind, SMALL_PAGE_BYTES};
 use crate::btree::{Missing, PageId, tree};
 use crate::cache::pool::Pool;
 use crate::compress::Codec;
 use crate::engine::{Edit, StorageError, TreeId, TreeName, Value};
 use crate::slab::chunks::{CHUNK_BLOCKS_FIRST, Chunk, ChunkKind, Chunks};
 use crate::slab::dictionaries::{DICTIONARIES, Dictionaries};
-use crate::slab::{SlabOptions, slot};
+use crate::slab::{Placement, SlabOptions, slot};
 use crate::space::Space;
 use crate::superblock::Superblock;
 use crate::tables::{Table, TableKind};
@@ -185,6 +185,8 @@ impl State {
             let mut buffer = [0; 1 + INLINE_BYTES_MAX];
             let cell = inline_cell(value, &mut buffer);
             self.put_cell(root, key, cell);
+        } else if self.superblock.placement == Placement::Leaves && key.len() + value.len() < PAIR_BYTES_MAX {
+            self.put_cell(root, key, &whole_cell(value));
         } else {
             let number = self.pool.add_unplaced(tree, Rc::from(value));
             let cell = Pointer::Unplaced { number, value_bytes: value.len() as u32 }.encode();

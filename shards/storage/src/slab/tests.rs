@@ -3,13 +3,14 @@
 use std::pin::pin;
 
 use crate::blocking::{BlockingDirectory, block_on, block_on_with};
-use crate::engine::{CommitInfo, StorageEngine};
+use crate::engine::{CommitInfo, Edit, StorageEngine, StorageError};
 use crate::event::both;
-use crate::slab::{SlabEngine, SlabOptions};
+use crate::slab::{Placement, SlabEngine, SlabOptions};
 use crate::suite::{self, EVERYTHING, Host, Random, named};
 
 /// Small, so that tests evict pages, fill segments and write checkpoints.
 pub(super) const SMALL: SlabOptions = SlabOptions {
+    placement: None,
     cache_bytes: 1 << 20,
     cache_entries: u64::MAX,
     wal_segment_bytes: 1 << 20,
@@ -74,6 +75,43 @@ fn slabs_with_a_large_cache_behave() {
         number += 1;
         Blocking::new(&format!("suite-large-{number}"), SlabOptions::default())
     });
+}
+
+#[test]
+fn values_in_leaves_over_blocking_files_behave() {
+    let mut number = 0;
+    suite::run_all(|| {
+        number += 1;
+        let options = SlabOptions { placement: Some(Placement::Leaves), ..SMALL };
+        Blocking::new(&format!("suite-leaves-{number}"), options)
+    });
+}
+
+#[test]
+fn a_store_of_leaves_keeps_whole_values_there_and_is_not_opened_as_slabs() {
+    let mut host =
+        Blocking::new("leaves", SlabOptions { placement: Some(Placement::Leaves), ..SlabOptions::default() });
+    let sizes = [0, 128, 129, 1000, 2000, 2100, 60_000, 70_000];
+    for _ in 0..2 {
+        host.run(async |engine| {
+            let tree = engine.create_tree(&named("documents")).await.unwrap();
+            for bytes in sizes {
+                let key = format!("{bytes}").into_bytes();
+                let put = Edit::Put { tree, key: key.clone(), value: vec![7; bytes] };
+                engine.commit(CommitInfo::default(), &[put]).await.unwrap();
+                engine.checkpoint().await.unwrap();
+                assert_eq!(engine.get(tree, &key).await.unwrap().unwrap().len(), bytes);
+            }
+            let slots =
+                engine.shared.state.borrow().chunks.list.iter().filter(|chunk| chunk.live_bytes > 0).count();
+            assert!((1..=3).contains(&slots), "only what no leaf holds is elsewhere: {slots} chunks");
+        });
+        // What the store remembers is enough.
+        host.options.placement = None;
+    }
+    let wrong = SlabOptions { placement: Some(Placement::Slots), ..SMALL };
+    let refused = block_on(SlabEngine::open(host.directory.clone(), wrong)).err();
+    assert_eq!(refused, Some(StorageError::Backend { found: "btree", wanted: "slab" }));
 }
 
 #[test]
