@@ -350,8 +350,12 @@ impl<S: StorageEngine> LocalTable<S> {
 impl<S> LocalTable<S> {
     /// The shard that holds `key`, if it lives here.
     pub fn shard_of(&self, key: &[u8]) -> Option<&Shard<S>> {
-        let shard = photondb_proto::datum::key::shard_of(key, self.shards.len() as u16);
-        self.shards[usize::from(shard)].as_ref()
+        self.shards[usize::from(self.number_of(key))].as_ref()
+    }
+
+    /// The shard that a key belongs to.
+    pub fn number_of(&self, key: &[u8]) -> u16 {
+        photondb_proto::datum::key::shard_of(key, self.shards.len() as u16)
     }
 
     /// The table's indexes, which may be others after any wait.
@@ -385,6 +389,17 @@ impl<S: StorageEngine> Shard<S> {
         match self.tree.get() {
             Some(tree) => self.store.engine.get(tree, key).await,
             None => Ok(None),
+        }
+    }
+
+    /// [`Shard::get`] of several keys, read beside each other.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn get_many(&self, keys: &[Vec<u8>]) -> Result<Vec<Option<Value>>, StorageError> {
+        match self.tree.get() {
+            Some(tree) => self.store.engine.get_many(tree, keys).await,
+            None => Ok(vec![None; keys.len()]),
         }
     }
 
