@@ -46,6 +46,7 @@ const HOUSES: &[House] = &[
         source: "shards/query/src",
         depends_on: &["photondb-proto"],
         floors: &[
+            &["generated"],
             &["exec"],
             &["options"],
             // The evaluator: a term evaluates terms, so these know each other.
