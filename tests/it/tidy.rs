@@ -31,11 +31,8 @@ const HOUSES: &[House] = &[
             &["session", "cursor"],
             &["hot"],
             &["route", "write", "construct"],
-            &["access"],
-            &["system"],
-            &["scan", "owner"],
-            &["rows"],
-            &["core", "feed"],
+            // A core holds its feeds, and feeds read as queries do: rows, system tables, by the user's permissions.
+            &["access", "core", "feed", "owner", "rows", "scan", "system"],
             &["table", "index", "mesh", "jobs"],
             &["catalog"],
             &["uring"],

@@ -7,7 +7,7 @@ use crate::compress::{Dictionary, Training};
 use crate::disk::Directory;
 use crate::engine::{
     Cached, CommitInfo, Direction, Edit, Entries, Lsn, Range, StorageEngine, StorageError, StorageStats,
-    TreeId, TreeName, Value,
+    TreeId, TreeName, TreeUsage, Value,
 };
 use crate::memory::MemoryEngine;
 use crate::slab::{Placement, SlabEngine};
@@ -173,5 +173,9 @@ impl<D: Directory> StorageEngine for Store<D> {
 
     fn stats(&self) -> StorageStats {
         ask!(self, engine => engine.stats())
+    }
+
+    fn usage(&self) -> Vec<(TreeName, TreeUsage)> {
+        ask!(self, engine => engine.usage())
     }
 }
