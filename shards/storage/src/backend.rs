@@ -3,6 +3,7 @@
 //! `slab` and `btree` are the same engine with another [`Placement`] of values: log, pages, cache, checkpoints and recovery
 //! do not care where a value lies, so a second engine would be a second place for every mistake. `memory` keeps nothing.
 
+use crate::changelog::{ChangeLogError, LogPlace, LogRun, Position, Retention};
 use crate::compress::{Dictionary, Training};
 use crate::disk::Directory;
 use crate::engine::{
@@ -64,6 +65,7 @@ macro_rules! ask {
     };
 }
 
+#[deny(clippy::missing_trait_methods, reason = "a default would answer for the engine that has its own")]
 impl<D: Directory> StorageEngine for Store<D> {
     fn tree(&self, name: &TreeName) -> Option<TreeId> {
         ask!(self, engine => engine.tree(name))
@@ -137,6 +139,55 @@ impl<D: Directory> StorageEngine for Store<D> {
 
     fn apply(&self, info: CommitInfo, edits: &[Edit]) -> Result<Cached<Lsn>, StorageError> {
         ask!(self, engine => engine.apply(info, edits))
+    }
+
+    fn apply_kept(
+        &self,
+        info: CommitInfo,
+        edits: &[Edit],
+        old: Option<&Value>,
+    ) -> Result<Cached<Lsn>, StorageError> {
+        ask!(self, engine => engine.apply_kept(info, edits, old))
+    }
+
+    async fn begin_change_log(
+        &self,
+        log: &[u8],
+        bases: &[(u32, u64)],
+        retention: Retention,
+        now_ms: u64,
+    ) -> Result<(), StorageError> {
+        ask!(self, engine => engine.begin_change_log(log, bases, retention, now_ms).await)
+    }
+
+    async fn remove_change_log(&self, log: &[u8]) -> Result<(), StorageError> {
+        ask!(self, engine => engine.remove_change_log(log).await)
+    }
+
+    fn change_logs(&self) -> Vec<Box<[u8]>> {
+        ask!(self, engine => engine.change_logs())
+    }
+
+    async fn tend_change_logs(&self, now_ms: u64) {
+        ask!(self, engine => engine.tend_change_logs(now_ms).await)
+    }
+
+    async fn change_place(&self, log: &[u8], after: &[Position]) -> Result<LogPlace, ChangeLogError> {
+        ask!(self, engine => engine.change_place(log, after).await)
+    }
+
+    async fn changes_behind(
+        &self,
+        log: &[u8],
+        after: &[Position],
+        place: LogPlace,
+        bytes_max: usize,
+    ) -> Result<LogRun, ChangeLogError> {
+        ask!(self, engine => engine.changes_behind(log, after, place, bytes_max).await)
+    }
+
+    async fn commit(&self, info: CommitInfo, edits: &[Edit]) -> Result<Lsn, StorageError> {
+        ask!(self, engine => engine.commit(info, edits).await)
     }
 
     async fn prepare(&self, edits: &[Edit]) -> Result<(), StorageError> {
