@@ -31,6 +31,7 @@ pub mod workload;
 pub use disk::{SimulatedDirectory, SimulatedDisk};
 pub use executor::{Simulation, Trace};
 pub use photondb_storage::suite::Random;
+pub use trouble::Operation;
 
 /// The seeds a test runs: `count` of them, or as many as `PHOTONDB_SIM_SEEDS` says, or the one in `PHOTONDB_SIM_SEED`.
 pub fn seeds(count: u64) -> Vec<u64> {
