@@ -4,4 +4,6 @@
 #![forbid(unsafe_code)]
 
 pub mod closed_loop;
+pub mod fan_out;
+pub mod server;
 pub mod work;

@@ -3,12 +3,12 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
 use photondb_bench::closed_loop::{Figures, Load, run};
+use photondb_bench::server::{Server, emptied, local, on_server_cpu, pin_to_client_cpu};
 use photondb_bench::work::{Reql, Resp, Work, handshake, load_redis, load_reql};
 
 const REDIS_PORT: u16 = 26379;
@@ -39,26 +39,13 @@ struct Arguments {
     rounds: u32,
 }
 
-/// A server that ends with its owner.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn main() -> io::Result<()> {
     let arguments = Arguments::parse();
     pin_to_client_cpu()?;
-    match std::fs::remove_dir_all(&arguments.data) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => std::fs::create_dir_all(&arguments.data)?,
-    }
-    let (redis, photondb) = (address(REDIS_PORT), address(DRIVER_PORT));
+    emptied(&arguments.data)?;
+    let (redis, photondb) = (local(REDIS_PORT), local(DRIVER_PORT));
     let _redis_server = start_redis(&arguments, redis)?;
-    let _photondb_server = start_photondb(&arguments, photondb)?;
+    let _photondb_server = Server::photondb(&arguments.photondb, &arguments.data.join("photondb"), photondb)?;
 
     println!("loading {} documents into each", arguments.documents);
     load_redis(&mut TcpStream::connect(redis)?, arguments.documents)?;
@@ -98,24 +85,6 @@ fn keep(best: &mut Option<Figures>, name: &str, figures: Figures) {
     }
 }
 
-fn address(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
-}
-
-fn pin_to_client_cpu() -> io::Result<()> {
-    let mut cpus = rustix::thread::CpuSet::new();
-    cpus.set(1);
-    rustix::thread::sched_setaffinity(None, &cpus)?;
-    Ok(())
-}
-
-/// The program pinned to CPU 0.
-fn on_server_cpu(program: &Path) -> Command {
-    let mut command = Command::new("taskset");
-    command.args(["-c", "0"]).arg(program).stdout(Stdio::null());
-    command
-}
-
 fn start_redis(arguments: &Arguments, address: SocketAddr) -> io::Result<Server> {
     let folder = arguments.data.join("redis");
     std::fs::create_dir_all(&folder)?;
@@ -123,26 +92,5 @@ fn start_redis(arguments: &Arguments, address: SocketAddr) -> io::Result<Server>
     command.args(["--port", &address.port().to_string(), "--save", "", "--appendonly", "yes"]);
     command.args(["--appendfsync", "always", "--auto-aof-rewrite-percentage", "0"]);
     command.arg("--dir").arg(folder);
-    wait_for(Server(command.spawn()?), address)
-}
-
-fn start_photondb(arguments: &Arguments, address: SocketAddr) -> io::Result<Server> {
-    let mut command = on_server_cpu(&arguments.photondb);
-    command.args(["serve", "--cores", "1", "--no-http", "--cache-size", "2048", "--driver-port"]);
-    command.arg(address.port().to_string()).arg("--data-dir").arg(arguments.data.join("photondb"));
-    wait_for(Server(command.spawn()?), address)
-}
-
-fn wait_for(server: Server, address: SocketAddr) -> io::Result<Server> {
-    let end = Instant::now() + Duration::from_secs(20);
-    while TcpStream::connect(address).is_err() {
-        if Instant::now() > end {
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("nothing listens on {address} after 20 s"),
-            ));
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Ok(server)
+    Server::start(command, address)
 }

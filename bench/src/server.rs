@@ -1,0 +1,77 @@
+//! Servers under measurement, pinned to CPU 0 and ended with their owner; the client goes to CPU 1.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A server that ends with its owner.
+pub struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Server {
+    /// Starts a command and waits until it listens.
+    ///
+    /// # Errors
+    /// It cannot be started, or nothing listens after 20 s.
+    pub fn start(mut command: Command, address: SocketAddr) -> io::Result<Server> {
+        let server = Server(command.spawn()?);
+        let end = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(address).is_err() {
+            if Instant::now() > end {
+                let text = format!("nothing listens on {address} after 20 s");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(server)
+    }
+
+    /// PhotonDB on one core, with its data in `folder`.
+    ///
+    /// # Errors
+    /// As for [`Server::start`].
+    pub fn photondb(program: &Path, folder: &Path, address: SocketAddr) -> io::Result<Server> {
+        let mut command = on_server_cpu(program);
+        command.args(["serve", "--cores", "1", "--no-http", "--cache-size", "2048", "--driver-port"]);
+        command.arg(address.port().to_string()).arg("--data-dir").arg(folder);
+        Server::start(command, address)
+    }
+}
+
+/// The program pinned to CPU 0.
+pub fn on_server_cpu(program: &Path) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", "0"]).arg(program).stdout(Stdio::null());
+    command
+}
+
+/// # Errors
+/// There is no CPU 1.
+pub fn pin_to_client_cpu() -> io::Result<()> {
+    let mut cpus = rustix::thread::CpuSet::new();
+    cpus.set(1);
+    Ok(rustix::thread::sched_setaffinity(None, &cpus)?)
+}
+
+/// Makes a folder, or empties it.
+///
+/// # Errors
+/// The file system's.
+pub fn emptied(folder: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => std::fs::create_dir_all(folder),
+    }
+}
+
+pub fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
