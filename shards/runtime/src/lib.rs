@@ -12,6 +12,7 @@ mod cursor;
 pub mod env;
 mod feed;
 mod hot;
+pub mod in_one_world;
 pub mod index;
 pub mod jobs;
 pub mod mesh;

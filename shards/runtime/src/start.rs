@@ -52,21 +52,26 @@ const CHANGE_LOG_PAUSE: Duration = Duration::from_secs(1);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a core's thread is given.
-struct CorePlan {
-    number: u16,
+struct ThreadPlan {
+    core: CorePlan,
     cpu: usize,
-    endpoint: Endpoint<Request, Answer>,
-    own_stores: Vec<u16>,
-    stores: u16,
-    options: Arc<DataPlaneOptions>,
-    initial_credential: Option<Credential>,
-    catalog_in: flume::Receiver<Vec<Record>>,
-    catalog_out: Vec<flume::Sender<Vec<Record>>>,
     recovered: flume::Sender<Result<Recovered, StartError>>,
     go: flume::Receiver<Vec<BoundListener>>,
     commands: flume::Receiver<CoreMessage>,
-    slow_work: flume::Sender<SlowWork>,
-    server: Arc<ServerFacts>,
+}
+
+/// What a core begins with.
+pub(crate) struct CorePlan {
+    pub number: u16,
+    pub endpoint: Endpoint<Request, Answer>,
+    pub own_stores: Vec<u16>,
+    pub stores: u16,
+    pub options: Arc<DataPlaneOptions>,
+    pub initial_credential: Option<Credential>,
+    pub catalog_in: flume::Receiver<Vec<Record>>,
+    pub catalog_out: Vec<flume::Sender<Vec<Record>>>,
+    pub slow_work: flume::Sender<SlowWork>,
+    pub server: Arc<ServerFacts>,
 }
 
 /// What the catalog's owner tells of it.
@@ -74,7 +79,7 @@ struct Recovered {
     identity: Option<Identity>,
 }
 
-struct Identity {
+pub(crate) struct Identity {
     server_id: String,
     server_name: String,
     admin_password_is_empty: bool,
@@ -115,9 +120,8 @@ pub(crate) fn start(options: DataPlaneOptions) -> Result<DataPlane, StartError> 
         let number = started.len() as u16;
         let (commands_out, commands) = flume::bounded(COMMANDS_MAX);
         let (go_out, go) = flume::bounded(1);
-        let plan = CorePlan {
+        let core = CorePlan {
             number,
-            cpu: options.cpus[usize::from(number)],
             endpoint,
             own_stores: (0..stores).filter(|store| store % cores == number).collect(),
             stores,
@@ -125,12 +129,11 @@ pub(crate) fn start(options: DataPlaneOptions) -> Result<DataPlane, StartError> 
             initial_credential: initial_credential.clone(),
             catalog_in,
             catalog_out: if number == 0 { catalog_out.clone() } else { Vec::new() },
-            recovered: recovered_out.clone(),
-            go,
-            commands,
             slow_work: slow_work.clone(),
             server: server.clone(),
         };
+        let cpu = options.cpus[usize::from(number)];
+        let plan = ThreadPlan { core, cpu, recovered: recovered_out.clone(), go, commands };
         let thread = start_thread(plan)?;
         started.push(Started { handle: CoreHandle { number, commands: commands_out }, go: go_out, thread });
     }
@@ -217,12 +220,13 @@ fn start_slow_threads() -> Result<flume::Sender<SlowWork>, StartError> {
     Ok(sender)
 }
 
-fn start_thread(plan: CorePlan) -> Result<CoreThread, StartError> {
-    let builder =
-        std::thread::Builder::new().name(format!("photondb-core-{}", plan.number)).stack_size(STACK_BYTES);
+fn start_thread(plan: ThreadPlan) -> Result<CoreThread, StartError> {
+    let builder = std::thread::Builder::new()
+        .name(format!("photondb-core-{}", plan.core.number))
+        .stack_size(STACK_BYTES);
     let thread = builder.spawn(move || {
-        let (cpu, options, recovered) = (plan.cpu, plan.options.clone(), plan.recovered.clone());
-        let number = plan.number;
+        let (cpu, options, recovered) = (plan.cpu, plan.core.options.clone(), plan.recovered.clone());
+        let number = plan.core.number;
         let run = || uring::run(Some(cpu), &options.data_dir, options.cures, |env| run_core(env, plan));
         // Evaluation is guarded where it happens: what comes here is a broken invariant, and what the core holds in memory
         // is not to be trusted or written any more.
@@ -281,9 +285,9 @@ fn listen(options: &DataPlaneOptions, started: &[Started]) -> Result<Vec<SocketA
 // ---------------------------------------------------------------- on the core
 
 /// A core's life. The error is for [`StopError::Store`].
-async fn run_core(env: UringEnv, plan: CorePlan) -> Result<(), String> {
-    let (recovered, go, commands) = (plan.recovered.clone(), plan.go.clone(), plan.commands.clone());
-    let core = match recover(env, plan).await {
+async fn run_core(env: UringEnv, plan: ThreadPlan) -> Result<(), String> {
+    let ThreadPlan { core, recovered, go, commands, .. } = plan;
+    let core = match recover(env, core).await {
         Ok((core, identity)) => {
             let _ = recovered.send(Ok(Recovered { identity }));
             core
@@ -294,12 +298,8 @@ async fn run_core(env: UringEnv, plan: CorePlan) -> Result<(), String> {
         }
     };
     drop(recovered);
-    let mesh = core.mesh.clone();
     let env = core.env.clone();
-    env.spawn({
-        let core = core.clone();
-        mesh.serve(core.env.clone(), move |peer, id, request| serve_request(&core, peer, id, request))
-    });
+    serve_peers(&core);
     // Without listeners another core failed to start: there is nothing to serve.
     let Ok(sockets) = go.recv_async().await else { return Ok(()) };
     if let Some(address) = sockets.first().and_then(|socket| socket.address().ok()) {
@@ -316,6 +316,15 @@ async fn run_core(env: UringEnv, plan: CorePlan) -> Result<(), String> {
     close(&core).await
 }
 
+/// Answers what the other cores ask, from now on.
+pub(crate) fn serve_peers<E: Env>(core: &Rc<Core<E>>) {
+    let asked = core.clone();
+    let serving = core.mesh.clone().serve(core.env.clone(), move |peer, id, request| {
+        serve_request(&asked, peer, id, request);
+    });
+    core.env.spawn(serving);
+}
+
 /// Answers a peer's request, in a task of its own unless it can be answered at once.
 fn serve_request<E: Env>(core: &Rc<Core<E>>, peer: u16, id: u32, request: Request) {
     let request = match route::serve_at_once(core, request) {
@@ -330,7 +339,10 @@ fn serve_request<E: Env>(core: &Rc<Core<E>>, peer: u16, id: u32, request: Reques
 }
 
 /// Opens the stores and gets the catalog: from store 0, or from the core that has it.
-async fn recover<E: Env>(env: E, plan: CorePlan) -> Result<(Rc<Core<E>>, Option<Identity>), StartError> {
+pub(crate) async fn recover<E: Env>(
+    env: E,
+    plan: CorePlan,
+) -> Result<(Rc<Core<E>>, Option<Identity>), StartError> {
     let options = StoreOptions {
         backend: plan.options.storage,
         cache_bytes: plan.options.cache_bytes / u64::from(plan.stores),

@@ -8,11 +8,15 @@
 
 #[cfg(test)]
 mod change_log;
+#[cfg(test)]
+mod client;
 pub mod disk;
 pub mod env;
 pub mod executor;
 #[cfg(test)]
 mod faults;
+#[cfg(test)]
+mod feeds;
 pub mod history;
 mod image;
 #[cfg(test)]
