@@ -24,7 +24,7 @@ use photondb_proto::op::{Document, Key, ScanOrder};
 use super::log::{Opening, Reading};
 use super::queue::{Change, Element, Queue};
 use super::system::Snapshot;
-use super::window::{Row, Window, shifts, spare};
+use super::window::{Row, RowOf, Window, by_entry, by_key, spare};
 use super::{
     FeedAnswer, FeedRequest, Plan, Published, RowChange, Segment, Stamp, SubscriptionId, aborted, ask,
 };
@@ -498,6 +498,11 @@ impl Member {
         (told.old != told.new).then_some(told)
     }
 
+    /// How places of its window tell whose they are.
+    fn row_of(&self) -> RowOf {
+        if self.subscription.plan.rows.index().is_some() { by_entry } else { by_key }
+    }
+
     fn limit(&self) -> Option<FirstRows> {
         self.subscription.plan.rows.first()
     }
@@ -772,7 +777,7 @@ impl Listener {
         let FirstRows { order, rows_max: shown } = first;
         let Some(mut window) = member.window.take() else {
             let (rows, is_whole) = member.first_rows(core, order, shown).await?;
-            let window = Window::new(rows, order, shown, is_whole);
+            let window = Window::new(rows, order, shown, is_whole, member.row_of());
             for (place, (_, value)) in window.shown().iter().enumerate() {
                 self.initial((**value).clone(), Some(place as u32));
             }
@@ -791,8 +796,8 @@ impl Listener {
         if member.is_stale.take() {
             let shown_before = window.shown().to_vec();
             let (rows, is_whole) = member.first_rows(core, order, shown).await?;
-            window = Window::new(rows, order, shown, is_whole);
-            told.extend(shifts(&shown_before, window.shown()));
+            window = Window::new(rows, order, shown, is_whole, member.row_of());
+            told.extend(window.shifts(&shown_before));
         }
         loop {
             let Some(change) = member.held.borrow_mut().pop_front() else { break };
@@ -808,7 +813,7 @@ impl Listener {
             }
         }
         if let Some(before) = before {
-            told = shifts(&before, window.shown());
+            told = window.shifts(&before);
         }
         member.window.replace(Some(window));
         for shift in told {

@@ -4,8 +4,10 @@
 //! next one without reading. When too few are known and the table has more, the window says that it must be read again.
 
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::rc::Rc;
 
+use photondb_proto::datum::key;
 use photondb_proto::op::{Document, Key, ScanOrder};
 
 /// A row and its place in the order.
@@ -18,6 +20,7 @@ pub struct Window {
     shown: usize,
     /// The table has no rows beyond `rows`.
     is_whole: bool,
+    row_of: RowOf,
     /// What it showed before it became short.
     before: Vec<Row>,
 }
@@ -36,8 +39,8 @@ pub fn spare(shown: u32) -> u32 {
 }
 
 impl Window {
-    pub fn new(rows: Vec<Row>, order: ScanOrder, shown: u32, is_whole: bool) -> Window {
-        Window { rows, order, shown: shown as usize, is_whole, before: Vec::new() }
+    pub fn new(rows: Vec<Row>, order: ScanOrder, shown: u32, is_whole: bool, row_of: RowOf) -> Window {
+        Window { rows, order, shown: shown as usize, is_whole, row_of, before: Vec::new() }
     }
 
     pub fn shown(&self) -> &[Row] {
@@ -110,45 +113,76 @@ impl Window {
 }
 
 impl Window {
+    /// What leads from rows that it showed to those it shows.
+    pub fn shifts(&self, before: &[Row]) -> Vec<Shift> {
+        shifts(before, self.shown(), self.row_of)
+    }
+
     /// Takes rows that were read again, of a window that was short; gives what leads there from what it showed before that.
     pub fn refill(&mut self, rows: Vec<Row>, is_whole: bool) -> Vec<Shift> {
         let before = std::mem::take(&mut self.before);
         self.rows = rows;
         self.is_whole = is_whole;
-        shifts(&before, self.shown())
+        self.shifts(&before)
     }
 }
 
-/// What leads from the rows shown before to those shown now: one that leaves goes with one that enters.
-pub fn shifts(before: &[Row], now: &[Row]) -> Vec<Shift> {
-    let missing = |rows: &[Row], others: &[Row]| -> Vec<(u32, Row)> {
-        let known: std::collections::HashSet<&Key> = others.iter().map(|(key, _)| key).collect();
-        let rows = rows.iter().enumerate().filter(|(_, (key, _))| !known.contains(key));
-        rows.map(|(place, row)| (place as u32, row.clone())).collect()
+/// What leads from the rows shown before to those shown now: a row that moves is told as one, and one that leaves goes with
+/// one that enters.
+fn shifts(before: &[Row], now: &[Row], row_of: RowOf) -> Vec<Shift> {
+    let places = |rows: &[Row]| -> HashMap<Key, usize> {
+        rows.iter().enumerate().map(|(place, (key, _))| (key.clone(), place)).collect()
     };
+    let (before_places, now_places) = (places(before), places(now));
+    let row = |rows: &[Row], place: usize| (place as u32, rows[place].1.clone());
     let mut shifts = Vec::new();
-    let places: std::collections::HashMap<&Key, (usize, &Rc<Document>)> =
-        before.iter().enumerate().map(|(place, (key, value))| (key, (place, value))).collect();
-    for (place, (key, value)) in now.iter().enumerate() {
-        if let Some((old_place, old)) = places.get(key)
-            && *old != value
-        {
-            shifts.push(Shift {
-                key: key.clone(),
-                old: Some((*old_place as u32, (*old).clone())),
-                new: Some((place as u32, value.clone())),
-            });
+    let mut stays = |key: &Key, old: usize, new: usize| {
+        let (old, new) = (row(before, old), row(now, new));
+        if old.1 != new.1 {
+            shifts.push(Shift { key: key.clone(), old: Some(old), new: Some(new) });
+        }
+    };
+    let mut leaving: Vec<usize> = Vec::new();
+    for (old, (key, _)) in before.iter().enumerate() {
+        match now_places.get(key) {
+            Some(new) => stays(key, old, *new),
+            None => leaving.push(old),
         }
     }
-    let (mut leaving, mut entering) = (missing(before, now).into_iter(), missing(now, before).into_iter());
+    let mut entering: Vec<usize> =
+        (0..now.len()).filter(|new| !before_places.contains_key(&now[*new].0)).collect();
+    entering.retain(|new| {
+        let key = &now[*new].0;
+        let moved = leaving.iter().position(|old| row_of(&before[*old].0) == row_of(key));
+        if let Some(moved) = moved {
+            stays(key, leaving.remove(moved), *new);
+        }
+        moved.is_none()
+    });
+    let (mut leaving, mut entering) = (leaving.into_iter(), entering.into_iter());
     loop {
-        let (left, entered) = (leaving.next(), entering.next());
-        let Some(key) = left.as_ref().or(entered.as_ref()).map(|(_, (key, _))| key.clone()) else {
-            return shifts;
+        let (old, new) = (leaving.next(), entering.next());
+        let key = match (old, new) {
+            (_, Some(new)) => now[new].0.clone(),
+            (Some(old), None) => before[old].0.clone(),
+            (None, None) => return shifts,
         };
-        let row = |row: Option<(u32, Row)>| row.map(|(place, (_, value))| (place, value));
-        shifts.push(Shift { key, old: row(left), new: row(entered) });
+        let (old, new) = (old.map(|old| row(before, old)), new.map(|new| row(now, new)));
+        shifts.push(Shift { key, old, new });
     }
+}
+
+/// What a place says of whose it is.
+pub type RowOf = fn(&[u8]) -> &[u8];
+
+/// Places are primary keys.
+pub fn by_key(place: &[u8]) -> &[u8] {
+    place
+}
+
+/// Places are entries of an index. Of one whose value was too long to be stored whole, nobody knows.
+pub fn by_entry(place: &[u8]) -> &[u8] {
+    key::split_entry(place).map_or(place, |(_, primary)| primary)
 }
 
 #[cfg(test)]
@@ -211,7 +245,7 @@ mod tests {
             }
             let rows = first(&table, order, count + spare);
             let is_whole = rows.len() == table.len();
-            let mut window = Window::new(rows, order, count as u32, is_whole);
+            let mut window = Window::new(rows, order, count as u32, is_whole, by_key);
             let mut shown = window.shown().to_vec();
             for _ in 0..60 {
                 let key = vec![random.below(40) as u8];
