@@ -484,3 +484,27 @@ fn stats_say_what_each_table_does_and_takes() {
     let (_, disk) = check(&stats_of(&mut client, "full"), 0.0, 1.0);
     assert!((10_000.0..2_000_000.0).contains(&disk), "500 rows of 900 bytes take {disk} on disk");
 }
+
+#[test]
+fn the_scratch_table_keeps_rows_until_the_server_stops() {
+    let machine = Machine::shared();
+    let folder = Folder::new("system-scratch");
+    let server = Server::start(&machine, &folder, 2);
+    let (mut one, mut other) = (server.client(), server.client());
+    let scratch = system("_debug_scratch");
+    let written = one.run(&json!([number::INSERT, [scratch, [2, [{ "id": 1 }, { "id": 2 }]]]]));
+    assert_eq!((&written["inserted"], &written["errors"]), (&json!(2), &json!(0)));
+    let row = term(number::GET, json!([scratch, 1]));
+    assert_eq!(other.run(&update(&row, json!({ "version": 1 })))["replaced"], 1);
+    assert_eq!(one.run(&row), json!({ "id": 1, "version": 1 }));
+    assert_eq!(
+        other.run(&term(number::DELETE, json!([term(number::GET, json!([scratch, 2]))])))["deleted"],
+        1
+    );
+    for client in [&mut one, &mut other] {
+        assert_eq!(client.run(&scratch), json!([{ "id": 1, "version": 1 }]));
+    }
+    let large = json!({ "id": "large", "text": "x".repeat(2 << 20) });
+    assert!(refused(&mut one, &json!([number::INSERT, [scratch, large]])).contains("at most 1048576 bytes"));
+    assert!(!fields(&mut one, &system("db_config"), "name").is_empty());
+}

@@ -27,13 +27,14 @@ const HOUSES: &[House] = &[
         depends_on: &["photondb-proto", "photondb-query", "photondb-storage"],
         floors: &[
             &["offline"],
+            &["in_one_world"],
             &["start"],
             &["session", "cursor"],
             &["hot"],
             &["route", "write", "construct"],
             // A core holds its feeds, and feeds read as queries do: rows, system tables, by the user's permissions.
             &["access", "core", "feed", "owner", "rows", "scan", "system"],
-            &["table", "index", "mesh", "jobs"],
+            &["table", "index", "mesh", "jobs", "scratch"],
             &["catalog"],
             &["uring"],
             &["env", "admission", "panics", "meter"],

@@ -13,7 +13,9 @@ use photondb_proto::control::{CoreReport, DurationHistogram, QueryKind};
 use photondb_proto::error::QueryError;
 use photondb_proto::op::CatalogReply;
 use photondb_proto::op::ReadMode;
-use photondb_proto::op::{CatalogOp, IndexId, RowOutcome, TableId, TableRead, TableReply, TableWrite};
+use photondb_proto::op::{
+    CatalogOp, Document, IndexId, RowOutcome, TableId, TableRead, TableReply, TableWrite,
+};
 use photondb_proto::term::parse::Parser;
 use photondb_proto::wire::scram::Credential;
 use photondb_storage::changelog::Retention;
@@ -28,6 +30,7 @@ use crate::feed::{FeedAnswer, FeedRequest, Listening, Publishing};
 use crate::jobs::{Jobs, RunningQuery};
 use crate::mesh::Mesh;
 use crate::meter::Meter;
+use crate::scratch::Scratch;
 use crate::table::{OpenStore, TableFigures, Tables};
 
 /// What a core asks of another.
@@ -74,6 +77,8 @@ pub enum Request {
 pub enum Question {
     Figures,
     Queries,
+    /// The rows of `_debug_scratch`, which the catalog's owner keeps.
+    Scratch,
     /// Interrupts the query with that number.
     Interrupt(u64),
 }
@@ -83,6 +88,7 @@ pub enum Question {
 pub enum Told {
     Figures(Box<CoreFigures>),
     Queries(Vec<RunningQuery>, Vec<Construction>),
+    Scratch(Vec<Document>),
     /// Whether there was such a query.
     Interrupt(bool),
 }
@@ -171,6 +177,7 @@ pub struct CatalogOwner {
     pub turnstile: Turnstile,
     /// Indexes whose construction is under way.
     pub constructing: RefCell<HashSet<IndexId>>,
+    pub scratch: Scratch,
 }
 
 /// One core.
@@ -401,6 +408,9 @@ impl<E: Env> Core<E> {
         let now = self.env.elapsed();
         match question {
             Question::Queries => Told::Queries(self.jobs.told(self.number, now), self.constructions()),
+            Question::Scratch => {
+                Told::Scratch(self.owner.as_ref().map(|owner| owner.scratch.documents()).unwrap_or_default())
+            }
             Question::Interrupt(number) => Told::Interrupt(self.jobs.interrupt(number)),
             Question::Figures => Told::Figures(Box::new(CoreFigures {
                 report: self.report(),

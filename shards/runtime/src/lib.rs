@@ -23,6 +23,7 @@ mod panics;
 pub mod route;
 mod rows;
 mod scan;
+mod scratch;
 mod session;
 mod start;
 mod system;

@@ -518,7 +518,15 @@ async fn own_catalog<E: Env>(
             catalog
         }
     };
-    Ok(Ok((catalog, CatalogOwner { tree, turnstile: Default::default(), constructing: Default::default() })))
+    Ok(Ok((
+        catalog,
+        CatalogOwner {
+            tree,
+            turnstile: Default::default(),
+            constructing: Default::default(),
+            scratch: Default::default(),
+        },
+    )))
 }
 
 /// The catalog of a new data directory: its server, the database `test`, the user `admin`.

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
+use photondb_proto::op::Document;
 
 use super::Needs;
 use crate::core::{Answer, Construction, Core, CoreFigures, Question, Request, Told};
@@ -22,6 +23,8 @@ pub struct Facts {
     /// Of each core its part.
     pub constructions: Vec<Construction>,
     pub log: Vec<LogLine>,
+    /// The rows of `_debug_scratch`.
+    pub scratch: Vec<Document>,
 }
 
 impl Facts {
@@ -33,11 +36,13 @@ impl Facts {
             queries: Vec::new(),
             constructions: Vec::new(),
             log: Vec::new(),
+            scratch: Vec::new(),
         };
         match needs {
             Needs::Nothing => {}
             Needs::Figures => facts.ask(core, Question::Figures).await,
             Needs::Queries => facts.ask(core, Question::Queries).await,
+            Needs::Scratch => facts.ask(core, Question::Scratch).await,
             Needs::Log => {
                 if let Some(log) = facts.server.log.clone() {
                     facts.log = core.slowly(move || log()).await.unwrap_or_default();
@@ -55,6 +60,7 @@ impl Facts {
                     self.queries.extend(queries);
                     self.constructions.extend(constructions);
                 }
+                Some(Told::Scratch(rows)) => self.scratch.extend(rows),
                 Some(Told::Interrupt(_)) | None => {}
             }
         }

@@ -16,7 +16,7 @@ mod write;
 
 use std::rc::Rc;
 
-use photondb_proto::datum::Datum;
+use photondb_proto::datum::{Datum, document};
 use photondb_proto::error::QueryError;
 use photondb_proto::op::{
     CatalogOp, CatalogReply, Durability, Identifiers, SYSTEM_DATABASE, SYSTEM_DATABASE_ID, TableId, TableInfo,
@@ -47,6 +47,8 @@ pub enum Needs {
     /// Of every core.
     Queries,
     Log,
+    /// Of the catalog's owner.
+    Scratch,
 }
 
 /// What becomes of writes to a table.
@@ -56,6 +58,8 @@ enum Write {
     Catalog(fn(&Edit<'_>) -> Result<Planned, QueryError>),
     /// To delete a query is to interrupt it.
     Jobs,
+    /// Rows are kept as they are.
+    Scratch,
 }
 
 /// The rows of a table. With a key, the rows may be those under that key alone.
@@ -73,6 +77,13 @@ pub struct View {
 
 /// Sorted by name. A name that begins with `_` is not listed.
 static TABLES: &[SystemTable] = &[
+    SystemTable {
+        name: "_debug_scratch",
+        number: 15,
+        needs: Needs::Scratch,
+        rows: scratch,
+        write: Write::Scratch,
+    },
     SystemTable {
         name: "_debug_stats",
         number: 13,
@@ -160,6 +171,11 @@ static TABLES: &[SystemTable] = &[
         write: Write::Catalog(crate::catalog::users::edit),
     },
 ];
+
+/// The rows of `_debug_scratch`.
+fn scratch<'a>(view: &'a View, _: Option<&Datum>) -> RowIter<'a> {
+    Box::new(view.facts.scratch.iter().map(|row| document::from_bytes(row)))
+}
 
 /// The number of `permissions`, which `grant` needs the right to write to.
 const PERMISSIONS: u8 = 6;

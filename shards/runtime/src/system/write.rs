@@ -75,6 +75,9 @@ struct Batch<'a, E: Env> {
 impl<E: Env> Batch<'_, E> {
     /// The row under a key as it is now.
     async fn row(&self, key: &[u8]) -> Option<Document> {
+        if let (Write::Scratch, Some(owner)) = (&self.table.write, &self.core.owner) {
+            return owner.scratch.row(key);
+        }
         let view = read::view(self.core, self.table, self.identifiers, self.user).await;
         read::row(self.table, &view, key)
     }
@@ -117,6 +120,9 @@ impl<E: Env> Batch<'_, E> {
                 )));
             }
             Write::Jobs => return self.interrupt(key, new).await,
+            Write::Scratch => {
+                return self.core.owner.as_ref().map_or(Ok(()), |owner| owner.scratch.set(key, new));
+            }
             Write::Catalog(plan) => plan,
         };
         let key = named(key)?;
