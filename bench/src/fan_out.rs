@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use memchr::memmem;
 use photondb_proto::wire::frame::write_query;
 use rustix::event::epoll;
 
@@ -109,35 +110,23 @@ struct Meter {
 }
 
 impl Meter {
-    /// Counts the changes in a response; each bears when its write was to be sent, in microseconds.
+    /// Counts the changes in a response; the new row of each bears when its write was to be sent, in microseconds.
     fn take(&mut self, payload: &[u8]) {
         const SENT: &[u8] = b"\"sent\":";
         let now = self.began.elapsed();
-        let mut rest = payload;
-        while let Some(at) = find(rest, SENT) {
-            rest = &rest[at + SENT.len()..];
-            let digits = rest.iter().take_while(|byte| byte.is_ascii_digit());
+        for row in memmem::find_iter(payload, b"\"new_val\":{") {
+            let Some(at) = memmem::find(&payload[row..], SENT) else { break };
+            let digits = payload[row + at + SENT.len()..].iter().take_while(|byte| byte.is_ascii_digit());
             let sent = digits.fold(0_u64, |number, digit| number * 10 + u64::from(digit - b'0'));
             if now >= self.measured_from {
                 self.deliveries += 1;
                 self.latency.saturating_record((now.as_micros() as u64).saturating_sub(sent));
             }
         }
-        if find(payload, b"array size limit, skipped").is_some() {
+        if memmem::find(payload, b"array size limit, skipped").is_some() {
             self.overflows += 1;
         }
     }
-}
-
-fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    let mut from = 0;
-    while let Some(at) = bytes[from..].iter().position(|byte| *byte == wanted[0]) {
-        if bytes[from + at..].starts_with(wanted) {
-            return Some(from + at);
-        }
-        from += at + 1;
-    }
-    None
 }
 
 /// Opens the feeds, writes, and measures. The table must be there.
@@ -178,7 +167,8 @@ pub fn run(address: SocketAddr, load: FanOut) -> io::Result<Deliveries> {
                 None => began.elapsed().as_micros() as u64,
             };
             sent += 1;
-            let row = format!("{{\"id\":{},\"sent\":{at},\"text\":\"{:040}\"}}", sent % 100_000, sent);
+            let (id, run) = (sent % 100_000, load.listeners);
+            let row = format!("{{\"id\":{id},\"sent\":{at},\"text\":\"{run:08}{sent:032}\"}}");
             let options = "{\"conflict\":\"replace\",\"durability\":\"soft\"}";
             write_query(
                 sent as i64,
