@@ -24,7 +24,13 @@ async function main ([host, port, folder]) {
   for await (const movie of cursor) ids.push(movie.id)
   answer('a cursor in pages', ids, [...ids.keys()])
   await ask('dbDrop', run(r.dbDrop('cinema')('tables_dropped')), 2)
-  await askFeeds(r, run, query => query.getCursor())
+  // `getCursor` gives a cursor before the server has answered: a write on another connection could come before its feed.
+  const open = async query => {
+    const cursor = await query.getCursor()
+    await cursor.resolving
+    return cursor
+  }
+  await askFeeds(r, run, open)
   await pool.drain()
   return end()
 }
