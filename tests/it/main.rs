@@ -16,6 +16,7 @@ mod geometry;
 mod http;
 mod idle;
 mod index;
+mod loadgen;
 mod loopback;
 mod machine;
 mod offline;

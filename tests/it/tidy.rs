@@ -19,7 +19,8 @@ struct House {
 const HOUSES: &[House] = &[
     House {
         source: "src",
-        depends_on: &["photondb-proto", "photondb-query", "photondb-runtime"],
+        // The load generator only for the program of that name.
+        depends_on: &["photondb-loadgen", "photondb-proto", "photondb-query", "photondb-runtime"],
         floors: &[&["cli", "reference"], &["boot"], &["control", "config"], &["logging", "outside"]],
     },
     House {
@@ -87,6 +88,22 @@ const HOUSES: &[House] = &[
         ],
     },
     House {
+        source: "loadgen/src",
+        depends_on: &["photondb-proto"],
+        floors: &[
+            &["program"],
+            &["arguments", "report"],
+            &["prepare"],
+            &["drive"],
+            &["links", "plan", "record", "session", "workloads"],
+            &["dialect"],
+            &["operation"],
+            &["template"],
+            &["world"],
+            &["choose"],
+        ],
+    },
+    House {
         source: "tests/sim/src",
         depends_on: &["photondb-proto", "photondb-query", "photondb-runtime", "photondb-storage"],
         floors: &[
@@ -103,7 +120,7 @@ const HOUSES: &[House] = &[
 ];
 
 /// The files with `unsafe` in them; each says why in its head comment.
-const UNSAFE_FILES: &[&str] = &["shards/runtime/src/uring.rs"];
+const UNSAFE_FILES: &[&str] = &["loadgen/src/links/uring.rs", "shards/runtime/src/uring.rs"];
 /// The file that names the executor's crate.
 const EXECUTOR_FILE: &str = "shards/runtime/src/uring.rs";
 /// What the floors below the runtime may not name: executors, threads, sockets and clocks.
@@ -119,7 +136,7 @@ fn root() -> PathBuf {
 /// Every Rust file of the repository that is not ignored, as a path from its root.
 fn files() -> Vec<String> {
     let mut found = Vec::new();
-    for folder in ["src", "proto", "shards", "tests", "bench"] {
+    for folder in ["src", "proto", "shards", "loadgen", "tests", "bench"] {
         walk(&root().join(folder), &mut found);
     }
     found.sort();
@@ -418,6 +435,13 @@ fn modules_import_only_downward() {
         }
     }
     check_none("an import runs upward", offences);
+}
+
+#[test]
+fn the_server_knows_nothing_of_the_load_generator() {
+    let names_it = |path: &String| path.starts_with("src/") && names(&code(&text(path)), "photondb_loadgen");
+    let found: Vec<String> = files().into_iter().filter(names_it).collect();
+    assert_eq!(found, ["src/bin/photondb-loadgen.rs"]);
 }
 
 #[test]

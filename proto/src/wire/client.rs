@@ -1,9 +1,11 @@
-//! The client's side of the protocol, sans-I/O: V1_0 handshake and responses. The command line and the load generator speak it.
+//! The client's side of the protocol, sans-I/O: V0_4 and V1_0 handshakes and responses. The command line and the load
+//! generator speak it.
 
 use serde_json::{Map, Value};
 
-use super::handshake::MAGIC_V1_0;
+use super::handshake::{MAGIC_JSON, MAGIC_V0_4, MAGIC_V1_0};
 use super::scram::{self, ClientProof};
+pub use super::scram::{NONCE_BYTES, SaltedPassword};
 
 /// What the handshake needs next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,23 +30,52 @@ impl HandshakeError {
 }
 
 enum State {
+    Key,
     Greeting,
     ServerFirst,
     ServerFinal { signature: [u8; 32] },
     Over,
 }
 
-/// A V1_0 handshake. Messages 1 and 3 go out together, as drivers do it.
+/// A handshake. Of V1_0, messages 1 and 3 go out together, as drivers do it.
 pub struct ClientHandshake {
     state: State,
     buffer: Vec<u8>,
     password: Vec<u8>,
     nonce: String,
     first_bare: String,
+    salted: Option<SaltedPassword>,
 }
 
 impl ClientHandshake {
-    /// Writes the first messages to `out`. `nonce` is random.
+    /// V0_4, which logs in the user `admin` with the password as its key. Writes the first message to `out`.
+    pub fn v0_4(key: &str, out: &mut Vec<u8>) -> ClientHandshake {
+        out.extend_from_slice(&MAGIC_V0_4.to_le_bytes());
+        out.extend_from_slice(&(key.len() as u32).to_le_bytes());
+        out.extend_from_slice(key.as_bytes());
+        out.extend_from_slice(&MAGIC_JSON.to_le_bytes());
+        ClientHandshake {
+            state: State::Key,
+            buffer: Vec::new(),
+            password: Vec::new(),
+            nonce: String::new(),
+            first_bare: String::new(),
+            salted: None,
+        }
+    }
+
+    /// V1_0 of one who has logged in before: a salted password saves the work of salting it, if the salt is the same.
+    pub fn with_salted(mut self, salted: Option<SaltedPassword>) -> ClientHandshake {
+        self.salted = salted;
+        self
+    }
+
+    /// The salted password, once the server has named the salt.
+    pub fn salted(&self) -> Option<&SaltedPassword> {
+        self.salted.as_ref()
+    }
+
+    /// V1_0. Writes the first messages to `out`. `nonce` is random.
     pub fn new(
         user: &str,
         password: &str,
@@ -66,6 +97,7 @@ impl ClientHandshake {
             password: password.as_bytes().to_vec(),
             nonce,
             first_bare,
+            salted: None,
         }
     }
 
@@ -77,6 +109,10 @@ impl ClientHandshake {
         self.buffer.extend_from_slice(bytes);
         while let Some(end) = self.buffer.iter().position(|byte| *byte == 0) {
             let message: Vec<u8> = self.buffer.drain(..=end).take(end).collect();
+            if matches!(self.state, State::Key) && message == b"SUCCESS" {
+                self.state = State::Over;
+                return Ok(ClientProgress::Done);
+            }
             let message: Value = serde_json::from_slice(&message).map_err(|_| {
                 // Servers that refuse the protocol itself answer a plain sentence.
                 HandshakeError::new(String::from_utf8_lossy(&message).trim_end().to_owned())
@@ -89,6 +125,7 @@ impl ClientHandshake {
                 });
             }
             match std::mem::replace(&mut self.state, State::Over) {
+                State::Key => return Err(HandshakeError::new("the server does not speak V0_4")),
                 State::Greeting => self.state = State::ServerFirst,
                 State::ServerFirst => self.answer(authentication(&message)?, out)?,
                 State::ServerFinal { signature } => {
@@ -119,7 +156,12 @@ impl ClientHandshake {
         }
         let without_proof = format!("c=biws,r={nonce}");
         let auth_message = format!("{},{server_first},{without_proof}", self.first_bare);
-        let proof = ClientProof::new(&self.password, &salt, iterations, auth_message.as_bytes());
+        let salted = match self.salted.take() {
+            Some(known) if known.is_of(&self.password, &salt, iterations) => known,
+            Some(_) | None => SaltedPassword::derive(&self.password, &salt, iterations),
+        };
+        let proof = ClientProof::new(&salted, auth_message.as_bytes());
+        self.salted = Some(salted);
         let text = format!("{without_proof},p={}", scram::to_base64(&proof.proof));
         write_json(&serde_json::json!({"authentication": text}), out);
         self.state = State::ServerFinal { signature: proof.server_signature };

@@ -473,10 +473,14 @@ mod tests {
 
     /// Client and server machines talk to each other; gives the client's verdict.
     fn talk(user: &str, password: &str) -> Result<Protocol, u64> {
-        let admin = credential("secret");
-        let mut server = Handshake::new(SECRETS);
         let mut to_server = Vec::new();
         let mut client = ClientHandshake::new(user, password, [4; scram::NONCE_BYTES], &mut to_server);
+        converse(&mut client, to_server)
+    }
+
+    fn converse(client: &mut ClientHandshake, mut to_server: Vec<u8>) -> Result<Protocol, u64> {
+        let admin = credential("secret");
+        let mut server = Handshake::new(SECRETS);
         loop {
             let mut to_client = Vec::new();
             let progress = server.push(&std::mem::take(&mut to_server), &mut to_client);
@@ -497,6 +501,31 @@ mod tests {
         assert_eq!(talk("admin", "secret"), Ok(Protocol::V1_0));
         assert_eq!(talk("admin", "wrong"), Err(12));
         assert_eq!(talk("nobody,=x", "secret"), Err(17));
+    }
+
+    #[test]
+    fn the_old_handshake_is_understood_too() {
+        for (key, want) in [("secret", Ok(Protocol::V0_4)), ("wrong", Err(0))] {
+            let mut to_server = Vec::new();
+            let mut client = ClientHandshake::v0_4(key, &mut to_server);
+            assert_eq!(converse(&mut client, to_server), want, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_salted_password_is_used_again_only_for_its_own_password() {
+        let mut salted = None;
+        for (password, want) in
+            [("secret", Ok(Protocol::V1_0)), ("secret", Ok(Protocol::V1_0)), ("wrong", Err(12))]
+        {
+            let mut to_server = Vec::new();
+            let nonce = [4; scram::NONCE_BYTES];
+            let client = ClientHandshake::new("admin", password, nonce, &mut to_server);
+            let mut client = client.with_salted(salted);
+            assert_eq!(converse(&mut client, to_server), want, "{password}");
+            salted = client.salted().cloned();
+            assert!(salted.is_some());
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! SCRAM-SHA-256 (RFC 5802, RFC 7677) as RethinkDB's drivers speak it: both sides, no channel binding, no normalisation.
 //!
-//! Only [`Credential::derive`] and [`ClientProof::new`] run PBKDF2, which takes milliseconds: a core never calls them. Checking
+//! Only [`Credential::derive`] and [`SaltedPassword::derive`] run PBKDF2, which takes milliseconds: a core never calls them. Checking
 //! a client's proof against a stored credential costs four hashes.
 
 use base64::Engine as _;
@@ -73,15 +73,36 @@ pub(super) struct ClientProof {
     pub server_signature: Hash,
 }
 
-impl ClientProof {
-    pub fn new(password: &[u8], salt: &[u8], iterations: u32, auth_message: &[u8]) -> ClientProof {
+/// A password after PBKDF2. Who logs in often keeps it, as RFC 5802 allows: the server names the same salt each time.
+#[derive(Clone)]
+pub struct SaltedPassword {
+    password: Vec<u8>,
+    salt: Vec<u8>,
+    iterations: u32,
+    salted: Hash,
+}
+
+impl SaltedPassword {
+    /// Slow on purpose.
+    pub(super) fn derive(password: &[u8], salt: &[u8], iterations: u32) -> SaltedPassword {
         let salted = salted_password(password, salt, iterations);
-        let client_key = hmac(&salted, b"Client Key");
+        SaltedPassword { password: password.to_vec(), salt: salt.to_vec(), iterations, salted }
+    }
+
+    pub(super) fn is_of(&self, password: &[u8], salt: &[u8], iterations: u32) -> bool {
+        self.password == password && self.salt == salt && self.iterations == iterations
+    }
+}
+
+impl ClientProof {
+    pub fn new(password: &SaltedPassword, auth_message: &[u8]) -> ClientProof {
+        let salted = &password.salted;
+        let client_key = hmac(salted, b"Client Key");
         let stored_key: Hash = Sha256::digest(client_key).into();
         let signature = hmac(&stored_key, auth_message);
         ClientProof {
             proof: xor(&client_key, &signature),
-            server_signature: hmac(&hmac(&salted, b"Server Key"), auth_message),
+            server_signature: hmac(&hmac(salted, b"Server Key"), auth_message),
         }
     }
 }
@@ -150,7 +171,7 @@ mod tests {
         let auth_message = "n=user,r=rOprNGfwEbeRWgbNEkqO,\
             r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,\
             c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
-        let client = ClientProof::new(b"pencil", &salt, 4096, auth_message.as_bytes());
+        let client = ClientProof::new(&SaltedPassword::derive(b"pencil", &salt, 4096), auth_message.as_bytes());
         assert_eq!(to_base64(&client.proof), "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");
         assert_eq!(to_base64(&client.server_signature), "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
 
