@@ -1,9 +1,10 @@
-//! Measuring PhotonDB: criterion benchmarks of its floors (`benches/`), and a closed loop of clients that drives any
-//! server over TCP ([`closed_loop`]) for comparisons with other engines on the same pins in the same run.
+//! Measuring PhotonDB: criterion benchmarks of its floors (`benches/`), programs that start servers on given pins and load
+//! them, and the floors that it must reach ([`floors`]).
 
 #![forbid(unsafe_code)]
 
-pub mod closed_loop;
 pub mod fan_out;
+pub mod floors;
+pub mod resp;
 pub mod server;
 pub mod work;

@@ -34,6 +34,17 @@ impl Server {
         Ok(server)
     }
 
+    /// Bytes of memory that it holds now.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn resident_bytes(&self) -> io::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+        Ok(kilobytes.ok_or_else(|| io::Error::other("no VmRSS"))? * 1024)
+    }
+
     /// PhotonDB on one core, with its data in `folder`.
     ///
     /// # Errors

@@ -1,12 +1,10 @@
-//! The work that is compared: documents of 13 fields and 1.1 KB by key, over ReQL and over Redis' protocol.
+//! Documents of 13 fields and 1.1 KB, and a client that asks one query after another.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
 use photondb_proto::wire::client::{ClientHandshake, ClientProgress, Response, ResponseDecoder};
 use photondb_proto::wire::frame::write_query;
-
-use crate::closed_loop::Protocol;
 
 /// A small generator (SplitMix64, Steele et al. 2014): the same keys in every run.
 #[derive(Clone, Copy, Debug)]
@@ -40,72 +38,7 @@ pub fn document(number: u64) -> String {
     text
 }
 
-/// What is asked again and again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Work {
-    /// A document by key, any of so many.
-    Read { documents: u64 },
-    /// A new document, from this number on, acknowledged when it is durable.
-    Write { next: u64 },
-    /// A computation that touches no data.
-    Pure,
-}
-
-/// PhotonDB and RethinkDB.
-pub struct Reql {
-    work: Work,
-    random: Random,
-    token: i64,
-    query: Vec<u8>,
-}
-
 const TABLE: &str = "[15,[[14,[\"bench\"]],\"docs\"]]";
-
-impl Reql {
-    pub fn new(work: Work) -> Reql {
-        Reql { work, random: Random(1), token: 1, query: Vec::new() }
-    }
-}
-
-impl Protocol for Reql {
-    fn greet(&self, stream: &mut TcpStream) -> io::Result<()> {
-        handshake(stream)
-    }
-
-    fn request(&mut self, _connection: usize, out: &mut Vec<u8>) {
-        self.query.clear();
-        let written = match &mut self.work {
-            Work::Read { documents } => {
-                let key = key(self.random.below(*documents));
-                write!(self.query, "[1,[16,[{TABLE},\"{key}\"]],{{}}]")
-            }
-            Work::Write { next } => {
-                *next += 1;
-                write!(self.query, "[1,[56,[{TABLE},{}]],{{}}]", document(*next))
-            }
-            Work::Pure => write!(self.query, "[1,[24,[1,2]],{{}}]"),
-        };
-        written.expect("writing to memory does not fail");
-        self.token += 1;
-        write_query(self.token, &self.query, out);
-    }
-
-    fn response(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
-        let Some(size) = bytes.get(8..12) else { return Ok(None) };
-        let length = 12 + u32::from_le_bytes(size.try_into().expect("four bytes")) as usize;
-        if bytes.len() < length {
-            return Ok(None);
-        }
-        let payload = &bytes[12..length];
-        let failed = !payload.starts_with(b"{\"t\":1,") || payload.starts_with(b"{\"t\":1,\"r\":[null]");
-        let errors =
-            self.work != Work::Pure && payload.windows(11).take(200).any(|part| part == b"\"errors\":1,");
-        if failed || errors {
-            return Err(io::Error::other(String::from_utf8_lossy(payload).into_owned()));
-        }
-        Ok(Some(length))
-    }
-}
 
 /// Logs in as admin without a password.
 ///
@@ -166,86 +99,6 @@ pub fn load_reql(stream: &mut TcpStream, documents: u64) -> io::Result<()> {
             stream,
             &format!("[1,[56,[{TABLE},[2,[{}]]],{{\"durability\":\"soft\"}}],{{}}]", batch.join(",")),
         )?;
-    }
-    Ok(())
-}
-
-/// Redis: GET and SET of the same documents.
-pub struct Resp {
-    work: Work,
-    random: Random,
-}
-
-impl Resp {
-    pub fn new(work: Work) -> Resp {
-        Resp { work, random: Random(1) }
-    }
-}
-
-fn put_command(parts: &[&str], out: &mut Vec<u8>) {
-    let mut text = format!("*{}\r\n", parts.len());
-    for part in parts {
-        text.push_str(&format!("${}\r\n{part}\r\n", part.len()));
-    }
-    out.extend_from_slice(text.as_bytes());
-}
-
-impl Protocol for Resp {
-    fn greet(&self, _stream: &mut TcpStream) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn request(&mut self, _connection: usize, out: &mut Vec<u8>) {
-        match &mut self.work {
-            Work::Read { documents } => put_command(&["GET", &key(self.random.below(*documents))], out),
-            Work::Write { next } => {
-                *next += 1;
-                put_command(&["SET", &key(*next), &document(*next)], out);
-            }
-            Work::Pure => put_command(&["PING"], out),
-        }
-    }
-
-    fn response(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
-        let Some(end) = bytes.windows(2).position(|pair| pair == b"\r\n") else { return Ok(None) };
-        match bytes[0] {
-            b'+' => Ok(Some(end + 2)),
-            b'$' if bytes[1] != b'-' => {
-                let text = std::str::from_utf8(&bytes[1..end]).map_err(io::Error::other)?;
-                let length: usize = text.parse().map_err(io::Error::other)?;
-                let whole = end + 2 + length + 2;
-                Ok((bytes.len() >= whole).then_some(whole))
-            }
-            _ => Err(io::Error::other(String::from_utf8_lossy(&bytes[..end]).into_owned())),
-        }
-    }
-}
-
-/// Fills Redis with the same documents.
-///
-/// # Errors
-/// When the connection breaks.
-pub fn load_redis(stream: &mut TcpStream, documents: u64) -> io::Result<()> {
-    const BATCH: u64 = 200;
-    let protocol = Resp::new(Work::Pure);
-    let mut buffer = vec![0; 64 << 10];
-    for start in (0..documents).step_by(BATCH as usize) {
-        let mut out = Vec::new();
-        let count = documents.min(start + BATCH) - start;
-        for number in start..start + count {
-            put_command(&["SET", &key(number), &document(number)], &mut out);
-        }
-        stream.write_all(&out)?;
-        let mut received = Vec::new();
-        let mut answered = 0;
-        while answered < count {
-            let bytes = stream.read(&mut buffer)?;
-            received.extend_from_slice(&buffer[..bytes]);
-            while let Some(length) = protocol.response(&received)? {
-                received.drain(..length);
-                answered += 1;
-            }
-        }
     }
     Ok(())
 }

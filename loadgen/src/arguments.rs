@@ -144,15 +144,11 @@ pub fn command() -> Command {
     for workload in WORKLOADS {
         command = command.subcommand(special(workload, Options::augment_args(Command::new(workload.name))));
     }
-    let mix = Command::new("mix")
-        .about("Run queries of your own, from a TOML file that says how often each comes")
-        .arg(Arg::new("file").value_name("FILE.toml").required(true).value_parser(value_parser!(PathBuf)))
-        .after_help(mix_help());
     let report = |name: &'static str| {
         Arg::new(name).value_name(name.to_uppercase()).required(true).value_parser(value_parser!(PathBuf))
     };
     command
-        .subcommand(Options::augment_args(mix))
+        .subcommand(mix(Options::augment_args(Command::new("mix"))))
         .subcommand(
             Command::new("compare")
                 .about("Compare two reports that --json wrote: rates and latencies side by side, with ratios")
@@ -160,6 +156,15 @@ pub fn command() -> Command {
                 .arg(report("after").value_name("AFTER.json")),
         )
         .subcommand(Command::new("reference").about("Print docs/reference/loadgen.md").hide(true))
+}
+
+/// What `mix` has of its own.
+fn mix(command: Command) -> Command {
+    let file = Arg::new("file").value_name("FILE.toml").help("Says what to ask, as below").required(true);
+    command
+        .about("Run queries of your own, from a TOML file that says how often each comes")
+        .arg(file.value_parser(value_parser!(PathBuf)))
+        .after_help(mix_help())
 }
 
 /// A workload's own options and words.
@@ -175,8 +180,8 @@ fn special(workload: &Workload, command: Command) -> Command {
             .arg(number("feeds", "Changefeeds on the table").default_value("100"))
             .arg(number("listeners", "Connections that carry them").default_value("100"))
             .after_help(
-                "A delivery's latency runs from when its write was to be sent until its change is here. --rate paces the\n\
-                 writes; without it --connections times --in-flight writes are under way at any time.",
+                "A delivery's latency runs from when its write was to be sent until its change is here.\n\
+                 --rate paces the writes; without it --connections times --in-flight are under way.",
             ),
         (_, Kind::Steady | Kind::Churn) => command,
     }
@@ -184,7 +189,7 @@ fn special(workload: &Workload, command: Command) -> Command {
 
 fn number(name: &'static str, help: &'static str) -> Arg {
     let parser = value_parser!(u32).range(1..=CONNECTIONS_MAX);
-    Arg::new(name).long(name).help(help).value_parser(parser).help_heading("Load")
+    Arg::new(name).long(name).value_name("N").help(help).value_parser(parser).help_heading("Load")
 }
 
 /// Reads the command line.
@@ -256,15 +261,51 @@ fn rate(text: &str) -> Result<f64, String> {
 }
 
 const EXAMPLES: &str = "Examples:
-  photondb-loadgen load --records 200000 --index          make a table and fill it
-  photondb-loadgen get                                    64 connections, one request each, 10 s
-  photondb-loadgen get -c 16 -f 16 --plot get.svg         16 connections with 16 requests in flight each
-  photondb-loadgen update --rate 5000 -d 60s --hdr u.hdr  5,000 a second for a minute, whatever the server does
-  photondb-loadgen ycsb-a --json before.json              YCSB's workload A, kept for later
-  photondb-loadgen compare before.json after.json         what has become faster
+  photondb-loadgen load --records 200000 --index    make a table and fill it
+  photondb-loadgen get                              64 connections, one request each, 10 s
+  photondb-loadgen get -c 16 -f 16 --plot get.svg   16 connections, 16 requests in flight each
+  photondb-loadgen update --rate 5000 -d 60s        5,000 a second, whatever the server does
+  photondb-loadgen ycsb-a --json before.json        YCSB's workload A, kept for later
+  photondb-loadgen compare before.json after.json   what has become faster
 
-The exit code is 0 when every operation succeeded, 1 when any failed or the run did, 2 for a wrong command line.
+The exit code is 0 when every operation succeeded, 1 when any failed, 2 for a wrong command line.
 `photondb-loadgen WORKLOAD --help` lists the options, which are the same for all.";
+
+/// docs/reference/loadgen.md: the help as the program prints it, options once.
+pub fn reference_page() -> String {
+    let mut command = command().term_width(100);
+    command.build();
+    let mut page = REFERENCE_INTRODUCTION.to_owned();
+    let mut section = |title: &str, help: String| {
+        let lines: Vec<&str> = help.lines().map(str::trim_end).collect();
+        page.push_str(&format!("\n## `{title}`\n\n```text\n{}\n```\n", lines.join("\n").trim_end()));
+    };
+    section(NAME, command.render_help().to_string());
+    let whole = |name: &str| command.find_subcommand(name).expect("it is a command").clone();
+    let own = |name: &'static str| {
+        let workload = crate::workloads::find(name).expect("it is a workload");
+        special(workload, Command::new(name)).disable_help_flag(true)
+    };
+    for command in [
+        whole("get"),
+        own("load"),
+        own("feeds"),
+        mix(Command::new("mix")).disable_help_flag(true),
+        whole("compare"),
+    ] {
+        let name = format!("{NAME} {}", command.get_name());
+        let help = command.term_width(100).bin_name(&name).render_help().to_string();
+        section(&name, help);
+    }
+    page
+}
+
+const REFERENCE_INTRODUCTION: &str = "# The load generator
+
+<!-- Made from loadgen/src by `photondb-loadgen reference`; a test keeps it fresh. -->
+
+Every workload and `mix` take the options of `get`; of `load`, `feeds` and `mix`, this page shows only what they have of their own.
+";
 
 fn mix_help() -> String {
     let rows = placeholders().map(|(name, about)| format!("  {name:<12} {about}"));
@@ -290,8 +331,9 @@ const MIX_EXAMPLE: &str = "The file:
 Placeholders, each a text of its own in the query:
 ";
 
-const MIX_KEYS: &str = "`reql` may be a list: queries asked one after the other about the same record, as one operation. `options` holds
-global options as JSON. `weight` is 1 and `expect` is \"any\" where they are left out.";
+const MIX_KEYS: &str = "`reql` may be a list: queries about the same record asked one after the other, as one
+operation. `options` holds global options as JSON. `weight` is 1 and `expect` is \"any\"
+where they are left out.";
 
 #[cfg(test)]
 mod tests {

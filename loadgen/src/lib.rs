@@ -5,11 +5,14 @@
 
 pub mod arguments;
 pub mod choose;
+mod compare;
 pub mod dialect;
 pub mod drive;
 pub mod links;
+mod mix;
 pub mod operation;
 pub mod plan;
+mod plot;
 pub mod prepare;
 mod program;
 pub mod record;

@@ -66,3 +66,10 @@ pub struct Plan {
     /// See [`crate::world::Origin`].
     pub first_insert: u64,
 }
+
+impl Plan {
+    /// The first operation that is asked again and again: before it stand changefeeds.
+    pub fn first_asked(&self) -> usize {
+        usize::from(matches!(self.style, Style::Feeds { .. }))
+    }
+}

@@ -9,10 +9,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::arguments::{self, NAME, Options, Special, Wish};
 use crate::choose::Distribution;
+use crate::compare;
 use crate::dialect::Reql;
 use crate::drive::{self, DriveError, Outcome};
+use crate::mix;
 use crate::operation::Operation;
 use crate::plan::{Length, Pace, Plan, Style};
+use crate::plot;
 use crate::prepare::{self, Asker, Making, PrepareError};
 use crate::record::Second;
 use crate::report::{Report, grouped, latency, write_hdr};
@@ -45,7 +48,12 @@ pub fn main() -> ExitCode {
     };
     let done = match wish {
         Wish::Run { workload, options, special } => run_workload(workload, &options, &special),
-        Wish::Mix { .. } | Wish::Compare { .. } | Wish::Reference => Ok(ExitCode::SUCCESS),
+        Wish::Mix { file, options } => run_mix(&file, &options),
+        Wish::Compare { before, after } => compare(&before, &after),
+        Wish::Reference => {
+            print!("{}", arguments::reference_page());
+            Ok(ExitCode::SUCCESS)
+        }
     };
     done.unwrap_or_else(|failure| {
         eprintln!("{NAME}: {failure}");
@@ -84,6 +92,36 @@ fn run_workload(workload: &Workload, options: &Options, special: &Special) -> Re
     finish(workload.name, &plan, &outcome, options)
 }
 
+/// Queries of the user's own. The table is looked at only if a query names it.
+fn run_mix(file: &Path, options: &Options) -> Result<ExitCode, Failure> {
+    let names = names(options, Durability::Hard);
+    let text = read_file(file)?;
+    let mix = mix::parse(&text, &names).map_err(|error| Failure::File(file.to_owned(), error.to_string()))?;
+    let address = resolve(options)?;
+    let mut plan = plan(options, address, mix.operations, Style::Steady);
+    plan.distribution = options.distribution.or(mix.distribution).unwrap_or(Distribution::Uniform);
+    let mut reql = Reql::new(options.handshake, &options.user, &options.password);
+    let mut asker = Asker::connect(address, &mut reql)?;
+    let needs = if text.contains("$key") { Needs::Records } else { Needs::Nothing };
+    prepare::check(&mut asker, &names, needs, options.records)?;
+    drop(asker);
+    let outcome = drive::run(&plan, &reql, progress(options))?;
+    finish("mix", &plan, &outcome, options)
+}
+
+fn compare(before: &Path, after: &Path) -> Result<ExitCode, Failure> {
+    let report = |path: &Path| -> Result<Report, Failure> {
+        let read = serde_json::from_str(&read_file(path)?);
+        read.map_err(|error| Failure::File(path.to_owned(), format!("this is no report: {error}")))
+    };
+    print!("{}", compare::compare(&report(before)?, &report(after)?));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read_file(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| Failure::File(path.to_owned(), error.to_string()))
+}
+
 fn names(options: &Options, durability: Durability) -> Names {
     Names {
         db: options.db.clone(),
@@ -115,8 +153,9 @@ fn plan(options: &Options, address: SocketAddr, operations: Vec<Operation>, styl
         shape: Shape::new(options.fields, options.document_size),
         distribution: options.distribution.unwrap_or(Distribution::Uniform),
         seed: options.seed,
-        // Two runs that insert do not meet: each begins at its own millisecond, a million numbers each.
-        first_insert: since.as_millis() as u64 * 1_000_000,
+        // Two runs that insert do not meet: each begins at its own millisecond and inserts less than a thousand documents in
+        // one; and numbers stay below 2^53, where those of ReQL cease to be exact.
+        first_insert: since.as_millis() as u64 * 1_000,
     }
 }
 
@@ -159,6 +198,9 @@ fn finish(name: &str, plan: &Plan, outcome: &Outcome, options: &Options) -> Resu
     }
     if let Some(path) = &options.hdr {
         write_file(path, |out| write_hdr(outcome, out))?;
+    }
+    if let Some(path) = &options.plot {
+        write_file(path, |out| out.write_all(plot::svg(&report).as_bytes()))?;
     }
     let is_good = report.errors.is_empty() && report.cut_short.is_none();
     Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -60,13 +60,15 @@ pub struct Error {
 }
 
 impl Row {
-    fn new(name: &str, documents: u64, latencies: &Latencies, seconds: f64) -> Row {
+    /// Of `latencies`, `unsent` are of requests that were never sent: they count for the percentiles and not for the rate.
+    fn new(name: &str, documents: u64, latencies: &Latencies, unsent: u64, seconds: f64) -> Row {
         let us = |nanoseconds: u64| nanoseconds as f64 / 1e3;
-        let per_second = if seconds > 0.0 { latencies.len() as f64 / seconds } else { 0.0 };
+        let count = latencies.len().saturating_sub(unsent);
+        let per_second = if seconds > 0.0 { count as f64 / seconds } else { 0.0 };
         let quantile = |quantile: &f64| (*quantile, us(latencies.value_at_quantile(*quantile)));
         Row {
             name: name.to_owned(),
-            count: latencies.len(),
+            count,
             per_second,
             documents_per_second: (documents > 1).then(|| per_second * documents as f64),
             mean_us: latencies.mean() / 1e3,
@@ -84,16 +86,16 @@ impl Row {
 impl Report {
     pub fn new(workload: &str, plan: &Plan, outcome: &Outcome) -> Report {
         let totals = &outcome.totals;
-        let mut operations: Vec<Row> = plan
-            .operations
-            .iter()
-            .zip(&totals.latencies)
-            .map(|(operation, latencies)| {
-                Row::new(&operation.name, operation.documents(), latencies, outcome.seconds)
-            })
-            .collect();
-        if operations.len() > 1 {
-            operations.push(Row::new(ALL, 1, &all(outcome), outcome.seconds));
+        let unsent_operation = plan.first_asked();
+        let rows = plan.operations.iter().zip(&totals.latencies).enumerate();
+        let rows = rows.map(|(index, (operation, latencies))| {
+            let unsent = if index == unsent_operation { totals.unsent } else { 0 };
+            Row::new(&operation.name, operation.documents(), latencies, unsent, outcome.seconds)
+        });
+        let mut operations: Vec<Row> = rows.collect();
+        // Deliveries and the writes that cause them do not add up.
+        if operations.len() > 1 && unsent_operation == 0 {
+            operations.push(Row::new(ALL, 1, &all(outcome), totals.unsent, outcome.seconds));
         }
         let errors = totals.failures.iter().map(|(kind, failed)| Error {
             kind: (*kind).to_owned(),
@@ -166,7 +168,7 @@ impl Report {
         if self.unsent > 0 {
             let _ = writeln!(
                 text,
-                "\n{} requests were due and not sent by the end: the server does not keep this rate. Their waiting is counted.",
+                "\n{} requests were due and not sent by the end: this rate is not kept. The percentiles count their waiting.",
                 grouped(self.unsent as f64)
             );
         }

@@ -248,6 +248,7 @@ mod tests {
         let mut world = World::new(&Origin {
             seed: 1,
             thread: 0,
+            threads: 1,
             records: 10,
             shape: Shape { fields: 1, text_bytes: 2 },
             distribution: Distribution::Uniform,

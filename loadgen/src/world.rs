@@ -10,8 +10,6 @@ use crate::choose::{Chooser, Distribution, Random};
 
 /// Values of the field `bucket`, which the secondary index is of.
 pub const BUCKETS: u64 = 1000;
-/// Numbers that one thread may insert in a run before they would meet those of the next.
-const INSERTS_PER_THREAD: u64 = 1 << 32;
 /// A year: a document that says more is not ours.
 const SENT_MICROS_MAX: u64 = 365 * 86_400_000_000;
 /// A range asks for at most so many documents where YCSB draws their number.
@@ -42,6 +40,7 @@ impl Shape {
 pub struct Origin {
     pub seed: u64,
     pub thread: u64,
+    pub threads: u64,
     /// Records of the table before the run.
     pub records: u64,
     pub shape: Shape,
@@ -58,7 +57,9 @@ pub struct World {
     chooser: Chooser,
     shape: Shape,
     records: u64,
+    /// The number of the first record that this thread inserts, and the distance from one to the next: threads take turns.
     first_insert: u64,
+    insert_step: u64,
     /// Records that this thread has inserted, counted up to the first that is not acknowledged.
     settled: u64,
     /// Whether those behind are.
@@ -75,7 +76,8 @@ impl World {
             chooser: Chooser::new(origin.distribution, origin.records.max(1)),
             shape: origin.shape,
             records: origin.records,
-            first_insert: origin.first_insert + origin.thread * INSERTS_PER_THREAD,
+            first_insert: origin.first_insert + origin.thread,
+            insert_step: origin.threads,
             settled: 0,
             unsettled: VecDeque::new(),
             epoch: origin.epoch,
@@ -111,7 +113,7 @@ impl World {
     /// The number that a record's key is made of: those of this run lie far behind those that were loaded.
     pub fn number(&self, record: u64) -> u64 {
         match record.checked_sub(self.records) {
-            Some(inserted) => self.first_insert + inserted,
+            Some(inserted) => self.first_insert + inserted * self.insert_step,
             None => record,
         }
     }
@@ -217,6 +219,7 @@ mod tests {
         World::new(&Origin {
             seed: 1,
             thread: 0,
+            threads: 2,
             records: 100,
             shape: Shape::new(13, 1100),
             distribution: Distribution::Latest,
@@ -258,7 +261,7 @@ mod tests {
         assert_eq!(world.settled, 0);
         world.settle(first, 1);
         assert_eq!(world.settled, 2);
-        assert_eq!((world.number(99), world.number(100)), (99, 1_000_000));
+        assert_eq!([99, 100, 101].map(|record| world.number(record)), [99, 1_000_000, 1_000_002]);
         assert_eq!(world.begin_insert(5), 102);
     }
 }

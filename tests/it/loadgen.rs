@@ -84,6 +84,53 @@ fn every_workload_runs_without_an_error() {
     }
 }
 
+const MIX: &str = r#"
+distribution = "zipfian"
+[[operation]]
+name = "read"
+weight = 3
+reql = '[16, ["$table", "$key"]]'
+expect = "value"
+[[operation]]
+name = "add and read"
+reql = ['[56, ["$table", "$document"], {"durability": "soft"}]', '[16, ["$table", "$key"]]']
+new_documents = 1
+"#;
+
+#[test]
+fn a_mix_runs_and_reports_are_written_compared_and_drawn() {
+    let machine = Machine::shared();
+    let folder = Folder::new("loadgen-mix");
+    let server = Server::start(&machine, &folder, 1);
+    let path = |name: &str| folder.0.join(name).to_string_lossy().into_owned();
+    let read = |name: &str| std::fs::read_to_string(folder.0.join(name)).expect("it was written");
+    std::fs::write(folder.0.join("mix.toml"), MIX).expect("a file can be written");
+    std::fs::write(folder.0.join("bad.toml"), MIX.replace("$document", "$documnet")).expect("written");
+    check(&server, "load");
+    let report = check(&server, &format!("mix {} -n 200 -c 4", path("mix.toml")));
+    assert_eq!(count(&report, "read") + count(&report, "add and read"), 200);
+    assert!(count(&report, "read") > count(&report, "add and read"), "{report}");
+    check_refused(
+        server.driver,
+        &format!("mix {}", path("bad.toml")),
+        1,
+        "line 8, operation \"add and read\": there is no placeholder $documnet",
+    );
+    check_refused(server.driver, &format!("mix {}", path("none.toml")), 1, "none.toml: No such file");
+
+    let outputs = ["json", "hdr", "plot"].map(|name| format!("--{name} {}", path(name))).join(" ");
+    let output = loadgen(server.driver, &format!("ycsb-a -n 200 -c 4 {outputs}"));
+    assert_eq!(output.status.code(), Some(0));
+    let table = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(table.contains("\nread ") && table.contains("\nno errors\n"), "{table}");
+    assert!(read("hdr").contains("Total count    =          200]"), "{}", read("hdr"));
+    assert!(read("plot").ends_with("</svg>\n"));
+    let compared = loadgen(server.driver, &format!("compare {0} {0}", path("json")));
+    let compared = String::from_utf8_lossy(&compared.stdout).into_owned();
+    assert!(compared.contains("read, p99") && compared.contains("      1.00\n"), "{compared}");
+    check_refused(server.driver, &format!("compare {0} {0}", path("hdr")), 1, "this is no report");
+}
+
 #[test]
 fn mistakes_are_said_in_a_sentence() {
     let machine = Machine::shared();

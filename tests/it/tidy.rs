@@ -92,10 +92,11 @@ const HOUSES: &[House] = &[
         depends_on: &["photondb-proto"],
         floors: &[
             &["program"],
+            &["compare", "plot"],
             &["arguments", "report"],
             &["prepare"],
             &["drive"],
-            &["links", "plan", "record", "session", "workloads"],
+            &["links", "mix", "plan", "record", "session", "workloads"],
             &["dialect"],
             &["operation"],
             &["template"],
@@ -454,6 +455,10 @@ fn the_reference_pages_are_what_the_program_prints() {
         let committed = text(&format!("docs/reference/{page}.md"));
         assert!(output.stdout == committed.as_bytes(), "docs/reference/{page}.md is stale");
     }
+    let output = Command::new(env!("CARGO_BIN_EXE_photondb-loadgen")).arg("reference").output();
+    let committed = text("docs/reference/loadgen.md");
+    let printed = output.expect("the program starts").stdout;
+    assert!(printed == committed.as_bytes(), "stale: photondb-loadgen reference >docs/reference/loadgen.md");
 }
 
 #[test]

@@ -171,7 +171,8 @@ mod tests {
         let auth_message = "n=user,r=rOprNGfwEbeRWgbNEkqO,\
             r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096,\
             c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
-        let client = ClientProof::new(&SaltedPassword::derive(b"pencil", &salt, 4096), auth_message.as_bytes());
+        let client =
+            ClientProof::new(&SaltedPassword::derive(b"pencil", &salt, 4096), auth_message.as_bytes());
         assert_eq!(to_base64(&client.proof), "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");
         assert_eq!(to_base64(&client.server_signature), "6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
 
