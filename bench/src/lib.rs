@@ -5,6 +5,7 @@
 
 pub mod fan_out;
 pub mod floors;
+pub mod hot;
 pub mod resp;
 pub mod server;
 pub mod work;

@@ -70,7 +70,7 @@ impl Row {
             name: name.to_owned(),
             count,
             per_second,
-            documents_per_second: (documents > 1).then(|| per_second * documents as f64),
+            documents_per_second: (documents > 1).then_some(per_second * documents as f64),
             mean_us: latencies.mean() / 1e3,
             quantiles_us: QUANTILES.iter().map(quantile).collect(),
         }
