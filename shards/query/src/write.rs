@@ -175,28 +175,38 @@ impl RowWriter {
 
     /// What an insert does to the row of its key. `new` is a document with that key, fit to be stored.
     pub async fn insert(&self, old: Option<Rc<[u8]>>, new: &[u8]) -> RowDecision {
-        let Some(old) = old else { return self.inserted(new).await };
+        let Some(old) = old else {
+            return match self.hook {
+                Some(_) => Box::pin(self.hooked_insert(new)).await,
+                None => self.inserted(new),
+            };
+        };
         let (old, new) = (view(old), document::from_bytes(new));
         let key = field(&new, &self.rules.primary_key);
         let wanted = match &self.rule {
             Rule::InsertOrError => return self.rules.duplicate(&old, &new),
             Rule::InsertOrReplace => Ok(new),
             Rule::InsertOrUpdate => updated(&old, &new),
-            Rule::InsertOrAsk(asked) => asked.answer(&[key.clone(), old.clone(), new]).await,
+            Rule::InsertOrAsk(asked) => Box::pin(asked.answer(&[key.clone(), old.clone(), new])).await,
             Rule::Update(_) | Rule::Replace(_) | Rule::Delete | Rule::Put(_) => Err(misused()),
         };
-        let wanted = self.hooked(&key, &old, wanted).await;
+        let wanted = match self.hook {
+            Some(_) => Box::pin(self.hooked(&key, &old, wanted)).await,
+            None => wanted,
+        };
         self.rules.decide(&key, &old, wanted)
     }
 
-    /// A key that is free needs no look at the document, unless there is a hook.
-    async fn inserted(&self, new: &[u8]) -> RowDecision {
-        if self.hook.is_some() {
-            let new = document::from_bytes(new);
-            let key = field(&new, &self.rules.primary_key);
-            let wanted = self.hooked(&key, &Datum::Null, Ok(new)).await;
-            return self.rules.decide(&key, &Datum::Null, wanted);
-        }
+    /// What the hook makes of a document whose key is free.
+    async fn hooked_insert(&self, new: &[u8]) -> RowDecision {
+        let new = document::from_bytes(new);
+        let key = field(&new, &self.rules.primary_key);
+        let wanted = self.hooked(&key, &Datum::Null, Ok(new)).await;
+        self.rules.decide(&key, &Datum::Null, wanted)
+    }
+
+    /// A key that is free needs no look at the document.
+    fn inserted(&self, new: &[u8]) -> RowDecision {
         let (old, shown) = match self.rules.return_changes {
             ReturnChanges::No => (None, None),
             ReturnChanges::Changed | ReturnChanges::Always => {
@@ -232,7 +242,10 @@ impl RowWriter {
             true => key::decode(key).unwrap_or(Datum::Null),
             false => field(&old, &self.rules.primary_key),
         };
-        let wanted = self.hooked(&key, &old, wanted).await;
+        let wanted = match self.hook {
+            Some(_) => Box::pin(self.hooked(&key, &old, wanted)).await,
+            None => wanted,
+        };
         self.rules.decide(&key, &old, wanted)
     }
 }

@@ -25,7 +25,7 @@ use crate::env::Env;
 use crate::feed;
 use crate::jobs::Running;
 use crate::panics::caught_step;
-use crate::route::{self, AtOnce};
+use crate::route::{self, AtOnce, Waiting};
 use crate::session::Session;
 
 /// Work of one step: some 100 us.
@@ -100,8 +100,8 @@ enum Halt {
     /// The batch is done.
     Answer(Answer),
     Failed(QueryError),
-    /// It must wait: for an answer to the op, or for its turn.
-    Waits(Option<Op>),
+    /// It must wait: for the answer to an operation, or for its turn.
+    Waits(Option<Waiting>),
 }
 
 /// Begins a query. Its reply goes to `out` if it is known at once.
@@ -149,9 +149,9 @@ pub fn start<E: Env>(
         feeds: RefCell::default(),
     };
     match drive(session, &mut execution, &cursor.term) {
-        Halt::Waits(op) => {
+        Halt::Waits(waiting) => {
             let cursor = enlist(session, cursor);
-            spawn(session, cursor, execution, op);
+            spawn(session, cursor, execution, waiting);
         }
         Halt::Answer(answer) => {
             count(session, &cursor);
@@ -195,7 +195,7 @@ pub fn resume<E: Env>(session: &Rc<Session<E>>, cursor: &Rc<Cursor>, out: &mut V
     };
     execution.next_batch();
     match drive(session, &mut execution, &cursor.term) {
-        Halt::Waits(op) => spawn(session, cursor.clone(), execution, op),
+        Halt::Waits(waiting) => spawn(session, cursor.clone(), execution, waiting),
         Halt::Answer(answer) => {
             write_answer(cursor.token, &answer, out);
             match answer.kind {
@@ -244,23 +244,28 @@ fn drive<E: Env>(session: &Rc<Session<E>>, execution: &mut Execution, term: &Ter
             Step::OutOfFuel => return Halt::Waits(None),
             Step::Needs(Op::Feed(op)) => match feed::next_at_once(&session.core, &op) {
                 Some(reply) => execution.answer(Ok(OpReply::Feed(reply))),
-                None => return Halt::Waits(Some(Op::Feed(op))),
+                None => return Halt::Waits(Some(Waiting::Op(Op::Feed(op)))),
             },
             Step::Needs(op) => match route::answer_at_once(&session.core, &session.access, op) {
                 AtOnce::Answered(reply) => execution.answer(reply),
-                AtOnce::Waits(op) => return Halt::Waits(Some(op)),
+                AtOnce::Waits(waiting) => return Halt::Waits(Some(waiting)),
             },
         }
     }
 }
 
 /// Goes on with a query in a task of its own until its batch is done, and further while CONTINUEs wait.
-fn spawn<E: Env>(session: &Rc<Session<E>>, cursor: Rc<Cursor>, execution: Execution, op: Option<Op>) {
+fn spawn<E: Env>(
+    session: &Rc<Session<E>>,
+    cursor: Rc<Cursor>,
+    execution: Execution,
+    waiting: Option<Waiting>,
+) {
     let in_flight = session.begin();
     let noreply = cursor.noreply.then(|| session.begin_noreply());
     let session = session.clone();
     session.core.env.clone().spawn(async move {
-        batches(&session, &cursor, execution, op).await;
+        batches(&session, &cursor, execution, waiting).await;
         drop((noreply, in_flight));
     });
 }
@@ -269,10 +274,10 @@ async fn batches<E: Env>(
     session: &Rc<Session<E>>,
     cursor: &Rc<Cursor>,
     mut execution: Execution,
-    mut op: Option<Op>,
+    mut waiting: Option<Waiting>,
 ) {
     loop {
-        let Some(halt) = batch(session, cursor, &mut execution, op.take()).await else {
+        let Some(halt) = batch(session, cursor, &mut execution, waiting.take()).await else {
             return stopped(session, cursor);
         };
         if cursor.is_first.replace(false) {
@@ -323,7 +328,7 @@ async fn batch<E: Env>(
     session: &Rc<Session<E>>,
     cursor: &Rc<Cursor>,
     execution: &mut Execution,
-    mut op: Option<Op>,
+    mut waiting: Option<Waiting>,
 ) -> Option<Halt> {
     let mut gathering = None;
     let mut held = session.core.budget.lease();
@@ -331,14 +336,19 @@ async fn batch<E: Env>(
         if let Err(error) = held.set(execution.memory_bytes() as u64) {
             return Some(Halt::Failed(error));
         }
-        if gathering.is_none() && op.as_ref().is_some_and(gathers) {
+        if gathering.is_none() && waiting.as_ref().is_some_and(gathers) {
             gathering = Some(session.gather().await);
         }
-        match op.take() {
-            Some(op) => {
-                let _waiting =
-                    matches!(op, Op::Feed(FeedOp::Next { wait: true, .. })).then(|| session.wait_idly());
-                let reply = async { Some(answer(session, cursor, op).await) };
+        match waiting.take() {
+            Some(waiting) => {
+                let is_idle = matches!(waiting, Waiting::Op(Op::Feed(FeedOp::Next { wait: true, .. })));
+                let _idle = is_idle.then(|| session.wait_idly());
+                let reply = async {
+                    Some(match waiting {
+                        Waiting::Begun(reply) => reply.await,
+                        Waiting::Op(op) => Box::pin(answer(session, cursor, op)).await,
+                    })
+                };
                 let ending = async {
                     cursor.stop_watchers.until(|| cursor.is_ending()).await;
                     None
@@ -351,7 +361,7 @@ async fn batch<E: Env>(
             return None;
         }
         match drive(session, execution, &cursor.term) {
-            Halt::Waits(next) => op = next,
+            Halt::Waits(next) => waiting = next,
             halt @ (Halt::Answer(_) | Halt::Failed(_)) => return Some(halt),
         }
     }
@@ -362,7 +372,8 @@ async fn answer<E: Env>(session: &Rc<Session<E>>, cursor: &Cursor, op: Op) -> Re
     let core = &session.core;
     match op {
         Op::Feed(FeedOp::Open(spec)) => {
-            let handle = feed::open(core, Access::new(session.access.user.clone()), *spec).await?;
+            let opening = feed::open(core, Access::new(session.access.user.clone()), *spec);
+            let handle = Box::pin(opening).await?;
             let number = handle.number();
             cursor.feeds.borrow_mut().push(Box::new(handle));
             Ok(OpReply::Feed(FeedReply::Opened(number)))
@@ -377,15 +388,18 @@ async fn answer<E: Env>(session: &Rc<Session<E>>, cursor: &Cursor, op: Op) -> Re
 }
 
 /// Whether the answer may be large.
-fn gathers(op: &Op) -> bool {
-    match op {
-        Op::Read { read: TableRead::Scan(_) | TableRead::GetMany { .. }, .. } => true,
-        Op::Read { read: TableRead::Get { .. } | TableRead::Count { .. }, .. }
-        | Op::Write { .. }
-        | Op::Catalog(_)
-        | Op::Random { .. }
-        | Op::Outside(_)
-        | Op::Feed(_) => false,
+fn gathers(waiting: &Waiting) -> bool {
+    match waiting {
+        Waiting::Op(Op::Read { read: TableRead::Scan(_) | TableRead::GetMany { .. }, .. }) => true,
+        Waiting::Op(
+            Op::Read { read: TableRead::Get { .. } | TableRead::Count { .. }, .. }
+            | Op::Write { .. }
+            | Op::Catalog(_)
+            | Op::Random { .. }
+            | Op::Outside(_)
+            | Op::Feed(_),
+        )
+        | Waiting::Begun(_) => false,
     }
 }
 

@@ -5,7 +5,10 @@
 //! one that is older than the receiver's is sent back and tried again once the sender has followed.
 
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
 
 use futures_util::future::join_all;
 use photondb_proto::error::{ErrorKind, QueryError};
@@ -50,15 +53,15 @@ pub async fn answer<E: Env>(core: &Rc<Core<E>>, access: &Access, op: Op) -> Resu
             core.env.random(&mut random);
             Ok(OpReply::Random(random))
         }
-        Op::Outside(op) => outside(core, op).await.map(OpReply::Outside),
-        Op::Catalog(op) => catalog(core, op).await.map(OpReply::Catalog),
+        Op::Outside(op) => Box::pin(outside(core, op)).await.map(OpReply::Outside),
+        Op::Catalog(op) => Box::pin(catalog(core, op)).await.map(OpReply::Catalog),
         Op::Read { table, read, mode } => {
-            read_table(core, access, table, read, mode).await.map(OpReply::Read)
+            Box::pin(read_table(core, access, table, read, mode)).await.map(OpReply::Read)
         }
         Op::Write { table, write } if table.as_system_table().is_some() => {
-            write_system(core, access, table, write).await.map(OpReply::Write)
+            Box::pin(write_system(core, access, table, write)).await.map(OpReply::Write)
         }
-        Op::Write { table, write } => write_table(core, table, write).await.map(OpReply::Write),
+        Op::Write { table, write } => Box::pin(write_table(core, table, write)).await.map(OpReply::Write),
         // Feeds belong to the query that opened them: `cursor.rs` answers for them.
         Op::Feed(_) => Err(wrong_answer()),
     }
@@ -87,12 +90,24 @@ pub enum AtOnce<A, Q> {
     Waits(Q),
 }
 
-/// Answers an operation without waiting, if that can be.
+/// The reply to an operation that is under way.
+pub type Reply = Pin<Box<dyn Future<Output = Result<OpReply, OpError>>>>;
+
+/// An operation that could not be answered at once.
+pub enum Waiting {
+    /// It has not begun: give it to [`answer`].
+    Op(Op),
+    /// It was polled once with a waker that wakes nobody: await it.
+    Begun(Reply),
+}
+
+/// Answers an operation without waiting, if that can be. A write is applied as far as it can be, so that one that waits for
+/// nothing but its flush takes its place in the next, and a soft one is done.
 pub fn answer_at_once<E: Env>(
     core: &Rc<Core<E>>,
     access: &Access,
     op: Op,
-) -> AtOnce<Result<OpReply, OpError>, Op> {
+) -> AtOnce<Result<OpReply, OpError>, Waiting> {
     if let Err(refusal) = access.check(&core.catalog(), &op) {
         return AtOnce::Answered(Err(refusal));
     }
@@ -111,14 +126,30 @@ pub fn answer_at_once<E: Env>(
             mode: mode @ (ReadMode::Single | ReadMode::Outdated),
         } => match cached_row(core, id, &key) {
             Some(row) => AtOnce::Answered(Ok(OpReply::Read(TableReply::Row(row)))),
-            None => AtOnce::Waits(Op::Read { table: id, read: TableRead::Get { key }, mode }),
+            None => AtOnce::Waits(Waiting::Op(Op::Read { table: id, read: TableRead::Get { key }, mode })),
         },
-        Op::Catalog(_)
-        | Op::Random { .. }
-        | Op::Read { .. }
-        | Op::Write { .. }
-        | Op::Outside(_)
-        | Op::Feed(_) => AtOnce::Waits(op),
+        Op::Write { table, write } => match local_write(core, table, write) {
+            Ok(mut writing) => match writing.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(reply) => AtOnce::Answered(reply),
+                Poll::Pending => AtOnce::Waits(Waiting::Begun(writing)),
+            },
+            Err(write) => AtOnce::Waits(Waiting::Op(Op::Write { table, write })),
+        },
+        Op::Catalog(_) | Op::Random { .. } | Op::Read { .. } | Op::Outside(_) | Op::Feed(_) => {
+            AtOnce::Waits(Waiting::Op(op))
+        }
+    }
+}
+
+/// The writing of rows that all live here, or the write as it was. It waits for the store alone, whose waits may be polled
+/// by one task and then by another.
+fn local_write<E: Env>(core: &Rc<Core<E>>, id: TableId, write: TableWrite) -> Result<Reply, TableWrite> {
+    match core.catalog().table(id) {
+        Some(table) if is_local(core, table, &write) => {
+            let (core, table) = (core.clone(), table.clone());
+            Ok(Box::pin(async move { write_here(&core, &table, write).await.map(OpReply::Write) }))
+        }
+        Some(_) | None => Err(write),
     }
 }
 
@@ -177,7 +208,10 @@ pub async fn serve<E: Env>(core: &Rc<Core<E>>, request: Request) -> Answer {
 async fn serve_now<E: Env>(core: &Rc<Core<E>>, request: Request) -> Answer {
     match request {
         Request::Read { table, read, mode, .. } => Answer::Read(read_here(core, table, read, mode).await),
-        Request::Write { table, write, .. } => Answer::Write(write_here(core, table, write).await),
+        Request::Write { table, write, .. } => Answer::Write(match table_of(core, table) {
+            Ok(table) => write_here(core, &table, write).await,
+            Err(gone) => Err(gone),
+        }),
         Request::Catalog(op) => Answer::Catalog(change_catalog(core, op).await),
         Request::SystemWrite { table, write, user } => {
             Answer::Write(system::write(core, table, write, &user).await)
@@ -457,8 +491,9 @@ async fn write_table<E: Env>(
 ) -> Result<Vec<RowOutcome>, QueryError> {
     let table = table_of(core, id)?;
     let (total, groups) = split_write(core, &table, write);
+    let table = &table;
     let parts = groups.into_iter().map(|(peer, places, write)| async move {
-        let outcomes = write_at(core, peer, id, write).await?;
+        let outcomes = write_at(core, peer, table, write).await?;
         Ok((places, outcomes))
     });
     let mut outcomes: Vec<Option<RowOutcome>> = (0..total).map(|_| None).collect();
@@ -469,6 +504,16 @@ async fn write_table<E: Env>(
         }
     }
     outcomes.into_iter().collect::<Option<Vec<_>>>().ok_or_else(wrong_answer)
+}
+
+/// Whether all rows of a write have their home on this core.
+fn is_local<E: Env>(core: &Core<E>, table: &Table, write: &TableWrite) -> bool {
+    let is_home = |key: &[u8]| core.home(table, key) == core.number;
+    match write {
+        TableWrite::Sync => core.mesh.cores() == 1,
+        TableWrite::Insert { rows, .. } => core.mesh.cores() == 1 || rows.iter().all(|row| is_home(&row.key)),
+        TableWrite::Change { keys, .. } => core.mesh.cores() == 1 || keys.iter().all(|key| is_home(key)),
+    }
 }
 
 type WriteGroups = Vec<(u16, Vec<usize>, TableWrite)>;
@@ -515,13 +560,13 @@ fn split_write<E: Env>(core: &Core<E>, table: &Table, write: TableWrite) -> (usi
 async fn write_at<E: Env>(
     core: &Rc<Core<E>>,
     peer: u16,
-    table: TableId,
+    table: &Rc<Table>,
     write: TableWrite,
 ) -> Result<Vec<RowOutcome>, QueryError> {
     if peer == core.number {
         return write_here(core, table, write).await;
     }
-    match request(core, peer, Request::Write { epoch: 0, table, write }).await {
+    match request(core, peer, Request::Write { epoch: 0, table: table.id, write }).await {
         Answer::Write(outcomes) => outcomes,
         Answer::Read(_)
         | Answer::Catalog(_)
@@ -537,10 +582,9 @@ async fn write_at<E: Env>(
 /// This core's part of a write: applies row by row, then waits for one flush if the write is hard.
 async fn write_here<E: Env>(
     core: &Rc<Core<E>>,
-    id: TableId,
+    table: &Rc<Table>,
     write: TableWrite,
 ) -> Result<Vec<RowOutcome>, QueryError> {
-    let table = table_of(core, id)?;
     let options = match &write {
         TableWrite::Sync => {
             flush_all(core).await?;
@@ -548,13 +592,13 @@ async fn write_here<E: Env>(
         }
         TableWrite::Insert { options, .. } | TableWrite::Change { options, .. } => *options,
     };
-    let local = core.tables.local(&table);
-    let (outcomes, written) = write::rows(core, &table, &local, write).await?;
+    let local = core.tables.local(table);
+    let (outcomes, written) = write::rows(core, table, &local, write).await?;
     let changed = |outcome: &&RowOutcome| {
         matches!(outcome.kind, RowChange::Inserted | RowChange::Deleted | RowChange::Replaced)
     };
     local.written.add(outcomes.iter().filter(changed).count() as u64);
-    if is_hard(&table, &options) {
+    if is_hard(table, &options) {
         for (store, lsn) in written {
             core.flush(&store, lsn).await.map_err(storage_failed)?;
         }

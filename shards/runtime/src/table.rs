@@ -435,18 +435,24 @@ impl<S: StorageEngine> Shard<S> {
         now_ms: u64,
         decide: impl AsyncFn(Option<Value>) -> Change<T>,
     ) -> Result<(T, Option<Applied>), StorageError> {
-        let tree = self.tree_made().await?;
-        local.keep_changes(self, now_ms).await?;
+        // What is rare is boxed, so that the future of every write stays small.
+        let tree = match self.tree.get() {
+            Some(tree) => tree,
+            None => Box::pin(self.tree_made()).await?,
+        };
+        if local.retention.is_some() && !self.is_kept.get() {
+            Box::pin(local.keep_changes(self, now_ms)).await?;
+        }
         let engine = &self.store.engine;
         let mut decided: Option<Decided<T>> = None;
         loop {
             let indexes = local.indexes();
             if let Some(missing) = indexes.iter().find(|index| index.tree(self.place).is_none()) {
-                missing.tree_made(self).await?;
+                Box::pin(missing.tree_made(self)).await?;
                 continue;
             }
             let Cached::Hit(old) = engine.cached(tree, key)? else {
-                engine.get(tree, key).await?;
+                Box::pin(engine.get(tree, key)).await?;
                 continue;
             };
             let decision = match decided.take() {
@@ -489,7 +495,7 @@ impl<S: StorageEngine> Shard<S> {
                     return Ok((word, Some(Applied { lsn, commit: info.commit_number, old, new })));
                 }
                 Cached::Miss => {
-                    engine.prepare(&edits).await?;
+                    Box::pin(engine.prepare(&edits)).await?;
                     decided = Some(decision);
                 }
             }

@@ -4,6 +4,7 @@
 //! of. Rows are independent: one that breaks a rule has its outcome, the others go on.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::op::{Durability, RowChange, RowOutcome, TableWrite, WriteHook, WriteOptions};
@@ -17,6 +18,9 @@ use crate::feed::Committed;
 use crate::panics::caught;
 use crate::route::Written;
 use crate::table::{self, LocalTable, storage_failed};
+
+/// How long the rows of one write may hold the core.
+const HELD_MAX: Duration = Duration::from_millis(2);
 
 /// Applies the rows of a write. Gives their outcomes and how far each store's log must be flushed for them to be durable.
 ///
@@ -39,6 +43,7 @@ pub async fn rows<E: Env>(
         local,
         durability: durability.unwrap_or(table.durability),
         now_ms,
+        since: core.env.elapsed(),
         outcomes: Vec::new(),
         written: Vec::new(),
     };
@@ -48,6 +53,7 @@ pub async fn rows<E: Env>(
             let writer = RowWriter::for_insert(&table.primary_key, &conflict, options)?;
             let writer = hooked(writer, table, options, now_ms)?;
             for row in rows {
+                batch.pace().await;
                 let decide = async |old| caught(writer.insert(old, &row.document)).await;
                 batch.row(&row.key, decide).await?;
             }
@@ -56,6 +62,7 @@ pub async fn rows<E: Env>(
             let writer = RowWriter::for_change(&table.primary_key, change, options)?;
             let writer = hooked(writer, table, options, now_ms)?;
             for (place, key) in keys.iter().enumerate() {
+                batch.pace().await;
                 let decide = async |old| caught(writer.change(place, key, old)).await;
                 batch.row(key, decide).await?;
             }
@@ -83,11 +90,21 @@ struct Batch<'a, E: Env> {
     durability: Durability,
     local: &'a LocalTable<E::Store>,
     now_ms: u64,
+    /// When the batch began to hold the core.
+    since: Duration,
     outcomes: Vec<RowOutcome>,
     written: Written<E::Store>,
 }
 
 impl<E: Env> Batch<'_, E> {
+    /// Lets the core's other tasks run where a long batch has held it for [`HELD_MAX`].
+    async fn pace(&mut self) {
+        if self.core.env.elapsed() - self.since > HELD_MAX {
+            self.core.env.next_turn().await;
+            self.since = self.core.env.elapsed();
+        }
+    }
+
     /// Tells feeds of a change, which is theirs once it is as durable as the write asked for.
     fn publish(&self, shard: &table::Shard<E::Store>, key: &[u8], applied: table::Applied) {
         let change = Committed {

@@ -234,11 +234,18 @@ impl<D: Directory> Shared<D> {
 
     /// Flushes the log up to a position and, where no background runs that would, writes the checkpoint that is due.
     async fn flush_for_caller(&self, position: u64) -> Result<(), StorageError> {
-        self.flush_to(position).await?;
-        if !self.background.get() && !self.checkpointing.get() && self.is_checkpoint_due() {
-            self.checkpoint().await?;
+        if self.background.get() {
+            return self.log.wait(position).await;
         }
-        Ok(())
+        // Boxed, so that what every writer waits with stays small.
+        Box::pin(async {
+            self.flush_to(position).await?;
+            if !self.background.get() && !self.checkpointing.get() && self.is_checkpoint_due() {
+                self.checkpoint().await?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Flushes the log up to a position, by the background if it runs.
