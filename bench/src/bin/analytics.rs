@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use photondb_bench::work::{handshake, load_reql, query};
 
+/// The server with so many cores listens on this plus as many: the port of the one before may be taken for a while.
 const DRIVER_PORT: u16 = 26016;
 const LEFT_ROWS: u64 = 10_000;
 const RIGHT_ROWS: u64 = 100_000;
@@ -132,10 +133,11 @@ fn load_joined(stream: &mut TcpStream) -> io::Result<()> {
 
 /// A server with a folder of its own, and a connection to it.
 fn start(arguments: &Arguments, cores: u32) -> io::Result<(Server, TcpStream)> {
-    let address = SocketAddr::from(([127, 0, 0, 1], DRIVER_PORT));
+    let port = DRIVER_PORT + cores as u16;
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
     let mut command = Command::new(&arguments.photondb);
     command.args(["serve", "--no-http", "--cache-size", "1024", "--cores", &cores.to_string()]);
-    command.args(["--driver-port", &DRIVER_PORT.to_string(), "--data-dir"]);
+    command.args(["--driver-port", &port.to_string(), "--data-dir"]);
     command.arg(arguments.data.join(format!("{cores}-cores"))).stdout(Stdio::null());
     let server = Server(command.spawn()?);
     let end = Instant::now() + Duration::from_secs(20);

@@ -13,9 +13,12 @@
 //! | 8 | array | u32 body length, body = varint count, items |
 //! | 9 | object | u32 body length, body = varint count, pairs (varint key length, key, value), sorted by key |
 //! | 10, 11 | minval, maxval | none; in messages only, never stored |
+//! | 12 | object with a directory | u32 body length, body = varint count, per pair u16 where it begins behind the directory, pairs |
 //!
-//! Containers carry their byte length so that a sibling is skipped without looking inside. We scan pairs rather
-//! than keep an offset table: for documents of tens of fields the table costs more bytes than the scan costs time.
+//! Containers carry their byte length so that a sibling is skipped without looking inside. An object of [`DIRECTORY_PAIRS_MIN`]
+//! pairs and 128 bytes to 64 KiB has a directory: a scan that looks for one field of many documents is bound by the lines of memory
+//! it touches, and finds a field in the directory by where it was in the document before ([`Raw::field`]). Both
+//! forms of an object are the same value.
 //!
 //! Views trust their bytes: [`decode`] is for bytes made by this process or covered by a checksum, [`check`] proves
 //! foreign bytes sound first.
@@ -25,18 +28,29 @@ use std::rc::Rc;
 use super::{Array, Datum, Object, Slice, Text, Time};
 use crate::limits;
 
-const NULL: u8 = 0;
-const FALSE: u8 = 1;
-const TRUE: u8 = 2;
-const NUMBER: u8 = 3;
-const SMALL_INTEGER: u8 = 4;
-const STRING: u8 = 5;
-const BINARY: u8 = 6;
-const TIME: u8 = 7;
-const ARRAY: u8 = 8;
-const OBJECT: u8 = 9;
-const MINVAL: u8 = 10;
-const MAXVAL: u8 = 11;
+pub(super) mod tag {
+    pub const NULL: u8 = 0;
+    pub const FALSE: u8 = 1;
+    pub const TRUE: u8 = 2;
+    pub const NUMBER: u8 = 3;
+    pub const SMALL_INTEGER: u8 = 4;
+    pub const STRING: u8 = 5;
+    pub const BINARY: u8 = 6;
+    pub const TIME: u8 = 7;
+    pub const ARRAY: u8 = 8;
+    pub const OBJECT: u8 = 9;
+    pub const MINVAL: u8 = 10;
+    pub const MAXVAL: u8 = 11;
+    pub const INDEXED_OBJECT: u8 = 12;
+}
+use tag::*;
+
+/// Objects of fewer pairs have no directory.
+const DIRECTORY_PAIRS_MIN: u32 = 4;
+/// Bytes of the pairs of an object that has one.
+const DIRECTORY_FOR_BYTES: std::ops::RangeInclusive<usize> = 128..=0xffff;
+/// Bytes of a directory's entry.
+const ENTRY: usize = 2;
 
 /// Appends the binary form of `datum`. A view is copied whole.
 pub fn encode(datum: &Datum, out: &mut Vec<u8>) {
@@ -59,9 +73,9 @@ pub fn encode(datum: &Datum, out: &mut Vec<u8>) {
             out.extend_from_slice(&time.zone_minutes.to_le_bytes());
         }
         Datum::Array(array) => {
-            let mut body = BodyWriter::array(out);
+            let mut body = BodyWriter::begin(ARRAY, out);
             match array.encoded() {
-                Some(encoded) => body.raw(encoded),
+                Some(view) => body.raw(&view.body),
                 None => {
                     body.count(array.len());
                     array.iter().for_each(|item| encode(&item, body.out));
@@ -69,20 +83,23 @@ pub fn encode(datum: &Datum, out: &mut Vec<u8>) {
             }
             body.end();
         }
-        Datum::Object(object) => {
-            let mut body = BodyWriter::object(out);
-            match object.encoded() {
-                Some(encoded) => body.raw(encoded),
-                None => {
-                    body.count(object.len());
-                    for (key, value) in object.iter() {
-                        put_bytes(key.as_bytes(), body.out);
-                        encode(&value, body.out);
-                    }
-                }
+        Datum::Object(object) => match object.encoded() {
+            Some(view) => {
+                let mut body = BodyWriter::begin(view.form.tag(), out);
+                body.raw(&view.body);
+                body.end();
             }
-            body.end();
-        }
+            None => {
+                let mut body = BodyWriter::begin(OBJECT, out);
+                body.count(object.len());
+                for (key, value) in object.iter() {
+                    put_bytes(key.as_bytes(), body.out);
+                    encode(&value, body.out);
+                }
+                body.add_directory();
+                body.end();
+            }
+        },
         Datum::MinVal => out.push(MINVAL),
         Datum::MaxVal => out.push(MAXVAL),
     }
@@ -113,12 +130,6 @@ struct BodyWriter<'a> {
 }
 
 impl<'a> BodyWriter<'a> {
-    fn array(out: &'a mut Vec<u8>) -> BodyWriter<'a> {
-        BodyWriter::begin(ARRAY, out)
-    }
-    fn object(out: &'a mut Vec<u8>) -> BodyWriter<'a> {
-        BodyWriter::begin(OBJECT, out)
-    }
     fn begin(tag: u8, out: &'a mut Vec<u8>) -> BodyWriter<'a> {
         out.push(tag);
         out.extend_from_slice(&[0; 4]);
@@ -130,6 +141,26 @@ impl<'a> BodyWriter<'a> {
     }
     fn raw(&mut self, body: &[u8]) {
         self.out.extend_from_slice(body);
+    }
+    /// Gives an object that is worth it a directory.
+    fn add_directory(&mut self) {
+        let (count, first) = varint_at(&self.out[self.start..], 0).expect(BROKEN);
+        let first = self.start + first;
+        let bytes = self.out.len() - first;
+        if count < DIRECTORY_PAIRS_MIN || !DIRECTORY_FOR_BYTES.contains(&bytes) {
+            return;
+        }
+        let directory = ENTRY * count as usize;
+        self.out[self.start - 5] = INDEXED_OBJECT;
+        self.out.resize(first + directory + bytes, 0);
+        self.out.copy_within(first..first + bytes, first + directory);
+        let pairs = first + directory;
+        let mut at = pairs;
+        for entry in 0..count as usize {
+            let offset = ((at - pairs) as u16).to_le_bytes();
+            self.out[first + ENTRY * entry..first + ENTRY * (entry + 1)].copy_from_slice(&offset);
+            at = behind_pair(self.out, at);
+        }
     }
     fn end(self) {
         let bytes = u32::try_from(self.out.len() - self.start).expect("a value is smaller than 4 GiB");
@@ -165,6 +196,14 @@ pub fn varint_at(bytes: &[u8], at: usize) -> Option<(u32, usize)> {
     None
 }
 
+/// [`varint_at`] of bytes that are known to be whole.
+pub(super) fn length_at(bytes: &[u8], at: usize) -> (u32, usize) {
+    match bytes[at] {
+        short @ ..0x80 => (u32::from(short), at + 1),
+        _ => varint_at(bytes, at).expect(BROKEN),
+    }
+}
+
 /// The value that fills `bytes`, as a view that shares them.
 ///
 /// # Panics
@@ -189,15 +228,18 @@ fn value_at(slice: &Slice, at: usize) -> (Datum, usize) {
         FALSE => Datum::Bool(false),
         TRUE => Datum::Bool(true),
         NUMBER => Datum::Number(double_at(bytes, at + 1)),
-        SMALL_INTEGER => Datum::Number(f64::from(varint_at(bytes, at + 1).expect(BROKEN).0)),
-        STRING => Datum::String(Text::from_slice(slice.part(varint_at(bytes, at + 1).expect(BROKEN).1, end))),
-        BINARY => Datum::Binary(slice.part(varint_at(bytes, at + 1).expect(BROKEN).1, end)),
+        SMALL_INTEGER => Datum::Number(f64::from(length_at(bytes, at + 1).0)),
+        STRING => Datum::String(Text::from_slice(slice.part(length_at(bytes, at + 1).1, end))),
+        BINARY => Datum::Binary(slice.part(length_at(bytes, at + 1).1, end)),
         TIME => Datum::Time(Time {
             epoch_seconds: double_at(bytes, at + 1),
             zone_minutes: i16::from_le_bytes(bytes[at + 9..at + 11].try_into().expect(BROKEN)),
         }),
-        ARRAY => Datum::Array(Array::view(View(slice.part(at + 5, end)))),
-        OBJECT => Datum::Object(Object::view(View(slice.part(at + 5, end)))),
+        ARRAY => Datum::Array(Array::view(View { body: slice.part(at + 5, end), form: Form::Items })),
+        OBJECT => Datum::Object(Object::view(View { body: slice.part(at + 5, end), form: Form::Pairs })),
+        INDEXED_OBJECT => {
+            Datum::Object(Object::view(View { body: slice.part(at + 5, end), form: Form::IndexedPairs }))
+        }
         MINVAL => Datum::MinVal,
         MAXVAL => Datum::MaxVal,
         tag => unreachable!("{BROKEN}: tag {tag}"),
@@ -205,61 +247,182 @@ fn value_at(slice: &Slice, at: usize) -> (Datum, usize) {
     (datum, end)
 }
 
-fn double_at(bytes: &[u8], at: usize) -> f64 {
+pub(super) fn double_at(bytes: &[u8], at: usize) -> f64 {
     f64::from_le_bytes(bytes[at..at + 8].try_into().expect(BROKEN))
 }
 
 /// The offset behind the value at `at`.
-fn skip(bytes: &[u8], at: usize) -> usize {
+pub(super) fn skip(bytes: &[u8], at: usize) -> usize {
     match bytes[at] {
         NULL | FALSE | TRUE | MINVAL | MAXVAL => at + 1,
         NUMBER => at + 9,
-        SMALL_INTEGER => varint_at(bytes, at + 1).expect(BROKEN).1,
+        SMALL_INTEGER => length_at(bytes, at + 1).1,
         STRING | BINARY => {
-            let (length, start) = varint_at(bytes, at + 1).expect(BROKEN);
+            let (length, start) = length_at(bytes, at + 1);
             start + length as usize
         }
         TIME => at + 11,
-        ARRAY | OBJECT => {
+        ARRAY | OBJECT | INDEXED_OBJECT => {
             at + 5 + u32::from_le_bytes(bytes[at + 1..at + 5].try_into().expect(BROKEN)) as usize
         }
         tag => unreachable!("{BROKEN}: tag {tag}"),
     }
 }
 
+/// The offset behind the pair at `at`.
+fn behind_pair(bytes: &[u8], at: usize) -> usize {
+    let (length, start) = length_at(bytes, at);
+    skip(bytes, start + length as usize)
+}
+
+/// What a container's body holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Items,
+    Pairs,
+    /// A directory and pairs.
+    IndexedPairs,
+}
+
+impl Form {
+    fn tag(self) -> u8 {
+        match self {
+            Form::Items => ARRAY,
+            Form::Pairs => OBJECT,
+            Form::IndexedPairs => INDEXED_OBJECT,
+        }
+    }
+
+    /// How many items or pairs begin there, and where the first does.
+    fn begin(self, bytes: &[u8], at: usize) -> (u32, usize) {
+        let (count, first) = length_at(bytes, at);
+        match self {
+            Form::Items | Form::Pairs => (count, first),
+            Form::IndexedPairs => (count, first + ENTRY * count as usize),
+        }
+    }
+}
+
 /// The body of an array or object inside an encoded value.
 #[derive(Clone)]
-pub struct View(Slice);
+pub struct View {
+    body: Slice,
+    form: Form,
+}
 
 impl View {
-    pub(super) fn body(&self) -> &[u8] {
-        &self.0
+    pub(super) fn bytes(&self) -> usize {
+        self.body.len()
     }
 
     pub(super) fn count(&self) -> usize {
-        varint_at(&self.0, 0).expect(BROKEN).0 as usize
+        self.form.begin(&self.body, 0).0 as usize
     }
 
     pub(super) fn items(&self) -> Items<'_> {
-        let (count, at) = varint_at(&self.0, 0).expect(BROKEN);
-        Items { slice: &self.0, at, left: count }
+        let (count, at) = self.form.begin(&self.body, 0);
+        Items { slice: &self.body, at, left: count }
     }
 
     pub(super) fn pairs(&self) -> Pairs<'_> {
-        let (count, at) = varint_at(&self.0, 0).expect(BROKEN);
-        Pairs { slice: &self.0, at, left: count }
+        let (count, at) = self.form.begin(&self.body, 0);
+        Pairs { slice: &self.body, at, left: count }
     }
 
     pub(super) fn field(&self, key: &str) -> Option<Datum> {
-        let bytes: &[u8] = &self.0;
-        let (count, mut at) = varint_at(bytes, 0).expect(BROKEN);
-        for _ in 0..count {
-            let (length, start) = varint_at(bytes, at).expect(BROKEN);
-            let end = start + length as usize;
-            match bytes[start..end].cmp(key.as_bytes()) {
-                std::cmp::Ordering::Less => at = skip(bytes, end),
-                std::cmp::Ordering::Equal => return Some(value_at(&self.0, end).0),
-                std::cmp::Ordering::Greater => return None,
+        let value = match self.form {
+            Form::Items => None,
+            Form::Pairs => find_pair(&self.body, key.as_bytes()),
+            Form::IndexedPairs => Directory::at(&self.body, 0).find(key.as_bytes()).map(|(_, value)| value),
+        }?;
+        Some(value_at(&self.body, value).0)
+    }
+
+    /// The name of a bound among what the container holds, at any depth.
+    pub(super) fn bound(&self) -> Option<&'static str> {
+        bound_at(&self.body, 0, self.form)
+    }
+
+    /// [`write_json`] of the container.
+    pub(super) fn write_json(&self, out: &mut Vec<u8>) {
+        match self.form {
+            Form::Items => array_json(&self.body, 0, out),
+            Form::Pairs | Form::IndexedPairs => object_json(&self.body, 0, self.form, out),
+        };
+    }
+}
+
+/// Where the value of a field of an object without a directory is, looked for pair by pair.
+pub(super) fn find_pair(body: &[u8], key: &[u8]) -> Option<usize> {
+    let (count, mut at) = length_at(body, 0);
+    for _ in 0..count {
+        let (length, start) = length_at(body, at);
+        let end = start + length as usize;
+        match body[start..end].cmp(key) {
+            std::cmp::Ordering::Less => at = skip(body, end),
+            std::cmp::Ordering::Equal => return Some(end),
+            std::cmp::Ordering::Greater => return None,
+        }
+    }
+    None
+}
+
+/// The directory of an object's body that begins at some offset of `bytes`.
+#[derive(Clone, Copy)]
+pub(super) struct Directory<'a> {
+    bytes: &'a [u8],
+    entries: usize,
+    count: usize,
+}
+
+impl<'a> Directory<'a> {
+    pub fn at(bytes: &'a [u8], body: usize) -> Directory<'a> {
+        let (count, entries) = length_at(bytes, body);
+        Directory { bytes, entries, count: count as usize }
+    }
+
+    /// At least [`DIRECTORY_PAIRS_MIN`].
+    pub fn count(self) -> usize {
+        self.count
+    }
+
+    /// Where a key's value begins. The search begins at `hint` and leaves there what it found.
+    pub fn find_near(self, key: &[u8], hint: &mut usize) -> Option<usize> {
+        if *hint < self.count {
+            let (found, value) = self.key(*hint);
+            if found == key {
+                return Some(value);
+            }
+        }
+        let (index, value) = self.find(key)?;
+        *hint = index;
+        Some(value)
+    }
+
+    /// The offset of a pair.
+    pub fn pair(self, index: usize) -> usize {
+        let entry = self.entries + ENTRY * index;
+        let offset = u16::from_le_bytes(self.bytes[entry..entry + ENTRY].try_into().expect(BROKEN));
+        self.entries + ENTRY * self.count + usize::from(offset)
+    }
+
+    /// The key of a pair, and where its value begins.
+    pub fn key(self, index: usize) -> (&'a [u8], usize) {
+        let (length, start) = length_at(self.bytes, self.pair(index));
+        let end = start + length as usize;
+        (&self.bytes[start..end], end)
+    }
+
+    /// The index of a key's pair, and where its value begins.
+    pub fn find(self, key: &[u8]) -> Option<(usize, usize)> {
+        let (mut low, mut high) = (0, self.count);
+        while low < high {
+            let middle = low.midpoint(high);
+            let (found, value) = self.key(middle);
+            match found.cmp(key) {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Equal => return Some((middle, value)),
+                std::cmp::Ordering::Greater => high = middle,
             }
         }
         None
@@ -294,7 +457,7 @@ impl Iterator for Pairs<'_> {
     type Item = (Text, Datum);
     fn next(&mut self) -> Option<(Text, Datum)> {
         self.left = self.left.checked_sub(1)?;
-        let (length, start) = varint_at(self.slice, self.at).expect(BROKEN);
+        let (length, start) = length_at(self.slice, self.at);
         let key_end = start + length as usize;
         let (datum, end) = value_at(self.slice, key_end);
         self.at = end;
@@ -315,6 +478,8 @@ pub enum DocumentError {
     Number { at: usize },
     #[error("the keys of the object at byte {at} are not sorted and unique")]
     Keys { at: usize },
+    #[error("the directory of the object at byte {at} does not say where its pairs begin")]
+    Directory { at: usize },
     #[error("the container at byte {at} has another length than its items")]
     Length { at: usize },
     #[error("the value nests deeper than {}", limits::DATUM_DEPTH_MAX)]
@@ -349,14 +514,23 @@ fn check_at(bytes: &[u8], at: usize, depth: u32) -> Result<usize, DocumentError>
             Ok(end)
         }
         BINARY => Ok(check_bytes(bytes, at + 1)?.1),
-        tag @ (ARRAY | OBJECT) => {
+        tag @ (ARRAY | OBJECT | INDEXED_OBJECT) => {
             let start = need(5)?;
             let length = u32::from_le_bytes(bytes[at + 1..start].try_into().expect("four bytes")) as usize;
             let end = start.checked_add(length).filter(|end| *end <= bytes.len()).ok_or(cut.clone())?;
             let (count, mut here) = varint_at(&bytes[..end], start).ok_or(cut)?;
             let mut previous: Option<&[u8]> = None;
-            for _ in 0..count {
-                if tag == OBJECT {
+            let mut directory = None;
+            if tag == INDEXED_OBJECT {
+                let pairs = here.checked_add(ENTRY * count as usize).filter(|pairs| *pairs <= end);
+                here = pairs.ok_or(DocumentError::Cut { at })?;
+                directory = Some(Directory::at(&bytes[..end], start));
+            }
+            for index in 0..count {
+                if directory.is_some_and(|directory| directory.pair(index as usize) != here) {
+                    return Err(DocumentError::Directory { at });
+                }
+                if tag != ARRAY {
                     let (key, after) = check_bytes(&bytes[..end], here)?;
                     std::str::from_utf8(key).map_err(|_| DocumentError::Utf8 { at: here })?;
                     if previous.is_some_and(|previous| previous >= key) {
@@ -385,18 +559,8 @@ pub fn write_json(bytes: &[u8], out: &mut Vec<u8>) {
     json_at(bytes, 0, out);
 }
 
-/// [`write_json`] of an array's body, as a view holds it.
-pub(super) fn write_array_json(body: &[u8], out: &mut Vec<u8>) {
-    array_json(body, 0, out);
-}
-
-/// [`write_json`] of an object's body.
-pub(super) fn write_object_json(body: &[u8], out: &mut Vec<u8>) {
-    object_json(body, 0, out);
-}
-
 fn array_json(bytes: &[u8], at: usize, out: &mut Vec<u8>) -> usize {
-    let (count, mut here) = varint_at(bytes, at).expect(BROKEN);
+    let (count, mut here) = length_at(bytes, at);
     out.push(b'[');
     for index in 0..count {
         if index > 0 {
@@ -408,14 +572,14 @@ fn array_json(bytes: &[u8], at: usize, out: &mut Vec<u8>) -> usize {
     here
 }
 
-fn object_json(bytes: &[u8], at: usize, out: &mut Vec<u8>) -> usize {
-    let (count, mut here) = varint_at(bytes, at).expect(BROKEN);
+fn object_json(bytes: &[u8], at: usize, form: Form, out: &mut Vec<u8>) -> usize {
+    let (count, mut here) = form.begin(bytes, at);
     out.push(b'{');
     for index in 0..count {
         if index > 0 {
             out.push(b',');
         }
-        let (length, start) = varint_at(bytes, here).expect(BROKEN);
+        let (length, start) = length_at(bytes, here);
         let key_end = start + length as usize;
         super::json::write_string(&bytes[start..key_end], out);
         out.push(b':');
@@ -425,23 +589,19 @@ fn object_json(bytes: &[u8], at: usize, out: &mut Vec<u8>) -> usize {
     here
 }
 
-/// The name of a bound among the items of an array's body (`pairs` false) or the values of an object's.
-pub(super) fn bound_in(body: &[u8], pairs: bool) -> Option<&'static str> {
-    bound_at(body, 0, pairs)
-}
-
-fn bound_at(bytes: &[u8], at: usize, pairs: bool) -> Option<&'static str> {
-    let (count, mut here) = varint_at(bytes, at).expect(BROKEN);
+fn bound_at(bytes: &[u8], at: usize, form: Form) -> Option<&'static str> {
+    let (count, mut here) = form.begin(bytes, at);
     for _ in 0..count {
-        if pairs {
-            let (length, start) = varint_at(bytes, here).expect(BROKEN);
+        if form != Form::Items {
+            let (length, start) = length_at(bytes, here);
             here = start + length as usize;
         }
         let found = match bytes[here] {
             MINVAL => Some("r.minval"),
             MAXVAL => Some("r.maxval"),
-            ARRAY => bound_at(bytes, here + 5, false),
-            OBJECT => bound_at(bytes, here + 5, true),
+            ARRAY => bound_at(bytes, here + 5, Form::Items),
+            OBJECT => bound_at(bytes, here + 5, Form::Pairs),
+            INDEXED_OBJECT => bound_at(bytes, here + 5, Form::IndexedPairs),
             _ => None,
         };
         if found.is_some() {
@@ -459,13 +619,14 @@ fn json_at(bytes: &[u8], at: usize, out: &mut Vec<u8>) -> usize {
         FALSE => out.extend_from_slice(b"false"),
         TRUE => out.extend_from_slice(b"true"),
         NUMBER => json::write_number(double_at(bytes, at + 1), out),
-        SMALL_INTEGER => json::write_small_integer(varint_at(bytes, at + 1).expect(BROKEN).0, out),
+        SMALL_INTEGER => json::write_small_integer(length_at(bytes, at + 1).0, out),
         STRING => {
-            let (length, start) = varint_at(bytes, at + 1).expect(BROKEN);
+            let (length, start) = length_at(bytes, at + 1);
             json::write_string(&bytes[start..start + length as usize], out);
         }
         ARRAY => return array_json(bytes, at + 5, out),
-        OBJECT => return object_json(bytes, at + 5, out),
+        OBJECT => return object_json(bytes, at + 5, Form::Pairs, out),
+        INDEXED_OBJECT => return object_json(bytes, at + 5, Form::IndexedPairs, out),
         BINARY | TIME | MINVAL | MAXVAL => {
             let end = skip(bytes, at);
             json::write(&from_bytes(&bytes[at..end]), out);

@@ -6,7 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::{Datum, Time, document};
+use super::{Datum, Time};
 
 /// Characters of a value quoted in a message before it is cut.
 const MESSAGE_CHARACTERS: usize = 300;
@@ -242,16 +242,16 @@ impl Writer<'_> {
         // A view is printed straight from its bytes.
         if self.style == Style::Compact {
             if let Datum::Object(object) = datum
-                && let Some(body) = object.encoded()
+                && let Some(view) = object.encoded()
             {
-                self.bound = self.bound.or(document::bound_in(body, true));
-                return document::write_object_json(body, self.out);
+                self.bound = self.bound.or(view.bound());
+                return view.write_json(self.out);
             }
             if let Datum::Array(array) = datum
-                && let Some(body) = array.encoded()
+                && let Some(view) = array.encoded()
             {
-                self.bound = self.bound.or(document::bound_in(body, false));
-                return document::write_array_json(body, self.out);
+                self.bound = self.bound.or(view.bound());
+                return view.write_json(self.out);
             }
         }
         match datum {

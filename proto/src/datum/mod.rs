@@ -12,6 +12,7 @@ pub mod key;
 #[cfg(test)]
 mod properties;
 pub mod pseudo;
+pub mod raw;
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -219,11 +220,11 @@ impl Array {
         }
     }
 
-    /// The encoded body when this is a view: lets the encoder copy it whole.
-    pub(crate) fn encoded(&self) -> Option<&[u8]> {
+    /// The view when this is one: lets the encoder copy it whole.
+    pub(crate) fn encoded(&self) -> Option<&View> {
         match &self.0 {
             ArrayForm::Built(_, _) => None,
-            ArrayForm::View(view) => Some(view.body()),
+            ArrayForm::View(view) => Some(view),
         }
     }
 
@@ -231,7 +232,7 @@ impl Array {
     pub fn approximate_bytes(&self) -> usize {
         match &self.0 {
             ArrayForm::Built(items, _) => items.iter().map(Datum::approximate_bytes).sum(),
-            ArrayForm::View(view) => view.body().len(),
+            ArrayForm::View(view) => view.bytes(),
         }
     }
 }
@@ -331,10 +332,10 @@ impl Object {
         ObjectBuilder { pairs: self.iter().collect() }
     }
 
-    pub(crate) fn encoded(&self) -> Option<&[u8]> {
+    pub(crate) fn encoded(&self) -> Option<&View> {
         match &self.0 {
             ObjectForm::Built(_, _) => None,
-            ObjectForm::View(view) => Some(view.body()),
+            ObjectForm::View(view) => Some(view),
         }
     }
 
@@ -344,7 +345,7 @@ impl Object {
             ObjectForm::Built(pairs, _) => {
                 pairs.iter().map(|(key, value)| key.as_bytes().len() + value.approximate_bytes()).sum()
             }
-            ObjectForm::View(view) => view.body().len(),
+            ObjectForm::View(view) => view.bytes(),
         }
     }
 }

@@ -513,6 +513,10 @@ impl Stages {
         self.closed
     }
 
+    pub fn count(&self) -> usize {
+        self.stages.len()
+    }
+
     /// [`Stages::pass`] without waiting. A row whose stage has to wait is kept for [`Stages::resume`].
     pub fn pass_now(&mut self, run: &Run, mut row: Datum, from: usize) -> Now<Option<Datum>> {
         for index in from..self.stages.len() {

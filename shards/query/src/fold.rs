@@ -4,9 +4,11 @@
 //! ([`Aggregation::partial`], [`Aggregation::merge`]). Rows on which a terminal's function finds something missing do not count.
 //! `fold`, which is strictly in order, is not one of these: see [`FoldCursor`].
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use photondb_proto::datum::raw::{Raw, Scalar};
 use photondb_proto::datum::{Datum, document, key};
 use photondb_proto::op::{ScanOrder, TableRead, TableReply};
 
@@ -16,7 +18,9 @@ use crate::eval::{Now, Stop};
 use crate::failure::{Failure, Outcome, Place};
 use crate::function::Function;
 use crate::push;
+use crate::quick::{self, Totals};
 use crate::run::{Run, wrong_reply};
+use crate::scalar::{self, scalar_of};
 use crate::stream::{Sequence, Source, Stage, TableScan, sequence_of};
 use crate::terms::Evaluation;
 use crate::value::{Value, wrong_type};
@@ -113,6 +117,33 @@ impl Total {
         }
     }
 
+    /// Adds what [`Totals::subject`] gave for a row.
+    fn add_scalar(&mut self, subject: Scalar<'_>, row: Raw<'_>, kind: TerminalKind) -> Now<Counted> {
+        match (self, subject) {
+            (Total::Count(count), _) => *count += 1.0,
+            (Total::Sum(sum), Scalar::Number(number)) => *sum += number,
+            (Total::Average { sum, count }, Scalar::Number(number)) => {
+                *sum += number;
+                *count += 1.0;
+            }
+            (Total::Sum(_) | Total::Average { .. }, Scalar::Null) => return Ok(Counted::No),
+            (Total::Best(best), subject) => {
+                let order = match best {
+                    Some((held, _)) => scalar::order(subject, scalar_of(held)).ok_or(Stop::Later)?,
+                    None if kind == TerminalKind::Min => Ordering::Less,
+                    None => Ordering::Greater,
+                };
+                let better = if kind == TerminalKind::Min { Ordering::Less } else { Ordering::Greater };
+                if order == better {
+                    *best = Some((quick::datum_of(subject).ok_or(Stop::Later)?, row.to_datum()));
+                }
+            }
+            (Total::Sum(_) | Total::Average { .. }, _)
+            | (Total::Reduced(_) | Total::Distinct(_) | Total::Rows(_), _) => return Err(Stop::Later),
+        }
+        Ok(Counted::Yes)
+    }
+
     /// The total as a datum that [`Total::merge`] understands.
     fn partial(self) -> Datum {
         let optional = |datum: Option<Datum>| Datum::array(datum.into_iter().collect());
@@ -134,7 +165,9 @@ pub struct Aggregation {
     terminal: Terminal,
     group: Option<GroupBy>,
     single: Total,
-    groups: BTreeMap<Datum, Total>,
+    /// Where each group's total stands.
+    groups: BTreeMap<Datum, usize>,
+    totals: Vec<Total>,
 }
 
 /// The end of an aggregation.
@@ -146,7 +179,15 @@ pub enum Aggregated {
 impl Aggregation {
     pub fn new(terminal: Terminal, group: Option<GroupBy>) -> Aggregation {
         let single = Total::new(terminal.kind);
-        Aggregation { terminal, group, single, groups: BTreeMap::new() }
+        Aggregation { terminal, group, single, groups: BTreeMap::new(), totals: Vec::new() }
+    }
+
+    pub fn terminal(&self) -> &Terminal {
+        &self.terminal
+    }
+
+    pub fn group(&self) -> Option<&GroupBy> {
+        self.group.as_ref()
     }
 
     /// Takes a row in, found under a key of the scan where the groups ask for it.
@@ -163,7 +204,7 @@ impl Aggregation {
 
     /// Takes a row in, without waiting; one that would have to wait is not taken in at all.
     pub fn feed_now(&mut self, run: &Run, row: &Datum) -> Now<()> {
-        let Aggregation { terminal, group, single, groups } = self;
+        let Aggregation { terminal, group, single, groups, totals } = self;
         let Some(group) = group else {
             terminal.add_now(run, single, row)?;
             return Ok(());
@@ -173,19 +214,52 @@ impl Aggregation {
             return Err(Stop::Later);
         }
         let key = group.key_now(run, row)?;
-        if let Some(total) = groups.get_mut(&key) {
-            terminal.add_now(run, total, row)?;
+        if let Some(place) = groups.get(&key) {
+            terminal.add_now(run, &mut totals[*place], row)?;
             return Ok(());
         }
         let mut total = Total::new(terminal.kind);
         if terminal.add_now(run, &mut total, row)? == Counted::Yes {
-            insert(run, groups, key, total)?;
+            insert(run, groups, key, totals.len())?;
+            totals.push(total);
         }
         Ok(())
     }
 
+    /// Takes a row in the quick way; [`Stop::Later`] when it must go the long way, and was not taken in.
+    pub fn add_quick(&mut self, run: &Run, quick: &mut Totals, row: Raw<'_>) -> Now<()> {
+        let found = if quick.is_grouped() { quick.find(row)? } else { None };
+        let Some(subject) = quick.subject(row)? else { return Ok(()) };
+        match found {
+            _ if !quick.is_grouped() => self.single.add_scalar(subject, row, self.terminal.kind),
+            Some(place) => self.totals[place].add_scalar(subject, row, self.terminal.kind),
+            None => {
+                let mut total = Total::new(self.terminal.kind);
+                if total.add_scalar(subject, row, self.terminal.kind)? == Counted::No {
+                    return Ok(());
+                }
+                let key = quick.group(row)?;
+                let place = match self.groups.get(&key) {
+                    // A row that went the long way began this group.
+                    Some(place) => {
+                        self.totals[*place].add_scalar(subject, row, self.terminal.kind)?;
+                        *place
+                    }
+                    None => {
+                        insert(run, &mut self.groups, key, self.totals.len())?;
+                        self.totals.push(total);
+                        self.totals.len() - 1
+                    }
+                };
+                quick.remember(place);
+                Ok(Counted::Yes)
+            }
+        }
+        .map(|_| ())
+    }
+
     async fn feed_later(&mut self, run: &Run, key: &[u8], row: Datum) -> Outcome<()> {
-        let Aggregation { terminal, group, single, groups } = self;
+        let Aggregation { terminal, group, single, groups, totals } = self;
         let Some(group) = group else {
             terminal.add(run, single, row).await?;
             return Ok(());
@@ -193,14 +267,14 @@ impl Aggregation {
         let keys = group.keys(run, key, &row).await?;
         for key in keys {
             if group.stages.is_empty() {
-                add_to(run, groups, key, terminal, row.clone()).await?;
+                add_to(run, (groups, totals), key, terminal, row.clone()).await?;
                 continue;
             }
             let mut stages = Stages::new(&group.stages);
             let mut next = stages.pass(run, row.clone(), 0).await?;
             loop {
                 if let Some(row) = next {
-                    add_to(run, groups, key.clone(), terminal, row).await?;
+                    add_to(run, (groups, totals), key.clone(), terminal, row).await?;
                 }
                 next = stages.next_expanded(run).await?;
                 if next.is_none() {
@@ -216,12 +290,12 @@ impl Aggregation {
             return self.single.partial();
         }
         let pair = |(key, total): (Datum, Total)| Datum::array(vec![key, total.partial()]);
-        Datum::array(self.groups.into_iter().map(pair).collect())
+        Datum::array(in_order(self.groups, self.totals).map(pair).collect())
     }
 
     /// Takes in what [`Aggregation::partial`] gave elsewhere.
     pub async fn merge(&mut self, run: &Run, partial: Datum) -> Outcome<()> {
-        let Aggregation { terminal, group, single, groups } = self;
+        let Aggregation { terminal, group, single, groups, totals } = self;
         if group.is_none() {
             return terminal.merge(run, single, partial).await;
         }
@@ -232,12 +306,15 @@ impl Aggregation {
             let (Some(key), Some(partial)) = (pair.item(0), pair.item(1)) else {
                 return Err(broken_partial());
             };
-            if !groups.contains_key(&key) {
-                insert(run, groups, key.clone(), Total::new(terminal.kind))?;
-            }
-            if let Some(total) = groups.get_mut(&key) {
-                terminal.merge(run, total, partial).await?;
-            }
+            let place = match groups.get(&key) {
+                Some(place) => *place,
+                None => {
+                    insert(run, groups, key, totals.len())?;
+                    totals.push(Total::new(terminal.kind));
+                    totals.len() - 1
+                }
+            };
+            terminal.merge(run, &mut totals[place], partial).await?;
         }
         Ok(())
     }
@@ -247,11 +324,11 @@ impl Aggregation {
     /// # Errors
     /// Terminals that need at least one row.
     pub fn finish(self) -> Outcome<Aggregated> {
-        let Aggregation { terminal, group, single, groups } = self;
+        let Aggregation { terminal, group, single, groups, totals } = self;
         if group.is_none() {
             return Ok(Aggregated::Single(terminal.finish(single)?));
         }
-        let pairs = groups.into_iter().map(|(key, total)| Ok((key, terminal.finish(total)?)));
+        let pairs = in_order(groups, totals).map(|(key, total)| Ok((key, terminal.finish(total)?)));
         Ok(Aggregated::Groups(pairs.collect::<Outcome<_>>()?))
     }
 }
@@ -260,31 +337,38 @@ fn broken_partial() -> Failure {
     Failure::internal("a partial result is not what its terminal makes")
 }
 
+/// The totals of groups in the order of their keys.
+fn in_order(groups: BTreeMap<Datum, usize>, totals: Vec<Total>) -> impl Iterator<Item = (Datum, Total)> {
+    let mut totals: Vec<Option<Total>> = totals.into_iter().map(Some).collect();
+    groups.into_iter().filter_map(move |(key, place)| Some((key, totals[place].take()?)))
+}
+
 /// Adds a row to a group. A group none of whose rows counts is no group.
 async fn add_to(
     run: &Run,
-    groups: &mut BTreeMap<Datum, Total>,
+    (groups, totals): (&mut BTreeMap<Datum, usize>, &mut Vec<Total>),
     key: Datum,
     terminal: &Terminal,
     row: Datum,
 ) -> Outcome<()> {
-    if let Some(total) = groups.get_mut(&key) {
-        terminal.add(run, total, row).await?;
+    if let Some(place) = groups.get(&key) {
+        terminal.add(run, &mut totals[*place], row).await?;
         return Ok(());
     }
     let mut total = Total::new(terminal.kind);
     if terminal.add(run, &mut total, row).await? == Counted::Yes {
-        insert(run, groups, key, total)?;
+        insert(run, groups, key, totals.len())?;
+        totals.push(total);
     }
     Ok(())
 }
 
-fn insert(run: &Run, groups: &mut BTreeMap<Datum, Total>, key: Datum, total: Total) -> Outcome<()> {
+fn insert(run: &Run, groups: &mut BTreeMap<Datum, usize>, key: Datum, place: usize) -> Outcome<()> {
     if groups.len() >= run.limits.array_elements_max {
         return Err(Failure::limit(format!("Too many groups (> {}).", run.limits.array_elements_max)));
     }
     run.charge_for_good(key.approximate_bytes())?;
-    groups.insert(key, total);
+    groups.insert(key, place);
     Ok(())
 }
 

@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use photondb_proto::datum::{Datum, Object, pseudo};
+use photondb_proto::datum::{Datum, Object, Text, pseudo};
 use photondb_proto::error::Frame;
 use photondb_proto::term::{Term, number, wire};
 
@@ -142,6 +142,14 @@ impl Function {
                 | NodeKind::Object(_)
                 | NodeKind::StrayLiteral => None,
             },
+        }
+    }
+
+    /// The field that it takes, when it is nothing but that.
+    pub fn field(&self) -> Option<&Text> {
+        match &*self.0 {
+            Form::Datum { datum: Datum::String(field), meaning: Meaning::Field, .. } => Some(field),
+            Form::Datum { .. } | Form::Lambda { .. } | Form::Script { .. } => None,
         }
     }
 

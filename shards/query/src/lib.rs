@@ -33,8 +33,10 @@ pub mod join;
 pub mod merge;
 pub mod options;
 pub mod push;
+pub mod quick;
 pub mod row;
 pub mod run;
+pub mod scalar;
 pub mod shape;
 pub mod source;
 pub mod stream;
@@ -49,6 +51,8 @@ mod conformance;
 mod generated;
 #[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod quick_tests;
 #[cfg(test)]
 mod table_tests;
 #[cfg(test)]

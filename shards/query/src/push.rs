@@ -27,6 +27,7 @@ use crate::failure::{Failure, Outcome, Place};
 use crate::fields::{Comparison, Paths, Relation, RowTerm, Work};
 use crate::fold::{Aggregation, GroupBy, Terminal, TerminalKind};
 use crate::function::{Function, Meaning};
+use crate::quick::{Passed, Quick};
 use crate::run::{Ops, Run};
 use crate::stream::Stage;
 use crate::terms::{Determinism, Evaluation};
@@ -41,17 +42,28 @@ pub enum Flow {
     Enough,
 }
 
+/// How many rows of a batch were taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    All,
+    /// So many, and there is enough.
+    Some(usize),
+    /// So many; the last of them waits for [`Pipeline::go_on`].
+    Waits(usize),
+}
+
 /// Carries out, where the rows are, what travelled there.
 pub struct Pipeline {
     run: Run,
     stages: Stages,
     aggregation: Option<Aggregation>,
+    quick: Option<Quick>,
     /// The row under way when it has to wait.
     fed: Option<Fed>,
 }
 
 enum Fed {
-    /// It has passed no stage yet.
+    /// It has passed no stage yet, or may pass those again that it has.
     Row(Datum),
     /// It has passed all.
     Passed(Datum),
@@ -75,24 +87,73 @@ impl Pipeline {
         row: Rc<[u8]>,
         out: &mut Vec<ScanRow>,
     ) -> Result<Flow, QueryError> {
-        match self.take_now(key, row, out) {
+        match self.take_now(key, row, 0, out) {
             Ok(flow) => Ok(flow),
             Err(Stop::Failed(failure)) => Err(failure.into_query_error()),
-            Err(Stop::Later) => {
-                let later: Evaluation<'_, Flow> = Box::pin(self.take_later(key, out));
-                later.await.map_err(Failure::into_query_error)
-            }
+            Err(Stop::Later) => self.go_on(key, out).await,
         }
     }
 
-    fn take_now(&mut self, key: &[u8], row: Rc<[u8]>, out: &mut Vec<ScanRow>) -> Now<Flow> {
-        let Pipeline { run, stages, aggregation, fed } = self;
+    /// Goes on with the row that waits.
+    ///
+    /// # Errors
+    /// The query's.
+    pub async fn go_on(&mut self, key: &[u8], out: &mut Vec<ScanRow>) -> Result<Flow, QueryError> {
+        let later: Evaluation<'_, Flow> = Box::pin(self.take_later(key, out));
+        later.await.map_err(Failure::into_query_error)
+    }
+
+    /// Whether [`Pipeline::see`] is worth its while.
+    pub fn is_quick(&self) -> bool {
+        self.quick.is_some()
+    }
+
+    /// Takes rows that lie in memory, without keys, and says how many it took; the last may [wait](Seen::Waits). `rows_max` bounds
+    /// what is in `out`.
+    ///
+    /// # Errors
+    /// The query's.
+    pub fn see(
+        &mut self,
+        rows: &[&[u8]],
+        out: &mut Vec<ScanRow>,
+        rows_max: usize,
+    ) -> Result<Seen, QueryError> {
+        let Some(quick) = &self.quick else { return Ok(Seen::All) };
+        quick.touch(rows);
+        for (index, row) in rows.iter().enumerate() {
+            match self.see_one(row, out) {
+                Ok(()) if out.len() >= rows_max => return Ok(Seen::Some(index + 1)),
+                Ok(()) => {}
+                Err(Stop::Failed(failure)) => return Err(failure.into_query_error()),
+                Err(Stop::Later) => return Ok(Seen::Waits(index + 1)),
+            }
+        }
+        Ok(Seen::All)
+    }
+
+    fn see_one(&mut self, row: &[u8], out: &mut Vec<ScanRow>) -> Now<()> {
+        let Some(quick) = &mut self.quick else { return Ok(()) };
+        match quick.take(&self.run, self.aggregation.as_mut(), row)? {
+            Passed::Done => {}
+            Passed::From(stages) if self.aggregation.is_none() && stages == self.stages.count() => {
+                out.push(ScanRow { key: Vec::new(), value: row.to_vec() });
+            }
+            Passed::From(stages) => {
+                self.take_now(&[], row.into(), stages, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_now(&mut self, key: &[u8], row: Rc<[u8]>, from: usize, out: &mut Vec<ScanRow>) -> Now<Flow> {
+        let Pipeline { run, stages, aggregation, fed, quick: _ } = self;
         let row = document::decode(Slice::new(row));
         if !run.spend() {
             *fed = Some(Fed::Row(row));
             return Err(Stop::Later);
         }
-        if let Some(row) = stages.pass_now(run, row, 0)? {
+        if let Some(row) = stages.pass_now(run, row, from)? {
             match aggregation {
                 Some(aggregation) => match aggregation.feed_now(run, &row) {
                     Err(Stop::Later) => {
@@ -112,7 +173,7 @@ impl Pipeline {
 
     /// Goes on where [`Pipeline::take_now`] stopped.
     async fn take_later(&mut self, key: &[u8], out: &mut Vec<ScanRow>) -> Outcome<Flow> {
-        let Pipeline { run, stages, aggregation, fed } = self;
+        let Pipeline { run, stages, aggregation, fed, quick: _ } = self;
         run.tick().await;
         let mut next = match fed.take() {
             Some(Fed::Row(row)) => stages.pass(run, row, 0).await?,
@@ -352,7 +413,8 @@ fn decode(bytes: &[u8]) -> Outcome<Pipeline> {
 
 fn pipeline(limits: Limits, stages: &[Stage], aggregation: Option<Aggregation>) -> Pipeline {
     let run = Run::new(limits, STEP_MEMORY_BYTES, "".into(), Ops::Forbidden);
-    Pipeline { run, stages: Stages::new(stages), aggregation, fed: None }
+    let quick = Quick::of(&run, stages, aggregation.as_ref());
+    Pipeline { run, stages: Stages::new(stages), aggregation, quick, fed: None }
 }
 
 fn flag(reader: &mut wire::Reader<'_>) -> Outcome<bool> {

@@ -21,7 +21,7 @@ use photondb_proto::term::parse::{Parser, QueryMessage};
 use crate::exec::{AnswerKind, Context, Execution, Step};
 use crate::geo::question::Question;
 use crate::index::IndexWriter;
-use crate::push::{Flow, Pipeline};
+use crate::push::{Flow, Pipeline, Seen};
 use crate::write::{RowDecision, RowEffect, RowWriter};
 
 const PARTS: u16 = 2;
@@ -604,6 +604,25 @@ fn scan_part(
         true => None,
         false => Some(Pipeline::decode(&scan.pipeline)?),
     };
+    let is_plain = asked.is_none()
+        && scan.order == ScanOrder::Any
+        && found.iter().all(|(_, _, copies)| *copies == 1);
+    if let Some(mut taken) = pipeline.take_if(|pipeline| is_plain && pipeline.is_quick()) {
+        let shown = &found[..found.len().min(STEP_ROWS)];
+        let last = shown.last().map(|(key, _, _)| (*key).clone());
+        let mut rows: Vec<&[u8]> = shown.iter().map(|(_, row, _)| &***row).collect();
+        loop {
+            match taken.see(&rows, &mut out, usize::MAX)? {
+                Seen::All => break,
+                Seen::Some(count) | Seen::Waits(count) => {
+                    finish(taken.go_on(&[], &mut out))?;
+                    rows.drain(..count);
+                }
+            }
+        }
+        let partial = taken.partial();
+        return Ok(PartBatch { part: number, rows: out, partial, next: last.filter(|_| more) });
+    }
     for (key, row, copies) in found.into_iter().take(STEP_ROWS) {
         let given = match asked {
             None => vec![row.clone(); copies as usize],

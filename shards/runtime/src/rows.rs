@@ -4,10 +4,11 @@
 
 use photondb_proto::error::QueryError;
 use photondb_proto::op::{Scan, ScanOrder, ScanRow};
-use photondb_query::push::{Flow, Pipeline};
+use photondb_query::push::{Flow, Pipeline, Seen};
+use photondb_query::quick::BATCH_ROWS;
 use photondb_storage::engine::Value;
 
-use crate::panics::caught;
+use crate::panics::{caught, caught_step};
 
 /// What became of a row that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,15 @@ pub struct Rows {
     rows_max: usize,
     has_keys: bool,
     taken: u64,
+    /// What ended a visit before its rows did.
+    stopped: Option<Stopped>,
+}
+
+enum Stopped {
+    Full,
+    /// The last row that was taken waits.
+    Waits,
+    Failed(QueryError),
 }
 
 impl Rows {
@@ -46,6 +56,7 @@ impl Rows {
             rows_max: scan.rows_max as usize,
             has_keys,
             taken: 0,
+            stopped: None,
         })
     }
 
@@ -86,13 +97,66 @@ impl Rows {
             }
             Some(pipeline) => caught(pipeline.feed(key, value, &mut self.rows)).await??,
         };
+        Ok(self.measure(before, flow))
+    }
+
+    /// Counts the rows from `before` on.
+    fn measure(&mut self, before: usize, flow: Flow) -> Taken {
         self.bytes += self.rows[before..].iter().map(|row| row.key.len() + row.value.len()).sum::<usize>();
         let is_full = self.rows.len() >= self.rows_max || self.bytes >= self.bytes_max;
-        Ok(match flow {
+        match flow {
             Flow::Enough => Taken::End,
             Flow::More if is_full => Taken::Full,
             Flow::More => Taken::GoOn,
-        })
+        }
+    }
+
+    /// Whether rows may be [seen](Rows::see) where they lie.
+    pub fn is_quick(&self) -> bool {
+        !self.has_keys && self.pipeline.as_ref().is_some_and(Pipeline::is_quick)
+    }
+
+    /// Takes rows that lie in memory, and says how many. [`Rows::seen`] is to be asked then.
+    pub fn see(&mut self, values: &[&[u8]]) -> usize {
+        let Some(pipeline) = &mut self.pipeline else { return 0 };
+        let mut taken = 0;
+        for batch in values.chunks(BATCH_ROWS) {
+            let before = self.rows.len();
+            let seen = caught_step(|| pipeline.see(batch, &mut self.rows, self.rows_max));
+            let seen = seen.unwrap_or_else(Err);
+            self.bytes += self.rows[before..].iter().map(|row| row.value.len()).sum::<usize>();
+            let is_full = self.bytes >= self.bytes_max;
+            let (count, stopped) = match seen {
+                Ok(Seen::All) => (batch.len(), is_full.then_some(Stopped::Full)),
+                Ok(Seen::Some(count)) => (count, Some(Stopped::Full)),
+                Ok(Seen::Waits(count)) => (count, Some(Stopped::Waits)),
+                Err(error) => (batch.len(), Some(Stopped::Failed(error))),
+            };
+            taken += count;
+            if stopped.is_some() {
+                self.stopped = stopped;
+                break;
+            }
+        }
+        self.taken += taken as u64;
+        taken
+    }
+
+    /// What is to be done after rows were seen.
+    ///
+    /// # Errors
+    /// The query's, from the work that travelled here.
+    pub async fn seen(&mut self) -> Result<Taken, QueryError> {
+        match (self.stopped.take(), &mut self.pipeline) {
+            (Some(Stopped::Failed(error)), _) => Err(error),
+            (Some(Stopped::Full), _) => Ok(Taken::Full),
+            (Some(Stopped::Waits), Some(pipeline)) => {
+                let before = self.rows.len();
+                let flow = caught(pipeline.go_on(&[], &mut self.rows)).await??;
+                Ok(self.measure(before, flow))
+            }
+            (Some(Stopped::Waits) | None, _) => Ok(Taken::GoOn),
+        }
     }
 
     /// The rows, and the partial result of a terminal.

@@ -16,7 +16,9 @@ use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::limits;
 use photondb_proto::op::{IndexId, KeyRange, PartBatch, Scan, ScanOrder, ScanRange};
 use photondb_query::geo::question::Question;
-use photondb_storage::engine::{Cached, Direction, Lsn, Range, StorageEngine, StorageError, TreeId, Value};
+use photondb_storage::engine::{
+    Cached, Direction, Lsn, Range, StorageEngine, StorageError, TreeId, Value, VisitEnd, Visited,
+};
 
 use crate::core::Core;
 use crate::env::Env;
@@ -26,6 +28,8 @@ use crate::table::{LocalTable, Shard, storage_failed, storage_range};
 
 /// Rows read from a shard at a time.
 const RUN_ROWS: usize = 512;
+/// Rows of a shard that are looked at in the cache at a time.
+const VISIT_ROWS: usize = 1024;
 /// Bytes read from a shard at a time.
 const RUN_BYTES: usize = 128 << 10;
 /// Rows first read from each of several shards that are merged.
@@ -129,6 +133,11 @@ impl<'a, S: StorageEngine> Along<'a, S> {
             }
         }
         Ok(taken)
+    }
+
+    /// Whether what is walked along are the rows themselves.
+    fn is_plain(&self) -> bool {
+        self.index.is_none() && self.question.is_none()
     }
 
     pub fn is_indexed(&self) -> bool {
@@ -356,7 +365,24 @@ async fn any_order<E: Env>(
         let Some(tree) = along.tree(shard) else { continue };
         let engine = &shard.store.engine;
         for (mut range, wanted) in ranges {
+            let is_quick = rows.is_quick() && along.is_plain() && wanted.copies == 1;
             loop {
+                if is_quick {
+                    let visited = engine.visit(tree, &range, VISIT_ROWS, &mut |values| rows.see(values));
+                    let Visited { last, end } = visited.map_err(|error| along.failed(error))?;
+                    match (rows.seen().await?, last) {
+                        (Taken::End, _) => return Ok(None),
+                        (Taken::Full, Some(last)) => return Ok(Some(place(number, &last))),
+                        (Taken::GoOn, Some(last)) => range.start = Bound::Excluded(last),
+                        (Taken::Full | Taken::GoOn, None) => {}
+                    }
+                    pace.keep().await;
+                    match end {
+                        VisitEnd::Range => break,
+                        VisitEnd::More => continue,
+                        VisitEnd::Missing => {}
+                    }
+                }
                 let seen = engine.applied();
                 let run = engine.range(tree, &range, Direction::Forward, RUN_ROWS, RUN_BYTES).await;
                 let run = run.map_err(|error| along.failed(error))?;

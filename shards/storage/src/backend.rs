@@ -8,7 +8,7 @@ use crate::compress::{Dictionary, Training};
 use crate::disk::Directory;
 use crate::engine::{
     Cached, CommitInfo, Direction, Edit, Entries, Lsn, Range, StorageEngine, StorageError, StorageStats,
-    TreeId, TreeName, TreeUsage, Value,
+    TreeId, TreeName, TreeUsage, Value, Visited,
 };
 use crate::memory::MemoryEngine;
 use crate::slab::{Placement, SlabEngine};
@@ -100,6 +100,16 @@ impl<D: Directory> StorageEngine for Store<D> {
         bytes_max: usize,
     ) -> Result<Entries, StorageError> {
         ask!(self, engine => engine.range(tree, range, direction, rows_max, bytes_max).await)
+    }
+
+    fn visit(
+        &self,
+        tree: TreeId,
+        range: &Range,
+        rows_max: usize,
+        see: &mut dyn FnMut(&[&[u8]]) -> usize,
+    ) -> Result<Visited, StorageError> {
+        ask!(self, engine => engine.visit(tree, range, rows_max, see))
     }
 
     async fn get_many(&self, tree: TreeId, keys: &[Vec<u8>]) -> Result<Vec<Option<Value>>, StorageError> {

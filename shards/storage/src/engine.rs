@@ -98,6 +98,24 @@ pub struct Entries {
     pub more: bool,
 }
 
+/// How far a visit came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Visited {
+    /// The key of the last value that was taken.
+    pub last: Option<Vec<u8>>,
+    pub end: VisitEnd,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VisitEnd {
+    /// The range has nothing more.
+    Range,
+    /// There may be more.
+    More,
+    /// What comes next must be read from disk.
+    Missing,
+}
+
 /// Figures of a store since it was opened, and sizes now.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StorageStats {
@@ -152,6 +170,18 @@ pub trait StorageEngine {
         rows_max: usize,
         bytes_max: usize,
     ) -> Result<Entries, StorageError>;
+    /// Shows the values of a range that are in memory, in order and without a share in them, some `rows_max` of them; `see` says how
+    /// many of those it was shown it took. Everything that it does not reach is left to [`StorageEngine::range`].
+    fn visit(
+        &self,
+        tree: TreeId,
+        range: &Range,
+        rows_max: usize,
+        see: &mut dyn FnMut(&[&[u8]]) -> usize,
+    ) -> Result<Visited, StorageError> {
+        let _ = (tree, range, rows_max, see);
+        Ok(Visited { last: None, end: VisitEnd::Missing })
+    }
     /// [`StorageEngine::get`] of several keys of a tree.
     async fn get_many(&self, tree: TreeId, keys: &[Vec<u8>]) -> Result<Vec<Option<Value>>, StorageError> {
         let mut values = Vec::with_capacity(keys.len());

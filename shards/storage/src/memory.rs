@@ -11,7 +11,7 @@ use std::task::{Poll, Waker};
 
 use crate::engine::{
     Cached, CommitInfo, Direction, Edit, Entries, Lsn, Range, StorageEngine, StorageError, StorageStats,
-    TreeId, TreeName, Value,
+    TreeId, TreeName, Value, VisitEnd, Visited,
 };
 
 /// A store in memory.
@@ -122,6 +122,23 @@ impl StorageEngine for MemoryEngine {
         }
         let more = rest.next().is_some();
         Ok(Entries { entries, more })
+    }
+
+    fn visit(
+        &self,
+        tree: TreeId,
+        range: &Range,
+        rows_max: usize,
+        see: &mut dyn FnMut(&[&[u8]]) -> usize,
+    ) -> Result<Visited, StorageError> {
+        let store = self.store.borrow();
+        let mut rest = in_order(store.tree(tree)?, range, Direction::Forward);
+        let shown: Vec<_> = rest.by_ref().take(rows_max).collect();
+        let values: Vec<&[u8]> = shown.iter().map(|(_, value)| &***value).collect();
+        let taken = see(&values);
+        let is_all = taken == shown.len() && rest.next().is_none();
+        let last = taken.checked_sub(1).map(|last| shown[last].0.clone());
+        Ok(Visited { last, end: if is_all { VisitEnd::Range } else { VisitEnd::More } })
     }
 
     async fn count(&self, tree: TreeId, range: &Range) -> Result<u64, StorageError> {

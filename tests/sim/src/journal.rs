@@ -7,7 +7,7 @@ use std::task::{Poll, Waker};
 use photondb_storage::disk::{BLOCK_BYTES, Directory, Disk, OpenMode};
 use photondb_storage::engine::{
     Cached, CommitInfo, Direction, Edit, Entries, Lsn, Range, StorageEngine, StorageError, StorageStats,
-    TreeId, TreeName, Value,
+    TreeId, TreeName, Value, Visited,
 };
 use photondb_storage::memory::MemoryEngine;
 
@@ -238,6 +238,16 @@ impl StorageEngine for JournalEngine {
         bytes_max: usize,
     ) -> Result<Entries, StorageError> {
         self.memory.range(tree, range, direction, rows_max, bytes_max).await
+    }
+
+    fn visit(
+        &self,
+        tree: TreeId,
+        range: &Range,
+        rows_max: usize,
+        see: &mut dyn FnMut(&[&[u8]]) -> usize,
+    ) -> Result<Visited, StorageError> {
+        self.memory.visit(tree, range, rows_max, see)
     }
 
     async fn count(&self, tree: TreeId, range: &Range) -> Result<u64, StorageError> {

@@ -309,6 +309,11 @@ impl Pool {
         Some(Rc::clone(&clean.bytes))
     }
 
+    /// The value if it is in memory, without counting as a use: what scans pass by should not stay for that.
+    pub fn peek_value(&self, location: Location) -> Option<&[u8]> {
+        self.values.get(&location.0).map(|clean| &*clean.bytes)
+    }
+
     pub fn add_value(&mut self, location: Location, bytes: Value) {
         let length = bytes.len();
         if self.values.insert(location.0, Clean { bytes, frequency: 0 }).is_none() {

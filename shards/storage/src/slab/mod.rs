@@ -29,6 +29,7 @@ pub(crate) mod state;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trim;
+pub(crate) mod visit;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -41,7 +42,7 @@ use crate::compress::{Dictionary, Training};
 use crate::disk::Directory;
 use crate::engine::{
     Cached, CommitInfo, Direction, Edit, Entries, Lsn, Range, StorageEngine, StorageError, StorageStats,
-    TreeId, TreeName, TreeUsage, Value,
+    TreeId, TreeName, TreeUsage, Value, Visited,
 };
 use crate::event::{Event, both, yield_now};
 use crate::slab::dictionaries::DICTIONARIES;
@@ -488,6 +489,16 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
         bytes_max: usize,
     ) -> Result<Entries, StorageError> {
         self.shared.range(tree, range, direction, rows_max, bytes_max).await
+    }
+
+    fn visit(
+        &self,
+        tree: TreeId,
+        range: &Range,
+        rows_max: usize,
+        see: &mut dyn FnMut(&[&[u8]]) -> usize,
+    ) -> Result<Visited, StorageError> {
+        self.shared.visit(tree, range, rows_max, see)
     }
 
     async fn get_many(&self, tree: TreeId, keys: &[Vec<u8>]) -> Result<Vec<Option<Value>>, StorageError> {

@@ -547,7 +547,7 @@ fn bad_slot(key: &[u8], offset: u64, what: &str) -> StorageError {
 }
 
 /// The entries of a leaf that a range from `from` on comes to.
-fn bounds_in(page: &Page, range: &Range, from: &Bound<Vec<u8>>, direction: Direction) -> (usize, usize) {
+pub(super) fn bounds_in(page: &Page, range: &Range, from: &Bound<Vec<u8>>, direction: Direction) -> (usize, usize) {
     match direction {
         Direction::Forward => (start_index(page, from), end_index(page, &range.end)),
         Direction::Backward => (start_index(page, &range.start), end_index(page, from)),
@@ -590,7 +590,7 @@ fn end_index(page: &Page, end: &Bound<Vec<u8>>) -> usize {
 }
 
 /// Whether a range can have entries from there on.
-fn is_before_end(next: &Bound<Vec<u8>>, range: &Range, direction: Direction) -> bool {
+pub(super) fn is_before_end(next: &Bound<Vec<u8>>, range: &Range, direction: Direction) -> bool {
     let (Bound::Included(next) | Bound::Excluded(next)) = next else { return true };
     match direction {
         Direction::Forward => match &range.end {
