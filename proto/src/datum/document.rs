@@ -197,6 +197,7 @@ pub fn varint_at(bytes: &[u8], at: usize) -> Option<(u32, usize)> {
 }
 
 /// [`varint_at`] of bytes that are known to be whole.
+#[inline]
 pub(super) fn length_at(bytes: &[u8], at: usize) -> (u32, usize) {
     match bytes[at] {
         short @ ..0x80 => (u32::from(short), at + 1),
@@ -367,6 +368,19 @@ pub(super) fn find_pair(body: &[u8], key: &[u8]) -> Option<usize> {
     None
 }
 
+/// Whether keys are equal. Byte by byte where they are short: the library compares in blocks of 32 bytes, and of a field at the
+/// end of a line of memory that waits for the line behind it.
+#[inline]
+fn is_same(found: &[u8], key: &[u8]) -> bool {
+    if found.len() != key.len() {
+        return false;
+    }
+    if key.len() > 16 {
+        return found == key;
+    }
+    found.iter().zip(key).fold(0, |differs, (found, key)| differs | (found ^ key)) == 0
+}
+
 /// The directory of an object's body that begins at some offset of `bytes`.
 #[derive(Clone, Copy)]
 pub(super) struct Directory<'a> {
@@ -376,6 +390,7 @@ pub(super) struct Directory<'a> {
 }
 
 impl<'a> Directory<'a> {
+    #[inline]
     pub fn at(bytes: &'a [u8], body: usize) -> Directory<'a> {
         let (count, entries) = length_at(bytes, body);
         Directory { bytes, entries, count: count as usize }
@@ -387,10 +402,11 @@ impl<'a> Directory<'a> {
     }
 
     /// Where a key's value begins. The search begins at `hint` and leaves there what it found.
+    #[inline]
     pub fn find_near(self, key: &[u8], hint: &mut usize) -> Option<usize> {
         if *hint < self.count {
             let (found, value) = self.key(*hint);
-            if found == key {
+            if is_same(found, key) {
                 return Some(value);
             }
         }
@@ -399,7 +415,15 @@ impl<'a> Directory<'a> {
         Some(value)
     }
 
+    /// The first byte of the first key; 0 when that is empty.
+    #[inline]
+    pub fn first_byte(self) -> u8 {
+        let (length, start) = length_at(self.bytes, self.pair(0));
+        if length == 0 { 0 } else { self.bytes[start] }
+    }
+
     /// The offset of a pair.
+    #[inline]
     pub fn pair(self, index: usize) -> usize {
         let entry = self.entries + ENTRY * index;
         let offset = u16::from_le_bytes(self.bytes[entry..entry + ENTRY].try_into().expect(BROKEN));
@@ -407,6 +431,7 @@ impl<'a> Directory<'a> {
     }
 
     /// The key of a pair, and where its value begins.
+    #[inline]
     pub fn key(self, index: usize) -> (&'a [u8], usize) {
         let (length, start) = length_at(self.bytes, self.pair(index));
         let end = start + length as usize;

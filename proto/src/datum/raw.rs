@@ -43,6 +43,7 @@ impl<'a> Raw<'a> {
         Raw { bytes: document, at: 0 }
     }
 
+    #[inline]
     pub fn scalar(self) -> Scalar<'a> {
         let (bytes, at) = (self.bytes, self.at);
         match bytes[at] {
@@ -73,7 +74,8 @@ impl<'a> Raw<'a> {
         let found = match self.bytes[self.at] {
             tag::INDEXED_OBJECT => {
                 let directory = Directory::at(self.bytes, body);
-                if directory.key(0).0 <= pseudo::TYPE_KEY.as_bytes()
+                // Names of fields hardly ever begin as low as that of a pseudotype.
+                if directory.first_byte() <= pseudo::TYPE_KEY.as_bytes()[0]
                     && directory.find(pseudo::TYPE_KEY.as_bytes()).is_some()
                 {
                     return Field::NotThere;

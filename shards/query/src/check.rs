@@ -493,11 +493,12 @@ impl Children {
     fn node(
         self,
         kind: NodeKind,
-        arguments: Vec<Rc<Node>>,
+        mut arguments: Vec<Rc<Node>>,
         options: Vec<(&'static str, Rc<Node>)>,
         place: &Place,
     ) -> Checked {
         let Children { def, free, now, determinism } = self;
+        direct::tell_limit(def.number, &mut arguments);
         let place = place.clone();
         let direct = if now { direct::of_call(def.number, &arguments) } else { Direct::No };
         Checked {

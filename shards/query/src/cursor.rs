@@ -4,13 +4,15 @@
 //! stages live apart from the source ([`Stages`]), so that [`crate::push`] drives the very same code.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use photondb_proto::datum::{Array, Datum, document, key};
-use photondb_proto::op::{Key, ScanOrder, ScanRow, TableRead, TableReply};
+use photondb_proto::op::{Key, KeyBound, ScanOrder, ScanRange, ScanRow, TableRead, TableReply};
 
 use crate::eval::{self, Now, Stop};
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, Place};
 use crate::feed::FeedCursor;
+use crate::fields::{Paths, RowTerm, Work};
 use crate::fold::FoldCursor;
 use crate::join::JoinCursor;
 use crate::merge::UnionCursor;
@@ -47,10 +49,7 @@ enum SourceCursor {
         end: Option<i64>,
     },
     Scan(ScanCursor),
-    IndexValues {
-        scan: ScanCursor,
-        last: Option<Key>,
-    },
+    IndexValues(ValuesCursor),
     Ties(Box<TiesCursor>),
     Keys {
         table: TableHandle,
@@ -92,9 +91,7 @@ impl Cursor {
                 let pipeline = push::encode(run, there, None)?;
                 SourceCursor::Scan(ScanCursor::new(scan, pipeline, fewest(wanted, here)))
             }
-            Source::IndexValues(scan) => {
-                SourceCursor::IndexValues { scan: ScanCursor::new(scan, Vec::new(), wanted), last: None }
-            }
+            Source::IndexValues(scan) => SourceCursor::IndexValues(ValuesCursor::open(run, scan, wanted)?),
             Source::Keys { table, keys } => SourceCursor::Keys {
                 table: table.clone(),
                 keys: keys.clone(),
@@ -237,7 +234,7 @@ impl SourceCursor {
             SourceCursor::Keys { rows, .. } => rows.pop_front().map(Some),
             SourceCursor::Ties(ties) => ties.at_hand().map(Some),
             SourceCursor::Rows { built: false, .. }
-            | SourceCursor::IndexValues { .. }
+            | SourceCursor::IndexValues(_)
             | SourceCursor::Concatenation { .. }
             | SourceCursor::Parallel { .. }
             | SourceCursor::OrderedUnion(_)
@@ -268,14 +265,7 @@ impl SourceCursor {
             SourceCursor::Scan(scan) => {
                 Ok(scan.next(run).await?.map(|row| document::decode(row.value.into())))
             }
-            SourceCursor::IndexValues { scan, last } => loop {
-                let Some((value, _)) = scan.next_keyed(run).await? else { return Ok(None) };
-                if last.as_ref() != Some(&value) {
-                    let datum = key::decode(&value).ok_or_else(wrong_reply)?;
-                    *last = Some(value);
-                    return Ok(Some(datum));
-                }
-            },
+            SourceCursor::IndexValues(values) => values.next(run).await,
             SourceCursor::Ties(ties) => boxed(ties.next(run)).await,
             SourceCursor::Keys { table, keys, index, rows } => loop {
                 if let Some(row) = rows.pop_front() {
@@ -454,6 +444,66 @@ fn next_ordered(parts: &mut [Part], order: ScanOrder) -> Option<&mut Part> {
     } else {
         filled.min_by_key(|part| first(part))
     }
+}
+
+/// The values of an index, each once. Where a value has many entries those that follow are leapt over.
+struct ValuesCursor {
+    scan: ScanCursor,
+    last: Option<Key>,
+    /// Entries of the last value that were passed by.
+    repeats: u32,
+}
+
+/// Entries of one value that are read before the rest of them is leapt over.
+const REPEATS_MAX: u32 = 48;
+
+impl ValuesCursor {
+    fn open(run: &Run, scan: &TableScan, wanted: Option<u64>) -> Outcome<ValuesCursor> {
+        // The rows themselves can stay where they are.
+        let nothing = Work::Pluck(Paths::new(Vec::new())?);
+        let nothing = RowTerm { work: nothing, name: "pluck".into(), place: Place::root() };
+        let pipeline = push::encode(run, &[Stage::Row(Rc::new(nothing))], None)?;
+        Ok(ValuesCursor { scan: ScanCursor::new(scan, pipeline, wanted), last: None, repeats: 0 })
+    }
+
+    async fn next(&mut self, run: &Run) -> Outcome<Option<Datum>> {
+        loop {
+            let Some((value, _)) = self.scan.next_keyed(run).await? else { return Ok(None) };
+            if self.last.as_ref() != Some(&value) {
+                let datum = key::decode(&value).ok_or_else(wrong_reply)?;
+                self.last = Some(value);
+                self.repeats = 0;
+                return Ok(Some(datum));
+            }
+            self.repeats += 1;
+            if self.repeats == REPEATS_MAX && self.scan.scan.order == ScanOrder::Ascending {
+                let mut rest = self.scan.scan.clone();
+                rest.ranges = behind(&rest.ranges, key::behind_entries(&value));
+                let pipeline = std::mem::take(&mut self.scan.pipeline);
+                self.scan = ScanCursor::new(&rest, pipeline, None);
+            }
+        }
+    }
+}
+
+/// What of the ranges lies behind a bound.
+fn behind(ranges: &[ScanRange], bound: Key) -> Rc<[ScanRange]> {
+    let is_left = |range: &&ScanRange| match &range.range.end {
+        KeyBound::Unbounded => true,
+        KeyBound::Included(end) | KeyBound::Excluded(end) => *end > bound,
+    };
+    let cut = |range: &ScanRange| {
+        let mut range = range.clone();
+        let is_before = match &range.range.start {
+            KeyBound::Unbounded => true,
+            KeyBound::Included(start) | KeyBound::Excluded(start) => *start < bound,
+        };
+        if is_before {
+            range.range.start = KeyBound::Excluded(bound.clone());
+        }
+        range
+    };
+    ranges.iter().filter(is_left).map(cut).collect()
 }
 
 // ---------------------------------------------------------------- stages

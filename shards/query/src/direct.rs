@@ -28,6 +28,8 @@ pub enum Direct {
     Modulo,
     /// The field of that name.
     Field(Text),
+    /// Of ORDER_BY: no more of its rows are used than so many first ones.
+    First(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +79,19 @@ pub fn of_call(term: u32, arguments: &[Rc<Node>]) -> Direct {
             | NodeKind::StrayLiteral => Direct::No,
         },
         _ => Direct::No,
+    }
+}
+
+/// Tells an ORDER_BY right inside a LIMIT how many of its rows are used.
+pub fn tell_limit(term: u32, arguments: &mut [Rc<Node>]) {
+    let [ordered, count] = arguments else { return };
+    if term == number::LIMIT
+        && ordered.def.number == number::ORDER_BY
+        && let NodeKind::Constant(Datum::Number(count)) = &count.kind
+        && let Ok(count) = integer(*count)
+        && let (Ok(count), Some(ordered)) = (usize::try_from(count), Rc::get_mut(ordered))
+    {
+        ordered.direct = Direct::First(count);
     }
 }
 
@@ -151,6 +166,7 @@ fn result(direct: &Direct, left: &Datum, right: &Datum) -> Option<Datum> {
             | Direct::Multiply
             | Direct::Modulo
             | Direct::Field(_)
+            | Direct::First(_)
             | Direct::No,
             _,
             _,

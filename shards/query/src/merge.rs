@@ -16,6 +16,9 @@ use crate::value::Direction;
 #[derive(Clone, Debug)]
 pub struct SortKeys(pub Vec<(Function, Direction)>);
 
+/// Rows that are kept at least before those behind the first are let go.
+const ROWS_BEFORE_CUT: usize = 256;
+
 /// The values of a row's sort keys. A missing one comes before everything.
 pub type SortValues = Vec<Option<Datum>>;
 
@@ -44,6 +47,39 @@ impl SortKeys {
             }
         }
         Ordering::Equal
+    }
+
+    /// The first `count` rows of a sequence in this order, as sorting them all would give them, without keeping the others.
+    pub async fn first(&self, run: &Run, sequence: &Sequence, count: usize) -> Outcome<Vec<Datum>> {
+        let mut cursor = Cursor::open(run, sequence, None)?;
+        let (mut kept, mut charge): (Vec<(SortValues, Datum)>, _) = (Vec::new(), run.charge());
+        let mut is_cut = false;
+        while let Some(row) = cursor.next(run).await? {
+            run.tick().await;
+            let values = self.values(run, &row).await?;
+            // A row that comes later stands behind its equals.
+            if is_cut
+                && kept.get(count.wrapping_sub(1)).is_none_or(|(last, _)| self.compare(&values, last).is_ge())
+            {
+                continue;
+            }
+            charge.add(row.approximate_bytes())?;
+            kept.push((values, row));
+            if kept.len() >= count.saturating_mul(2).max(ROWS_BEFORE_CUT) {
+                self.cut(&mut kept, count);
+                is_cut = true;
+                drop(charge);
+                charge = run.charge();
+                charge.add(kept.iter().map(|(_, row)| row.approximate_bytes()).sum())?;
+            }
+        }
+        self.cut(&mut kept, count);
+        Ok(kept.into_iter().map(|(_, row)| row).collect())
+    }
+
+    fn cut(&self, kept: &mut Vec<(SortValues, Datum)>, count: usize) {
+        kept.sort_by(|(left, _), (right, _)| self.compare(left, right));
+        kept.truncate(count);
     }
 
     /// Sorts rows, stably.

@@ -17,6 +17,8 @@ use crate::run::Run;
 use crate::scalar::{self, Code, Escape};
 use crate::stream::Stage;
 
+/// Numbers whose groups are found without looking them up.
+const RECENT: usize = 64;
 /// Rows that are touched together.
 pub const BATCH_ROWS: usize = 64;
 
@@ -98,8 +100,11 @@ pub struct Totals {
     keys: Vec<Code>,
     /// Where the totals of groups stand, by the bytes of their keys.
     places: HashMap<Box<[u8]>, usize>,
-    /// A key under way.
+    /// Some of them whose key is a number, by a part of its bits.
+    recent: [Option<(u64, usize)>; RECENT],
+    /// A key under way, and its bits when it is a number.
     key: Vec<u8>,
+    number: Option<u64>,
 }
 
 impl Totals {
@@ -111,10 +116,7 @@ impl Totals {
                 TerminalKind::Sum | TerminalKind::Average | TerminalKind::Min | TerminalKind::Max,
                 Some(function),
             ) => Some(scalar::compile(run, function)?),
-            (
-                TerminalKind::Sum | TerminalKind::Average | TerminalKind::Min | TerminalKind::Max,
-                None,
-            )
+            (TerminalKind::Sum | TerminalKind::Average | TerminalKind::Min | TerminalKind::Max, None)
             | (TerminalKind::Reduce | TerminalKind::Distinct | TerminalKind::Rows, _) => return None,
         };
         let keys = match aggregation.group() {
@@ -124,7 +126,8 @@ impl Totals {
             }
             Some(_) => return None,
         };
-        Some(Totals { subject, keys, places: HashMap::new(), key: Vec::new() })
+        let (places, recent) = (HashMap::new(), [None; RECENT]);
+        Some(Totals { subject, keys, places, recent, key: Vec::new(), number: None })
     }
 
     fn codes(&self) -> impl Iterator<Item = &Code> {
@@ -150,9 +153,20 @@ impl Totals {
 
     /// Where the total of a row's group stands, if one does: the key is noted for [`Totals::remember`].
     pub fn find(&mut self, row: Raw<'_>) -> Result<Option<usize>, Escape> {
+        self.number = None;
         self.key.clear();
         for code in &self.keys {
-            match part(code, row)? {
+            let part = part(code, row)?;
+            if let (Scalar::Number(number), [_]) = (part, self.keys.as_slice()) {
+                let bits = (number + 0.0).to_bits();
+                self.number = Some(bits);
+                if let Some((known, place)) = self.recent[slot(bits)]
+                    && known == bits
+                {
+                    return Ok(Some(place));
+                }
+            }
+            match part {
                 Scalar::Null => self.key.push(0),
                 Scalar::Bool(value) => self.key.push(1 + u8::from(value)),
                 Scalar::Number(number) => {
@@ -168,7 +182,11 @@ impl Totals {
                 Scalar::Time(_) | Scalar::Other => return Err(Escape::Elsewhere),
             }
         }
-        Ok(self.places.get(self.key.as_slice()).copied())
+        let place = self.places.get(self.key.as_slice()).copied();
+        if let (Some(place), Some(bits)) = (place, self.number) {
+            self.recent[slot(bits)] = Some((bits, place));
+        }
+        Ok(place)
     }
 
     /// The group of a row that [`Totals::find`] has looked for.
@@ -183,6 +201,10 @@ impl Totals {
     pub fn remember(&mut self, place: usize) {
         self.places.insert(self.key.as_slice().into(), place);
     }
+}
+
+fn slot(bits: u64) -> usize {
+    (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize
 }
 
 /// A part of a group's key: what is missing is null.

@@ -86,7 +86,11 @@ fn query(random: &mut Random, rows: &str) -> String {
     let mut query = rows.to_owned();
     for _ in 0..random.below(3) {
         let filter = match random.below(6) {
-            0 => format!("{{\"{}\":{}}}", random.pick(&["a", "b", "none"]), random.pick(&["1", "null", "\"x\""])),
+            0 => format!(
+                "{{\"{}\":{}}}",
+                random.pick(&["a", "b", "none"]),
+                random.pick(&["1", "null", "\"x\""])
+            ),
             _ => format!("[{FUNC},[[{MAKE_ARRAY},[1]],{}]]", value(random, 3)),
         };
         query = format!("[{FILTER},[{query},{filter}]]");

@@ -114,7 +114,9 @@ pub fn scalar_of(datum: &Datum) -> Scalar<'_> {
         Datum::Number(number) => Scalar::Number(*number),
         Datum::String(text) => Scalar::Text(text.as_bytes()),
         Datum::Time(time) => Scalar::Time(time.epoch_seconds),
-        Datum::MinVal | Datum::Array(_) | Datum::Object(_) | Datum::Binary(_) | Datum::MaxVal => Scalar::Other,
+        Datum::MinVal | Datum::Array(_) | Datum::Object(_) | Datum::Binary(_) | Datum::MaxVal => {
+            Scalar::Other
+        }
     }
 }
 
@@ -285,10 +287,9 @@ impl Compiler<'_> {
             NodeKind::Variable(id) if Some(*id) == self.row => Some(Code::Row),
             NodeKind::Variable(_) | NodeKind::Call if !self.mentions_row(node) => self.constant(node),
             NodeKind::Call => self.call(node, depth + 1),
-            NodeKind::Variable(_)
-            | NodeKind::Function(_)
-            | NodeKind::Object(_)
-            | NodeKind::StrayLiteral => None,
+            NodeKind::Variable(_) | NodeKind::Function(_) | NodeKind::Object(_) | NodeKind::StrayLiteral => {
+                None
+            }
         }
     }
 
@@ -339,7 +340,7 @@ impl Compiler<'_> {
             (Direct::No, number::NOT) => Some(Code::Not(Box::new(parts()?.pop()?))),
             (Direct::No, number::AND) => Some(Code::Logic { stops_at: false, parts: parts()? }),
             (Direct::No, number::OR) => Some(Code::Logic { stops_at: true, parts: parts()? }),
-            (Direct::No, _) => None,
+            (Direct::No | Direct::First(_), _) => None,
         }
     }
 }

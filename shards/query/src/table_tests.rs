@@ -429,3 +429,44 @@ fn json_keeps_to_the_limit_of_arrays() {
                    `array_limit` option to `.run` (not available in the Data Explorer), or use an index. []";
     check_with(r#"[98,["{\"a\":[1,2,3,4]}"]]"#, limit, refused);
 }
+
+/// 400 rows whose `n` is one of three numbers, in no order of their keys.
+fn crowd() -> Server {
+    let rows: Vec<String> =
+        (0..400).map(|id| format!("{{\"id\":{id},\"n\":{},\"m\":{}}}", id * 7 % 3, id * 37 % 400)).collect();
+    let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+    let mut server = Server::new().with_table("t", &rows);
+    assert_eq!(server.run(r#"[1,[75,[[15,["t"]],"n"]]]"#).error, None);
+    server
+}
+
+#[test]
+fn values_of_an_index_are_found_past_many_entries() {
+    let mut server = crowd();
+    let mut check =
+        |term: &str, want: &str| assert_eq!(server.run(&format!("[1,{term}]")).line(), want, "{term}");
+    check(r#"[42,[[15,["t"]]],{"index":"n"}]"#, "<0,1,2>");
+    check(r#"[42,[[182,[[15,["t"]],1,5],{"index":"n"}]],{"index":"n"}]"#, "<1,2>");
+    check(r#"[42,[[41,[[15,["t"]]],{"index":[74,["n"]]}]],{"index":"n"}]"#, "<2,1,0>");
+}
+
+#[test]
+fn the_first_rows_of_an_order_are_those_of_the_whole_order() {
+    let mut server = crowd();
+    let mut answer = |term: &str| server.run(&format!("[1,{term}]")).line();
+    for keys in [r#""m""#, r#"[74,["m"]]"#, r#""n",[74,["id"]]"#, r#"[69,[[2,[1]],[170,[[10,[1]],"none"]]]]"#]
+    {
+        // In an array rows have an order to begin with.
+        let rows = r#"[96,[[41,[[15,["t"]]],{"index":"id"}],"array"]]"#.replace("[96,", "[51,");
+        let ordered = format!("[41,[{rows},{keys}]]");
+        for count in [0, 1, 7, 200, 399, 1000] {
+            let slice = format!("[30,[{ordered},0,{count}]]");
+            let limit = format!("[71,[{ordered},{count}]]");
+            assert_eq!(answer(&limit), answer(&slice), "{limit}");
+        }
+    }
+    // Rows that are not kept do not count against the limit.
+    let few = r#"{"array_limit":20}"#;
+    assert!(server.run(&format!(r#"[1,[71,[[41,[[15,["t"]],"m"]],3]],{few}]"#)).error.is_none());
+    assert!(server.run(&format!(r#"[1,[41,[[15,["t"]],"m"]],{few}]"#)).error.is_some());
+}

@@ -604,9 +604,8 @@ fn scan_part(
         true => None,
         false => Some(Pipeline::decode(&scan.pipeline)?),
     };
-    let is_plain = asked.is_none()
-        && scan.order == ScanOrder::Any
-        && found.iter().all(|(_, _, copies)| *copies == 1);
+    let is_plain =
+        asked.is_none() && scan.order == ScanOrder::Any && found.iter().all(|(_, _, copies)| *copies == 1);
     if let Some(mut taken) = pipeline.take_if(|pipeline| is_plain && pipeline.is_quick()) {
         let shown = &found[..found.len().min(STEP_ROWS)];
         let last = shown.last().map(|(key, _, _)| (*key).clone());

@@ -13,6 +13,7 @@ use super::sequence::with_options;
 use super::table::{ordered_index_option, table_place};
 use super::{Arity, Determinism, Eval, Invocation, TermDef};
 use crate::call::Argument;
+use crate::direct::Direct;
 use crate::failure::{Failure, Outcome, Place};
 use crate::function::{Function, Meaning};
 use crate::group;
@@ -134,8 +135,13 @@ async fn order_by(run: &Run, mut invocation: Invocation) -> Outcome<Value> {
     }
     let sequence = invocation.sequence(0)?;
     invocation.blame(0, sequence.check_finite())?;
-    let rows = stream::gather_rows(run, &sequence).await?;
-    let rows = SortKeys(keys).sort(run, rows).await?;
+    let keys = SortKeys(keys);
+    let rows = match invocation.node.direct {
+        Direct::First(count) if count <= run.limits.array_elements_max => {
+            keys.first(run, &sequence, count).await?
+        }
+        _ => keys.sort(run, stream::gather_rows(run, &sequence).await?).await?,
+    };
     Ok(match &sequence.table {
         Some(table) => Value::Sequence(Rc::new(Sequence::of_selected_rows(table.clone(), rows))),
         None => Value::Datum(Datum::array(rows)),

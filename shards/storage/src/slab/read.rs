@@ -547,7 +547,12 @@ fn bad_slot(key: &[u8], offset: u64, what: &str) -> StorageError {
 }
 
 /// The entries of a leaf that a range from `from` on comes to.
-pub(super) fn bounds_in(page: &Page, range: &Range, from: &Bound<Vec<u8>>, direction: Direction) -> (usize, usize) {
+pub(super) fn bounds_in(
+    page: &Page,
+    range: &Range,
+    from: &Bound<Vec<u8>>,
+    direction: Direction,
+) -> (usize, usize) {
     match direction {
         Direction::Forward => (start_index(page, from), end_index(page, &range.end)),
         Direction::Backward => (start_index(page, &range.start), end_index(page, from)),

@@ -31,7 +31,8 @@ impl<D: Directory> Shared<D> {
         let state = &mut *self.state.borrow_mut();
         let (leaves, end) = leaves_of(state, tree, range, rows_max)?;
         let pool = &state.pool;
-        let mut values: Vec<&[u8]> = Vec::with_capacity(leaves.iter().map(|leaf| leaf.end - leaf.start).sum());
+        let mut values: Vec<&[u8]> =
+            Vec::with_capacity(leaves.iter().map(|leaf| leaf.end - leaf.start).sum());
         let mut is_missing = false;
         'leaves: for leaf in &leaves {
             let Some(page) = pool.peek(leaf.page) else { break };
