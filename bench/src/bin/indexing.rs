@@ -1,25 +1,22 @@
-//! Measures what indexes cost: how fast documents are written while an index of many is constructed, against the rate without, and how
-//! fast a table with one index is filled in batches. Server on CPU 0 with one core, client on CPU 1.
+//! Measures how fast documents are written while an index of many is constructed, against the rate without. Server on CPU 0 with
+//! one core, client on CPU 1.
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use photondb_bench::closed_loop::{Load, Protocol, run};
 use photondb_bench::server::{Server, emptied, local, pin_to_client_cpu};
-use photondb_bench::work::{Reql, Work, document, handshake, load_reql, query};
-use photondb_proto::wire::frame::write_query;
+use photondb_bench::work::{document, handshake, load_reql, query};
 
 const DRIVER_PORT: u16 = 26019;
 const DOCS: &str = "[15,[[14,[\"bench\"]],\"docs\"]]";
-const BULK: &str = "[15,[[14,[\"bench\"]],\"bulk\"]]";
-const BATCH: u64 = 200;
-/// Digits of the numbers that tell documents of batches apart.
-const DIGITS: usize = 12;
+/// How often the construction is looked at.
+const GLANCE: Duration = Duration::from_millis(50);
 
-/// Measure writes beside the construction of an index, and writes of batches into an indexed table.
+/// Measure writes beside the construction of an index.
 #[derive(Parser)]
 struct Arguments {
     /// The server to measure
@@ -31,6 +28,10 @@ struct Arguments {
     /// Documents that the index is made of
     #[arg(long, default_value_t = 200_000)]
     documents: u64,
+    /// Connections that write, each one document at a time
+    #[arg(long, default_value_t = 64)]
+    writers: u64,
+    /// Seconds without a construction
     #[arg(long, default_value_t = 4)]
     seconds: u64,
 }
@@ -44,94 +45,82 @@ fn main() -> io::Result<()> {
     let mut stream = TcpStream::connect(address)?;
     handshake(&mut stream)?;
     load_reql(&mut stream, arguments.documents)?;
-    let load = |millis| Load {
-        connections: 64,
-        in_flight: 1,
-        warm_up: Duration::from_millis(100),
-        duration: Duration::from_millis(millis),
-    };
-    let mut inserts = Reql::new(Work::Write { next: arguments.documents });
-    let alone = run(address, &mut inserts, load(arguments.seconds * 1000))?;
-    println!("inserts, hard, alone             {:>9.0}/s p99 {} us", alone.per_second, alone.p99_us);
-    let start = Instant::now();
-    query(&mut stream, &format!("[1,[75,[{DOCS},\"n\"]],{{}}]"))?;
-    let (mut rates, mut p99_us) = (Vec::new(), 0);
-    loop {
-        let slice = run(address, &mut inserts, load(300))?;
-        let status = query(&mut stream, &format!("[1,[139,[{DOCS},\"n\"]],{{}}]"))?;
-        if status.results[0][0]["ready"] == true {
-            break;
-        }
-        rates.push(slice.per_second);
-        p99_us = p99_us.max(slice.p99_us);
+    for durability in ["hard", "soft"] {
+        measure(&arguments, address, &mut stream, durability)?;
     }
-    let beside = rates.iter().sum::<f64>() / rates.len().max(1) as f64;
-    println!("inserts beside a construction    {beside:>9.0}/s p99 {p99_us} us, {} slices", rates.len());
-    println!("of the rate alone                {:>9.2} (at least 0.5)", beside / alone.per_second);
-    println!("the construction took            {:>9.1} s", start.elapsed().as_secs_f64());
-    query(&mut stream, "[1,[60,[[14,[\"bench\"]],\"bulk\"]],{}]")?;
-    query(&mut stream, &format!("[1,[75,[{BULK},\"n\"]],{{}}]"))?;
-    query(&mut stream, &format!("[1,[140,[{BULK}]],{{}}]"))?;
-    let bulk = Load { connections: 4, ..load(arguments.seconds * 1000) };
-    let batches = run(address, &mut Bulk::new(), bulk)?;
-    println!("batches of {BATCH} with one index    {:>9.0} documents/s", batches.per_second * BATCH as f64);
     Ok(())
 }
 
-/// Inserts of batches, soft, each document with a key and a number of its own.
-struct Bulk {
-    query: Vec<u8>,
-    /// Where the digits are.
-    digits: Vec<usize>,
-    next: u64,
-    token: i64,
+fn measure(
+    arguments: &Arguments,
+    address: SocketAddr,
+    stream: &mut TcpStream,
+    durability: &str,
+) -> io::Result<()> {
+    let (written, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..arguments.writers)
+            .map(|writer| {
+                let (written, is_over) = (&written, &is_over);
+                scope.spawn(move || write(address, durability, writer, written, is_over))
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(500));
+        let (alone, _) = rate(&written, || {
+            std::thread::sleep(Duration::from_secs(arguments.seconds));
+            Ok(())
+        })?;
+        let (beside, seconds) = rate(&written, || construct(stream, durability))?;
+        is_over.store(true, Ordering::Relaxed);
+        println!("{durability} inserts alone                {alone:>9.0}/s");
+        println!("{durability} inserts beside a construction {beside:>9.0}/s, which took {seconds:.1} s");
+        println!("of the rate alone                 {:>9.2} (at least 0.5)", beside / alone);
+        for writer in writers {
+            writer.join().map_err(|_| io::Error::other("a writer panicked"))??;
+        }
+        Ok(())
+    })
 }
 
-impl Bulk {
-    fn new() -> Bulk {
-        let mut text = format!("[1,[56,[{BULK},[2,[");
-        let mut digits = Vec::new();
-        for number in 0..BATCH {
-            let document = document(number).replace(&format!("\"n\":{number},"), "\"n\":100000000000,");
-            for start in ["\"user", "\"n\":"] {
-                let at = document.find(start).expect("the document has a key and a number") + start.len();
-                digits.push(text.len() + at);
-            }
-            text.push_str(&document);
-            text.push(',');
+/// What was written a second while something was done, and how many seconds that took.
+fn rate(written: &AtomicU64, work: impl FnOnce() -> io::Result<()>) -> io::Result<(f64, f64)> {
+    let (start, before) = (Instant::now(), written.load(Ordering::Relaxed));
+    work()?;
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(((written.load(Ordering::Relaxed) - before) as f64 / seconds, seconds))
+}
+
+/// Makes an index and waits until it is ready.
+fn construct(stream: &mut TcpStream, name: &str) -> io::Result<()> {
+    query(stream, &format!("[1,[75,[{DOCS},\"{name}\",[69,[[2,[1]],[170,[[10,[1]],\"n\"]]]]]],{{}}]"))?;
+    loop {
+        let status = query(stream, &format!("[1,[139,[{DOCS},\"{name}\"]],{{}}]"))?;
+        if status.results[0][0]["ready"] == true {
+            return Ok(());
         }
-        text.pop();
-        text.push_str("]]],{\"durability\":\"soft\"}],{}]");
-        Bulk { query: text.into_bytes(), digits, next: 0, token: 1 }
+        std::thread::sleep(GLANCE);
     }
 }
 
-impl Protocol for Bulk {
-    fn greet(&self, stream: &mut TcpStream) -> io::Result<()> {
-        handshake(stream)
+/// Inserts documents of its own until it is over.
+fn write(
+    address: SocketAddr,
+    durability: &str,
+    writer: u64,
+    written: &AtomicU64,
+    is_over: &AtomicBool,
+) -> io::Result<()> {
+    let mut stream = TcpStream::connect(address)?;
+    handshake(&mut stream)?;
+    let row = document(writer);
+    let mut number = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let own = format!("{{\"id\":\"{durability} {writer} {number}\",");
+        let rest = row.find("\"n\"").expect("the document has a number");
+        let row = [&own, &row[rest..]].concat();
+        query(&mut stream, &format!("[1,[56,[{DOCS},{row}],{{\"durability\":\"{durability}\"}}],{{}}]"))?;
+        number += 1;
+        written.fetch_add(1, Ordering::Relaxed);
     }
-
-    fn request(&mut self, _connection: usize, out: &mut Vec<u8>) {
-        for pair in self.digits.chunks(2) {
-            self.next += 1;
-            // A number does not begin with zero.
-            let digits = format!("{:0DIGITS$}", 100_000_000_000 + self.next);
-            for at in pair {
-                self.query[*at..at + DIGITS].copy_from_slice(digits.as_bytes());
-            }
-        }
-        self.token += 1;
-        write_query(self.token, &self.query, out);
-    }
-
-    fn response(&self, bytes: &[u8]) -> io::Result<Option<usize>> {
-        let Some(size) = bytes.get(8..12) else { return Ok(None) };
-        let length = 12 + u32::from_le_bytes(size.try_into().expect("four bytes")) as usize;
-        let Some(payload) = bytes.get(12..length) else { return Ok(None) };
-        let wanted = format!("\"inserted\":{BATCH},");
-        if payload.windows(wanted.len()).any(|part| part == wanted.as_bytes()) {
-            return Ok(Some(length));
-        }
-        Err(io::Error::other(String::from_utf8_lossy(payload).into_owned()))
-    }
+    Ok(())
 }
