@@ -51,8 +51,8 @@ const HOUSES: &[House] = &[
             // The evaluator: a term evaluates terms, so these know each other.
             &[
                 "blob", "call", "check", "cursor", "direct", "eval", "feed", "fields", "fold", "function",
-                "geo", "group", "index", "join", "merge", "push", "row", "run", "shape", "source", "stream",
-                "terms", "ties", "value", "write",
+                "geo", "group", "index", "join", "merge", "push", "quick", "row", "run", "scalar", "shape",
+                "source", "stream", "terms", "ties", "value", "write",
             ],
             &["failure"],
         ],
