@@ -42,7 +42,14 @@ impl Quick {
     pub fn of(run: &Run, stages: &[Stage], aggregation: Option<&Aggregation>) -> Option<Quick> {
         let filter = |stage: &Stage| match stage {
             Stage::Filter(function, None) => scalar::compile_filter(run, function),
-            _ => None,
+            Stage::Filter(_, Some(_))
+            | Stage::Map(_)
+            | Stage::ConcatMap(_)
+            | Stage::Row(_)
+            | Stage::Equal(_)
+            | Stage::Zip(_)
+            | Stage::Skip(_)
+            | Stage::Limit(_) => None,
         };
         let filters: Vec<Code> = stages.iter().map_while(filter).collect();
         let totals = match aggregation {

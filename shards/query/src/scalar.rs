@@ -202,10 +202,8 @@ impl Code {
     pub fn row_hints(&self, visit: &mut dyn FnMut(usize)) {
         match self {
             Code::Row | Code::Constant(_) => {}
-            Code::Field { of, hint, .. } => match **of {
-                Code::Row => visit(hint.get()),
-                _ => of.row_hints(visit),
-            },
+            Code::Field { of, hint, .. } if matches!(**of, Code::Row) => visit(hint.get()),
+            Code::Field { of, .. } => of.row_hints(visit),
             Code::Compare(_, left, right) | Code::Calculate(_, left, right) | Code::Default(left, right) => {
                 left.row_hints(visit);
                 right.row_hints(visit);
