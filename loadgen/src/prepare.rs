@@ -79,7 +79,7 @@ impl Asker {
         let mut buffer = [0; 4096];
         loop {
             stream.write_all(&std::mem::take(&mut out)).map_err(failed)?;
-            let count = stream.read(&mut buffer).map_err(failed)?;
+            let count = receive(&mut stream, &mut buffer).map_err(failed)?;
             if count == 0 {
                 return Err(DriveError::no_connection(address, None));
             }
@@ -112,7 +112,7 @@ impl Asker {
             if let Some(response) = self.decoder.next_response()? {
                 return Ok(response);
             }
-            let count = self.stream.read(&mut buffer)?;
+            let count = receive(&mut self.stream, &mut buffer)?;
             if count == 0 {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the server"));
             }
@@ -123,6 +123,16 @@ impl Asker {
     fn has(&mut self, list: &Value, name: &str) -> Result<bool, PrepareError> {
         let names = self.ask(list)?;
         Ok(names.as_array().is_some_and(|names| names.iter().any(|found| found == name)))
+    }
+}
+
+/// Reads once. A ring that this process has just closed may interrupt the call, which is no failure.
+fn receive(stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }
 
