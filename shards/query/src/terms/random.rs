@@ -67,6 +67,15 @@ fn unit(random: u64) -> f64 {
     (random >> 11) as f64 / (1u64 << 53) as f64
 }
 
+/// The number that lies `part` of the way from `low`, which it may be, to `high`, which it is not unless the bounds are equal.
+fn within(low: f64, high: f64, part: f64) -> f64 {
+    // The difference of the bounds may be more than a number can be.
+    let number = low * (1.0 - part) + high * part;
+    let is_inside = if low < high { low <= number && number < high } else { high < number && number <= low };
+    // What rounding has moved out of the bounds comes back.
+    if is_inside { number } else { low }
+}
+
 /// A number below `count`; the bias of a 128-bit product is beyond notice.
 fn below(random: u64, count: u64) -> u64 {
     ((u128::from(random) * u128::from(count)) >> 64) as u64
@@ -89,9 +98,7 @@ async fn random(run: &Run, invocation: Invocation) -> Outcome<Value> {
         _ => (invocation.number(0)?, invocation.number(1)?),
     };
     if float {
-        // The difference of the bounds may be more than a number can be.
-        let part = unit(number);
-        return Ok(Value::Datum(Datum::Number(low * (1.0 - part) + high * part)));
+        return Ok(Value::Datum(Datum::Number(within(low, high, unit(number)))));
     }
     let exact = |which: &str, bound: f64| {
         integer(bound).map_err(|_| {
@@ -151,4 +158,29 @@ async fn sample(run: &Run, mut invocation: Invocation) -> Outcome<Value> {
         Some(table) => Value::Sequence(Rc::new(Sequence::of_selected_rows(table.clone(), chosen))),
         None => Value::Datum(Datum::array(chosen)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_random_double_stays_within_its_bounds() {
+        let bounds = [
+            (-93.94757, -93.94757),
+            (294.69148, 294.69148),
+            (0.1, 0.1_f64.next_up()),
+            (0.1_f64.next_up(), 0.1),
+            (-f64::MAX, f64::MAX),
+            (20.153, 10.5),
+        ];
+        for (low, high) in bounds {
+            for step in 0..=10_000 {
+                let number = within(low, high, unit(u64::MAX / 10_000 * step));
+                let inside =
+                    if low < high { low <= number && number < high } else { high < number && number <= low };
+                assert!(inside || (low == high && number == low), "{number} between {low} and {high}");
+            }
+        }
+    }
 }
