@@ -91,4 +91,6 @@ pub struct CoreReport {
     pub catalog_epoch: u64,
     /// Why a store of this core accepts no writes, if one does not.
     pub read_only: Option<String>,
+    /// What a store of this core lacks room for, if writes were refused for it.
+    pub disk_full: Option<String>,
 }

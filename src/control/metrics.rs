@@ -239,6 +239,12 @@ pub static METRICS: &[Metric] = &[
     core("rethinkdb_store_read_only", Kind::Gauge, "1 when a store of the core takes no writes.", |report| {
         u64::from(report.read_only.is_some())
     }),
+    core(
+        "rethinkdb_disk_full",
+        Kind::Gauge,
+        "1 when a store of the core refuses writes for want of room.",
+        |report| u64::from(report.disk_full.is_some()),
+    ),
     core("rethinkdb_catalog_epoch", Kind::Gauge, "Version of the catalog that the core knows.", |report| {
         report.catalog_epoch
     }),

@@ -466,6 +466,11 @@ fn stats_say_what_each_table_does_and_takes() {
     for id in 0..20 {
         client.run(&get("full", &json!(id)));
     }
+    let traffic = |row: &Value| {
+        let figure = |name: &str| row["storage_engine"]["disk"][name].as_f64().expect("a figure");
+        assert!(figure("read_bytes_per_sec") >= 0.0 && figure("written_bytes_per_sec") >= 0.0, "{row}");
+        (figure("read_bytes_total"), figure("written_bytes_total"))
+    };
     let check = |row: &Value, written: f64, read: f64| {
         let figure = |path: &str| row.pointer(path).and_then(Value::as_f64).expect("a figure");
         assert!(figure("/query_engine/written_docs_total") >= written, "{row}");
@@ -474,6 +479,12 @@ fn stats_say_what_each_table_does_and_takes() {
     };
     let (cache, _) = check(&stats_of(&mut client, "full"), 500.0, 20.0);
     assert!((450_000.0..2_000_000.0).contains(&cache), "500 rows of 900 bytes take {cache} of the cache");
+    let (_, written) = traffic(&stats_of(&mut client, "full"));
+    assert!(
+        (450_000.0..4_000_000.0).contains(&written),
+        "{written} bytes were written for 500 rows of 900 bytes"
+    );
+    assert_eq!(traffic(&stats_of(&mut client, "empty")).0, 0.0, "nothing was read for a new table");
     let (cache, disk) = check(&stats_of(&mut client, "empty"), 0.0, 0.0);
     assert!(cache < 100_000.0 && disk == 0.0, "nothing takes {cache} and {disk}");
     // Stopping writes a checkpoint.
@@ -481,6 +492,8 @@ fn stats_say_what_each_table_does_and_takes() {
     let server = Server::start(&machine, &folder, 2);
     let mut client = server.client();
     client.run(&get("full", &json!(1)));
+    let (read, _) = traffic(&stats_of(&mut client, "full"));
+    assert!((4096.0..1_000_000.0).contains(&read), "{read} bytes were read for one row");
     let (_, disk) = check(&stats_of(&mut client, "full"), 0.0, 1.0);
     assert!((10_000.0..2_000_000.0).contains(&disk), "500 rows of 900 bytes take {disk} on disk");
 }

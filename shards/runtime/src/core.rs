@@ -449,6 +449,9 @@ impl<E: Env> Core<E> {
         };
         for store in self.tables.stores.values() {
             add_store(&mut report, &store.engine.stats());
+            report.disk_full = report
+                .disk_full
+                .or_else(|| Some(format!("store {}: {}", store.number, store.engine.full()?)));
             // Also of stores that failed while nobody waited for a flush.
             if let Some(StorageError::ReadOnly { reason }) = store.engine.failure() {
                 report.read_only = Some(format!("store {}: {reason}", store.number));

@@ -20,6 +20,11 @@ impl Meter {
         self.total.set(self.total.get() + count);
     }
 
+    /// Takes over a total that is counted elsewhere.
+    pub fn raise_to(&self, total: u64) {
+        self.total.set(total.max(self.total.get()));
+    }
+
     pub fn total(&self) -> u64 {
         self.total.get()
     }

@@ -60,6 +60,9 @@ pub struct LocalTable<S> {
     /// Documents read and written here.
     pub read: Meter,
     pub written: Meter,
+    /// Bytes that the stores read and wrote for it.
+    disk_read: Meter,
+    disk_written: Meter,
 }
 
 /// What this core's shards of a table have done since it started.
@@ -70,6 +73,9 @@ pub struct TableFigures {
     pub read_per_second: f64,
     pub written_total: u64,
     pub written_per_second: f64,
+    /// Bytes of its documents and indexes.
+    pub disk_read_per_second: f64,
+    pub disk_written_per_second: f64,
     /// Of its documents and indexes.
     pub usage: TreeUsage,
 }
@@ -82,6 +88,8 @@ impl TableFigures {
             read_per_second: 0.0,
             written_total: 0,
             written_per_second: 0.0,
+            disk_read_per_second: 0.0,
+            disk_written_per_second: 0.0,
             usage: TreeUsage::default(),
         }
     }
@@ -92,15 +100,9 @@ impl TableFigures {
         self.read_per_second += part.read_per_second;
         self.written_total += part.written_total;
         self.written_per_second += part.written_per_second;
-        self.add_usage(&part.usage);
-    }
-
-    fn add_usage(&mut self, part: &TreeUsage) {
-        self.usage.data_bytes += part.data_bytes;
-        self.usage.garbage_bytes += part.garbage_bytes;
-        self.usage.page_bytes += part.page_bytes;
-        self.usage.spare_bytes += part.spare_bytes;
-        self.usage.cache_bytes += part.cache_bytes;
+        self.disk_read_per_second += part.disk_read_per_second;
+        self.disk_written_per_second += part.disk_written_per_second;
+        self.usage += &part.usage;
     }
 }
 
@@ -274,6 +276,8 @@ impl<S: StorageEngine> Tables<S> {
             indexes: RefCell::new(index::follow(&[].into(), table)),
             read: Meter::default(),
             written: Meter::default(),
+            disk_read: Meter::default(),
+            disk_written: Meter::default(),
         };
         let local = Rc::new(local);
         self.local.borrow_mut().insert(table.id, local.clone());
@@ -317,8 +321,15 @@ impl<S: StorageEngine> Tables<S> {
         for store in self.stores.values() {
             for (name, usage) in store.engine.usage() {
                 let Some((id, _)) = shard_of_tree(&name) else { continue };
-                figures.entry(id).or_insert_with(|| TableFigures::none(id)).add_usage(&usage);
+                figures.entry(id).or_insert_with(|| TableFigures::none(id)).usage += &usage;
             }
+        }
+        for (id, table) in self.local.borrow().iter() {
+            let Some(figures) = figures.get_mut(id) else { continue };
+            table.disk_read.raise_to(figures.usage.read_bytes);
+            table.disk_written.raise_to(figures.usage.written_bytes);
+            figures.disk_read_per_second = table.disk_read.per_second(now);
+            figures.disk_written_per_second = table.disk_written.per_second(now);
         }
         figures.into_values().collect()
     }

@@ -236,6 +236,10 @@ impl<D: Directory> StorageEngine for Store<D> {
         ask!(self, engine => engine.stats())
     }
 
+    fn full(&self) -> Option<String> {
+        ask!(self, engine => engine.full())
+    }
+
     fn usage(&self) -> Vec<(TreeName, TreeUsage)> {
         ask!(self, engine => engine.usage())
     }

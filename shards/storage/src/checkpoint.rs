@@ -395,6 +395,8 @@ impl<D: Directory> Shared<D> {
             }
             let end = (stage.offset + stage.bytes.len() as u32).next_multiple_of(4096);
             let state = &mut *self.state.borrow_mut();
+            let tree = state.chunks.list[stage.chunk as usize].tree;
+            state.count_written(tree, u64::from(end - stage.offset));
             state.chunks.list[stage.chunk as usize].used_bytes = end;
             state.chunk_table.mark(stage.chunk);
             (stage.offset, stage.bytes) = (end, std::mem::take(&mut stage.bytes));
@@ -484,6 +486,12 @@ impl<D: Directory> Shared<D> {
             self.give_way().await;
             let written = self.pages.write(u64::from(run.block) * 4096, buffer).await;
             written.map_err(|error| self.broken(&error))?;
+            {
+                let mut state = self.state.borrow_mut();
+                rest[..count]
+                    .iter()
+                    .for_each(|(_, page)| state.count_written(page.tree(), page.len() as u64));
+            }
             rest = &rest[count..];
         }
         Ok(())

@@ -145,6 +145,31 @@ pub struct TreeUsage {
     pub spare_bytes: u64,
     /// In memory, documents that are on disk too by an estimate.
     pub cache_bytes: u64,
+    /// Read from the disk and written to it since the store was opened: documents, pages and the log, without what the tables
+    /// of the store cost.
+    pub read_bytes: u64,
+    pub written_bytes: u64,
+}
+
+impl std::ops::AddAssign<&TreeUsage> for TreeUsage {
+    fn add_assign(&mut self, part: &TreeUsage) {
+        let TreeUsage {
+            data_bytes,
+            garbage_bytes,
+            page_bytes,
+            spare_bytes,
+            cache_bytes,
+            read_bytes,
+            written_bytes,
+        } = part;
+        self.data_bytes += data_bytes;
+        self.garbage_bytes += garbage_bytes;
+        self.page_bytes += page_bytes;
+        self.spare_bytes += spare_bytes;
+        self.cache_bytes += cache_bytes;
+        self.read_bytes += read_bytes;
+        self.written_bytes += written_bytes;
+    }
 }
 
 /// A store. One owner, one thread; calls from several tasks of that thread interleave at their awaits.
@@ -314,6 +339,10 @@ pub trait StorageEngine {
     }
     /// Why the store takes no writes any more, if that is so.
     fn failure(&self) -> Option<StorageError> {
+        None
+    }
+    /// Why writes are refused for want of room, if they are.
+    fn full(&self) -> Option<String> {
         None
     }
     fn stats(&self) -> StorageStats;

@@ -92,6 +92,8 @@ pub(crate) async fn open<D: Directory>(
         closing: Cell::new(false),
         checkpoint_wanted: Cell::new(false),
         growing: Cell::new(false),
+        refused: RefCell::default(),
+        room_wanted: Cell::new(false),
         ahead: crate::slab::ahead::Ahead::default(),
         trainable: Event::default(),
     };

@@ -69,6 +69,10 @@ fn a_full_disk_refuses_writes_serves_reads_and_recovers_when_there_is_room() {
                 }
             }
             assert!(matches!(refused, Some(StorageError::Full { .. })), "{refused:?}");
+            assert!(engine.full().is_some(), "it says that the disk is full");
+            let tiny = Change { tree: named("a"), key: vec![1], value: Some([1].into()) };
+            let tiny = write_hard(&site, vec![tiny]).await;
+            assert!(engine.full().is_some(), "what fits beside it ({tiny:?}) gives no room to what did not");
             holds_what_is_live(&*engine, &life.history).await;
 
             life.directory.set_capacity_bytes(None);
@@ -79,10 +83,42 @@ fn a_full_disk_refuses_writes_serves_reads_and_recovers_when_there_is_room() {
                 assert!(tries < 100, "it does not notice that there is room");
                 life.simulation.sleep_us(100_000).await;
             }
+            becomes_roomy(&life, &*engine).await;
             holds_what_is_live(&*engine, &life.history).await;
         });
         life.lose_power();
         life.opening(Some(FILL), Ending::Closed);
+    });
+}
+
+/// Asks until the store says that it has room.
+async fn becomes_roomy(life: &Life<Slab>, engine: &impl StorageEngine) {
+    let mut asked = 0;
+    while let Some(reason) = engine.full() {
+        asked += 1;
+        assert!(asked < 100, "it still says: {reason}");
+        life.simulation.sleep_us(100_000).await;
+    }
+}
+
+#[test]
+fn a_disk_that_has_room_again_is_not_called_full_though_nobody_writes() {
+    for_seeds(5, |seed| {
+        let life = Life::new(Slab::new(seed), seed);
+        life.opening(Some(FILL), Ending::Closed).expect("nothing stops it");
+        life.directory.set_capacity_bytes(Some(life.directory.used_bytes() + (2 << 20)));
+        life.simulation.run(async {
+            let engine = life.open().await.expect("it opens");
+            let site = site(&life, &engine);
+            let mut number = 0;
+            while write_hard(&site, growing(number)).await.is_ok() {
+                number += 1;
+            }
+            life.simulation.sleep_us(1_000_000).await;
+            assert!(engine.full().is_some(), "it says that the disk is full");
+            life.directory.set_capacity_bytes(None);
+            becomes_roomy(&life, &*engine).await;
+        });
     });
 }
 

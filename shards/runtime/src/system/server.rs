@@ -57,25 +57,38 @@ pub fn server_status<'a>(view: &'a View, _: Option<&Datum>) -> RowIter<'a> {
     Box::new(std::iter::once(row))
 }
 
-/// Stores that take no writes any more.
+/// Stores that take no writes.
 pub fn current_issues<'a>(view: &'a View, _: Option<&Datum>) -> RowIter<'a> {
-    let broken = view.facts.figures.iter().filter_map(|core| {
-        let reason = core.report.read_only.as_ref()?;
-        Some((core.report.core, reason))
+    let issues = view.facts.figures.iter().flat_map(|core| {
+        let report = &core.report;
+        let number = report.core;
+        let broken = report.read_only.as_ref().map(|reason| {
+            let text = format!(
+                "A store of core {number} takes no writes: {reason}. What it holds can be read; start the server again once the \
+                 cause is gone."
+            );
+            issue(view, "read_only_store", number, reason, &text)
+        });
+        let full = report.disk_full.as_ref().map(|reason| {
+            let text = format!(
+                "The disk is full: core {number} refuses writes ({reason}). What it holds can be read, and writes go on as soon \
+                 as there is room."
+            );
+            issue(view, "disk_full", number, reason, &text)
+        });
+        [broken, full].into_iter().flatten()
     });
-    Box::new(broken.map(|(core, reason)| {
-        let servers = Datum::array(vec![server(&view.catalog, view.identifiers)]);
-        let info = [("message", Datum::string(reason)), ("servers", servers)];
-        let text = format!(
-            "A store of core {core} takes no writes: {reason}. What it holds can be read; start the server again once the cause is \
-             gone."
-        );
-        Datum::object([
-            ("critical", Datum::Bool(true)),
-            ("description", Datum::string(&text)),
-            ("id", Datum::string(&format!("read_only_store_{core}"))),
-            ("info", Datum::object(info)),
-            ("type", Datum::string("read_only_store")),
-        ])
-    }))
+    Box::new(issues)
+}
+
+fn issue(view: &View, kind: &str, core: u16, reason: &str, text: &str) -> Datum {
+    let servers = Datum::array(vec![server(&view.catalog, view.identifiers)]);
+    let info = [("message", Datum::string(reason)), ("servers", servers)];
+    Datum::object([
+        ("critical", Datum::Bool(true)),
+        ("description", Datum::string(text)),
+        ("id", Datum::string(&format!("{kind}_{core}"))),
+        ("info", Datum::object(info)),
+        ("type", Datum::string(kind)),
+    ])
 }

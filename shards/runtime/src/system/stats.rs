@@ -1,7 +1,6 @@
 //! `stats`: what the server does now and has done since it started, in all, and by table.
 //!
-//! Figures are the cores' own counters, added up; rates are over the last second or so. What stores do not
-//! count by table (bytes read and written) is shown as none.
+//! Figures are the cores' own counters, added up; rates are over the last second or so.
 
 use photondb_proto::datum::{Datum, ObjectBuilder};
 
@@ -95,9 +94,8 @@ fn on_server(view: &View, table: &Table, server_id: &str) -> Datum {
     ])
 }
 
-/// What the table takes. Stores count what they read and write in all, not by table.
+/// What the table takes, and what the disk does for it.
 fn storage_engine(figures: &TableFigures) -> Datum {
-    let none = || Datum::Number(0.0);
     let bytes = |bytes: u64| Datum::Number(bytes as f64);
     let usage = &figures.usage;
     let space = Datum::object([
@@ -107,11 +105,11 @@ fn storage_engine(figures: &TableFigures) -> Datum {
         ("preallocated_bytes", bytes(usage.spare_bytes)),
     ]);
     let disk = Datum::object([
-        ("read_bytes_per_sec", none()),
-        ("read_bytes_total", none()),
+        ("read_bytes_per_sec", Datum::Number(figures.disk_read_per_second)),
+        ("read_bytes_total", bytes(usage.read_bytes)),
         ("space_usage", space),
-        ("written_bytes_per_sec", none()),
-        ("written_bytes_total", none()),
+        ("written_bytes_per_sec", Datum::Number(figures.disk_written_per_second)),
+        ("written_bytes_total", bytes(usage.written_bytes)),
     ]);
     Datum::object([("cache", Datum::object([("in_use_bytes", bytes(usage.cache_bytes))])), ("disk", disk)])
 }

@@ -46,7 +46,7 @@ use crate::engine::{
 };
 use crate::event::{Event, both, yield_now};
 use crate::slab::dictionaries::DICTIONARIES;
-use crate::slab::state::{Found, SLOT_VALUE_BYTES_MAX, State};
+use crate::slab::state::{Found, SLOT_VALUE_BYTES_MAX, State, Traffic};
 pub use crate::superblock::Placement;
 use crate::wal::log::Log;
 use crate::wal::record::{self, Change, Extent};
@@ -126,6 +126,9 @@ pub(crate) struct Shared<D: Directory> {
     /// Somebody waits for a checkpoint.
     pub checkpoint_wanted: Cell<bool>,
     pub growing: Cell<bool>,
+    pub refused: RefCell<Option<room::Refused>>,
+    /// Somebody asked whether there is room again.
+    pub room_wanted: Cell<bool>,
     pub ahead: ahead::Ahead,
     /// There may be documents to make a dictionary of.
     pub trainable: Event,
@@ -314,6 +317,7 @@ impl<D: Directory> Shared<D> {
         }
         let Some(extents) = self.take_extents(edits) else { return Ok(Cached::Miss) };
         let append = if log.is_some() { record::append_kept_batch } else { record::append_batch };
+        let before = self.log.applied();
         let position = self.log.push(|log| append(log, &info, edits, &extents));
         if let (Some(log), Some(old), Some(first)) = (log, kept, edits.first()) {
             let number = (info.shard, info.commit_number, info.commit_time_ms);
@@ -323,7 +327,14 @@ impl<D: Directory> Shared<D> {
             };
             self.changes.add(&log, position, number, key, old.map(|old| &**old), new);
         }
-        self.state.borrow_mut().apply(&Self::changes(edits, &extents), position);
+        {
+            let mut state = self.state.borrow_mut();
+            state.apply(&Self::changes(edits, &extents), position);
+            if let Some(Edit::Put { tree, .. } | Edit::Delete { tree, .. }) = edits.first() {
+                // The edits of a batch are of one table, as a rule.
+                state.count_written(tree.0, position - before);
+            }
+        }
         self.nudge();
         Ok(Cached::Hit(Lsn(position)))
     }
@@ -339,7 +350,9 @@ impl<D: Directory> Shared<D> {
         let mut spare_failed = false;
         while !self.closing.get() {
             let work = self.work.listen();
-            if self.log.failure().is_none() && self.log.wants_spare() && !spare_failed {
+            if self.room_wanted.take() {
+                self.look_for_room().await;
+            } else if self.log.failure().is_none() && self.log.wants_spare() && !spare_failed {
                 spare_failed = self.log.make_spare(&self.directory).await.is_err();
             } else if self.log.failure().is_none() && self.is_checkpoint_due() && !self.checkpointing.get() {
                 if let Err(error) = self.checkpoint().await {
@@ -661,6 +674,10 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
         self.shared.log.failure()
     }
 
+    fn full(&self) -> Option<String> {
+        self.shared.full()
+    }
+
     fn usage(&self) -> Vec<(TreeName, TreeUsage)> {
         let state = self.shared.state.borrow();
         let mut usages: BTreeMap<u32, TreeUsage> = BTreeMap::new();
@@ -676,6 +693,11 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
             usage.page_bytes += part.page_bytes;
             usage.cache_bytes += part.cache_bytes;
         });
+        for (tree, known) in state.trees.iter().filter(|(_, tree)| tree.traffic != Traffic::default()) {
+            let usage = usages.entry(*tree).or_default();
+            usage.read_bytes = known.traffic.read_bytes;
+            usage.written_bytes = known.traffic.written_bytes;
+        }
         usages
             .into_iter()
             .filter_map(|(tree, usage)| Some((state.trees.get(&tree)?.name.clone(), usage)))

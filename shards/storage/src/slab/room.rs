@@ -23,6 +23,15 @@ const GROW_PART: u32 = 32;
 /// Large values that may wait on disk for their batch.
 const EXTENTS_WAITING_MAX: usize = 64;
 
+/// What there was no room for: it is full until there is.
+#[derive(Clone)]
+pub(crate) struct Refused {
+    reason: String,
+    value_bytes: u64,
+    puts: u64,
+    log_bytes: u64,
+}
+
 pub(crate) enum DataFile {
     Pages,
     Slabs,
@@ -46,6 +55,15 @@ pub(crate) fn digest(edit: &Edit) -> (u128, usize) {
         }
         Edit::Delete { .. } => (0, 0),
     }
+}
+
+/// Bytes of the values that get extents.
+fn large_bytes(edits: &[Edit]) -> u64 {
+    let large = |edit: &Edit| match edit {
+        Edit::Put { value, .. } if value.len() > SLOT_VALUE_BYTES_MAX => value.len() as u64,
+        Edit::Put { .. } | Edit::Delete { .. } => 0,
+    };
+    edits.iter().map(large).sum()
 }
 
 impl<D: Directory> Shared<D> {
@@ -114,8 +132,16 @@ impl<D: Directory> Shared<D> {
                 self.make_room_for(value_bytes, puts, record::batch_bytes(edits)).await?;
                 continue;
             }
-            if self.write_extents(edits).await? {
-                continue;
+            match self.write_extents(edits).await {
+                Ok(false) => {}
+                Ok(true) => continue,
+                Err(error) => {
+                    if let StorageError::Full { reason } = &error {
+                        let (value_bytes, log_bytes) = (large_bytes(edits), record::batch_bytes(edits));
+                        self.refuse(Refused { reason: reason.clone(), value_bytes, puts, log_bytes });
+                    }
+                    return Err(error);
+                }
             }
             let missing = self.state.borrow_mut().check(edits)?;
             match missing {
@@ -132,6 +158,44 @@ impl<D: Directory> Shared<D> {
         puts: u64,
         log_bytes: u64,
     ) -> Result<(), StorageError> {
+        let made = self.find_room_for(value_bytes, puts, log_bytes).await;
+        if let Err(StorageError::Full { reason }) = &made {
+            self.refuse(Refused { reason: reason.clone(), value_bytes, puts, log_bytes });
+        }
+        made
+    }
+
+    fn refuse(&self, refused: Refused) {
+        *self.refused.borrow_mut() = Some(refused);
+    }
+
+    /// What was refused and would be now. A smaller batch that went through meanwhile says nothing of it. Whether the file system
+    /// has more room the background finds out, for the next who asks.
+    pub fn full(&self) -> Option<String> {
+        let refused = self.refused.borrow().clone()?;
+        if self.has_room_for(refused.value_bytes, refused.puts, refused.log_bytes) {
+            self.refused.take();
+            return None;
+        }
+        self.room_wanted.set(true);
+        self.work.notify();
+        Some(refused.reason)
+    }
+
+    /// Looks whether the file system has room again for what was refused.
+    pub async fn look_for_room(&self) {
+        let Some(Refused { value_bytes, puts, log_bytes, .. }) = self.refused.borrow().clone() else {
+            return;
+        };
+        // No room yet is what it says already, and a disk that fails says so to the next who writes.
+        if self.log.make_room(&self.directory, log_bytes).await.is_ok()
+            && let Some((file, blocks)) = self.short_of(value_bytes, puts).filter(|_| puts > 0)
+        {
+            let _ = self.grow(&file, blocks).await;
+        }
+    }
+
+    async fn find_room_for(&self, value_bytes: u64, puts: u64, log_bytes: u64) -> Result<(), StorageError> {
         if !self.log.has_room(log_bytes) {
             return self.make_log_room(log_bytes).await;
         }
@@ -291,6 +355,7 @@ impl<D: Directory> Shared<D> {
         let mut bytes = Vec::with_capacity(slot_bytes as usize);
         let sum = slot::append(&mut bytes, slot::extent_place(run), tree, key, &slot::Stored::plain(value));
         self.write_slots(u64::from(run.block) * 4096, &bytes).await?;
+        self.state.borrow_mut().count_written(tree, u64::from(blocks) * 4096);
         Ok(Extent { run, slot_bytes, sum })
     }
 

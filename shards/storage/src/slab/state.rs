@@ -36,6 +36,14 @@ pub(crate) struct Tree {
     pub chunk_blocks: u32,
     /// Values in a row that compressing did not make smaller.
     pub incompressible: u32,
+    pub traffic: Traffic,
+}
+
+/// What went to and from the disk for a tree since the store was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Traffic {
+    pub read_bytes: u64,
+    pub written_bytes: u64,
 }
 
 /// A checkpoint that runs.
@@ -77,6 +85,18 @@ pub(crate) enum Found {
 }
 
 impl State {
+    pub fn count_read(&mut self, tree: u32, bytes: u64) {
+        if let Some(tree) = self.trees.get_mut(&tree) {
+            tree.traffic.read_bytes += bytes;
+        }
+    }
+
+    pub fn count_written(&mut self, tree: u32, bytes: u64) {
+        if let Some(tree) = self.trees.get_mut(&tree) {
+            tree.traffic.written_bytes += bytes;
+        }
+    }
+
     pub fn new(options: &SlabOptions) -> Self {
         Self {
             pool: Pool::new(options.cache_bytes),
@@ -272,7 +292,15 @@ impl State {
         self.by_name.insert(name.clone(), number);
         let table = if &*name.0 == DICTIONARIES { None } else { (self.table_of)(&name).map(Rc::from) };
         let chunk_blocks = CHUNK_BLOCKS_FIRST;
-        let tree = Tree { name, root, table, open_chunk: None, chunk_blocks, incompressible: 0 };
+        let tree = Tree {
+            name,
+            root,
+            table,
+            open_chunk: None,
+            chunk_blocks,
+            incompressible: 0,
+            traffic: Traffic::default(),
+        };
         self.trees.insert(number, tree);
     }
 
