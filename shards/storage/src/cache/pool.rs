@@ -94,6 +94,8 @@ pub(crate) struct Pool {
     /// Reads of a value that memory answered, and those that had to wait for the disk.
     pub hits: u64,
     pub misses: u64,
+    /// What is looked up now does not count as used.
+    pub in_passing: bool,
 }
 
 impl Pool {
@@ -114,6 +116,7 @@ impl Pool {
             unplaced_bytes: 0,
             hits: 0,
             misses: 0,
+            in_passing: false,
         }
     }
 
@@ -146,7 +149,7 @@ impl Pool {
     pub fn page(&mut self, id: PageId) -> Result<&Rc<Page>, Missing> {
         let Some(frame) = self.frames.get_mut(id as usize) else { return Err(Missing(id)) };
         // Written only when it changes: a hot page's entry then stays clean in the processor's cache.
-        if frame.frequency < FREQUENCY_MAX {
+        if frame.frequency < FREQUENCY_MAX && !self.in_passing {
             frame.frequency += 1;
         }
         frame.page.as_ref().ok_or(Missing(id))
@@ -303,7 +306,7 @@ impl Pool {
 
     pub fn cached_value(&mut self, location: Location) -> Option<Value> {
         let clean = self.values.get_mut(&location.0)?;
-        if clean.frequency < FREQUENCY_MAX {
+        if clean.frequency < FREQUENCY_MAX && !self.in_passing {
             clean.frequency += 1;
         }
         Some(Rc::clone(&clean.bytes))

@@ -1,8 +1,10 @@
-//! Reading ahead of scans: while a caller works on one portion of a range, the store's background reads the next into the cache.
+//! Reading ahead of scans: while a caller works on what it has of a range, the store's background reads what comes next.
 //!
-//! Always: only what is asked for next is read, once: a scan that comes for a portion that is being read waits for it. Scans
-//! that memory answers leave no wish here. Wishes are few and the oldest goes first, since a scan that does not come back
-//! would only be read for nothing.
+//! Always: a *part* of a range is read once: a scan that comes to it while it is being read waits, and what a scan asks for
+//! ends where a part ends. Parts begin as large as what the caller asks for and grow while it goes on: documents that lie close
+//! together in keys lie close together in what each checkpoint wrote, so the larger a part, the longer the runs that it is read in.
+//! Scans that memory answers leave no wish here. Parts are few and the oldest goes first, since a scan that does not come back
+//! would only be read for nothing. What is read in passing is no sign that it will be wanted again, so the cache does not count it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -13,56 +15,180 @@ use crate::engine::{Direction, Range, TreeId};
 use crate::event::Event;
 use crate::slab::Shared;
 
-/// Portions that wait to be read.
-const WISHES_MAX: usize = 8;
+/// Parts that wait to be read, are read or were.
+const PARTS_MAX: usize = 16;
+/// A part is at most this, and at most so much of the cache, unless the caller asks for more at once.
+const PART_BYTES_MAX: u64 = 4 << 20;
+const CACHE_PART: u64 = 64;
+/// Entries of a part are bounded as if each had this many bytes.
+const ENTRY_BYTES: usize = 128;
 
-/// The portion of a range that a scan will ask for next.
+/// A scan, as far as it can be told from others: where it began does not matter.
 #[derive(Clone, PartialEq)]
-pub(crate) struct Portion {
-    pub tree: TreeId,
-    pub start: Bound<Vec<u8>>,
-    pub end: Bound<Vec<u8>>,
-    pub direction: Direction,
-    pub limits: (usize, usize),
+struct Course {
+    tree: TreeId,
+    direction: Direction,
+    /// The end of the range.
+    far: Bound<Vec<u8>>,
+}
+
+/// A part of a range.
+#[derive(Clone)]
+struct Part {
+    number: u64,
+    course: Course,
+    /// It begins behind this key,
+    behind: Vec<u8>,
+    bytes: usize,
+    rows: usize,
+    state: Reading,
+    /// A scan has come to it.
+    met: bool,
+}
+
+#[derive(Clone, PartialEq)]
+enum Reading {
+    Wished,
+    Now,
+    /// and ends with this one, or with the range.
+    Done(Option<Vec<u8>>),
 }
 
 #[derive(Default)]
 pub(crate) struct Ahead {
-    wishes: RefCell<VecDeque<Portion>>,
-    reading: RefCell<Option<Portion>>,
+    parts: RefCell<VecDeque<Part>>,
+    next: RefCell<u64>,
     wished: Event,
     read: Event,
-    /// The portion that was read last: a scan that comes for it goes on being read ahead, though memory answers.
-    last: RefCell<Option<Portion>>,
 }
 
-impl Portion {
-    /// What is left of this one behind a key.
-    pub fn behind(&self, last: &[u8]) -> Portion {
-        let mut rest = self.clone();
+/// A part that a scan has come to.
+pub(crate) struct Met {
+    /// Its last key, unless the range ends with it.
+    pub last: Option<Vec<u8>>,
+}
+
+fn near(range: &Range, direction: Direction) -> &Bound<Vec<u8>> {
+    match direction {
+        Direction::Forward => &range.start,
+        Direction::Backward => &range.end,
+    }
+}
+
+impl Course {
+    fn of(tree: TreeId, range: &Range, direction: Direction) -> Course {
+        let far = match direction {
+            Direction::Forward => range.end.clone(),
+            Direction::Backward => range.start.clone(),
+        };
+        Course { tree, direction, far }
+    }
+
+    fn range_behind(&self, key: Vec<u8>) -> Range {
+        let (near, far) = (Bound::Excluded(key), self.far.clone());
         match self.direction {
-            Direction::Forward => rest.start = Bound::Excluded(last.to_vec()),
-            Direction::Backward => rest.end = Bound::Excluded(last.to_vec()),
+            Direction::Forward => Range { start: near, end: far },
+            Direction::Backward => Range { start: far, end: near },
         }
-        rest
+    }
+
+    /// Whether a scan in this direction comes to `one` before `other`.
+    fn is_before(&self, one: &[u8], other: &[u8]) -> bool {
+        match self.direction {
+            Direction::Forward => one < other,
+            Direction::Backward => one > other,
+        }
+    }
+}
+
+impl Part {
+    /// Whether entries behind this key are of the part, as far as is known.
+    fn holds(&self, course: &Course, key: &[u8]) -> bool {
+        let is_within = match &self.state {
+            Reading::Wished | Reading::Now | Reading::Done(None) => true,
+            Reading::Done(Some(last)) => course.is_before(key, last),
+        };
+        self.course == *course && is_within && !course.is_before(key, &self.behind)
     }
 }
 
 impl Ahead {
-    pub fn wish(&self, portion: Portion) {
-        let mut wishes = self.wishes.borrow_mut();
-        if wishes.len() == WISHES_MAX {
-            wishes.pop_front();
+    fn wish(&self, course: Course, behind: Vec<u8>, bytes: usize, rows: usize) {
+        let mut parts = self.parts.borrow_mut();
+        if parts.len() == PARTS_MAX {
+            parts.pop_front();
         }
-        wishes.push_back(portion);
-        drop(wishes);
+        let number = {
+            let mut next = self.next.borrow_mut();
+            *next += 1;
+            *next
+        };
+        parts.push_back(Part { number, course, behind, bytes, rows, state: Reading::Wished, met: false });
+        drop(parts);
         self.wished.notify();
     }
 
-    /// Whether a portion was read ahead, so that the one behind it is worth reading too.
-    pub fn is_followed(&self, portion: &Portion) -> bool {
-        let mut last = self.last.borrow_mut();
-        last.take_if(|last| last == portion).is_some()
+    /// What a scan leaves to be read behind the last key that it was given, because it had to wait for the disk.
+    pub fn wish_behind(
+        &self,
+        tree: TreeId,
+        range: &Range,
+        direction: Direction,
+        last: &[u8],
+        limits: (usize, usize),
+    ) {
+        let (rows, bytes) = limits;
+        self.wish(Course::of(tree, range, direction), last.to_vec(), bytes, rows);
+    }
+
+    /// A scan has come to the begin of a range: waits if that is being read, and takes back the wish if it is not. If it was
+    /// read ahead, so will be what is behind it.
+    pub async fn come_to(
+        &self,
+        tree: TreeId,
+        range: &Range,
+        direction: Direction,
+        bytes_max: usize,
+    ) -> Option<Met> {
+        let Bound::Excluded(key) = near(range, direction) else { return None };
+        let course = Course::of(tree, range, direction);
+        loop {
+            let read = self.read.listen();
+            let found = {
+                let mut parts = self.parts.borrow_mut();
+                let place = parts.iter().position(|part| part.holds(&course, key))?;
+                match &parts[place].state {
+                    Reading::Now => None,
+                    Reading::Wished => {
+                        parts.remove(place);
+                        return None;
+                    }
+                    Reading::Done(last) => {
+                        let last = last.clone();
+                        let (behind, met) =
+                            (parts[place].behind.clone(), std::mem::replace(&mut parts[place].met, true));
+                        let (bytes, rows) = (parts[place].bytes, parts[place].rows);
+                        if !met {
+                            // Who is here has left what lies before.
+                            parts.retain(|part| {
+                                part.course != course || !course.is_before(&part.behind, &behind)
+                            });
+                        }
+                        Some((last, met, bytes, rows))
+                    }
+                }
+            };
+            match found {
+                None => read.await,
+                Some((last, met, bytes, rows)) => {
+                    if let (Some(last), false) = (&last, met) {
+                        let grown = (bytes * 2).min(bytes_max.max(bytes));
+                        self.wish(course, last.clone(), grown, rows.max(grown / ENTRY_BYTES));
+                    }
+                    return Some(Met { last });
+                }
+            }
+        }
     }
 
     /// Wakes the loop so that it sees that the store closes.
@@ -70,46 +196,77 @@ impl Ahead {
         self.wished.notify();
     }
 
-    /// A scan has come for a portion: waits if it is being read, and takes back the wish if it is not.
-    pub async fn come_for(&self, portion: &Portion) {
-        self.wishes.borrow_mut().retain(|wish| wish != portion);
-        loop {
-            let read = self.read.listen();
-            if self.reading.borrow().as_ref() != Some(portion) {
-                return;
+    fn take_wish(&self) -> Option<Part> {
+        let mut parts = self.parts.borrow_mut();
+        let part = parts.iter_mut().find(|part| part.state == Reading::Wished)?;
+        part.state = Reading::Now;
+        Some(part.clone())
+    }
+
+    /// A part was read as far as this, or could not be.
+    fn ended(&self, number: u64, read: Option<Option<Vec<u8>>>) {
+        let mut parts = self.parts.borrow_mut();
+        if let Some(place) = parts.iter().position(|part| part.number == number) {
+            match read {
+                Some(last) => parts[place].state = Reading::Done(last),
+                None => {
+                    parts.remove(place);
+                }
             }
-            read.await;
         }
+        drop(parts);
+        self.read.notify();
     }
 }
 
-/// Says that nothing is being read any more, also when the reading was dropped half-way.
-struct Guard<'a>(&'a Ahead);
+/// Forgets a part that is not read to its end, also when the reading was dropped half-way.
+struct Guard<'a> {
+    ahead: &'a Ahead,
+    number: u64,
+    read: Option<Option<Vec<u8>>>,
+}
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        self.0.reading.replace(None);
-        self.0.read.notify();
+        self.ahead.ended(self.number, self.read.take());
     }
 }
 
 impl<D: Directory> Shared<D> {
+    /// How large parts may grow.
+    pub fn part_bytes_max(&self) -> usize {
+        (self.options.cache_bytes / CACHE_PART).min(PART_BYTES_MAX) as usize
+    }
+
     pub async fn ahead_loop(&self) {
         while !self.closing.get() {
             let wished = self.ahead.wished.listen();
-            let wish = self.ahead.wishes.borrow_mut().pop_front();
-            let Some(wish) = wish else {
+            let Some(part) = self.ahead.take_wish() else {
                 wished.await;
                 continue;
             };
-            self.ahead.reading.replace(Some(wish.clone()));
-            let _guard = Guard(&self.ahead);
-            let Portion { tree, start, end, direction, limits } = wish.clone();
-            let range = Range { start, end };
+            let mut guard = Guard { ahead: &self.ahead, number: part.number, read: None };
+            let Part { course, behind, bytes, rows, .. } = part;
+            let range = course.range_behind(behind);
             // Whoever comes for it meets the error himself.
-            if self.read_portion(tree, &range, direction, limits).await.is_ok() {
-                self.ahead.last.replace(Some(wish));
+            if let Ok((entries, _)) =
+                self.read_portion(course.tree, &range, course.direction, (rows, bytes), Use::InPassing).await
+            {
+                let last = entries.entries.into_iter().next_back().map(|(key, _)| key);
+                guard.read = match (entries.more, last) {
+                    (true, None) => None,
+                    (true, last) => Some(last),
+                    (false, _) => Some(None),
+                };
             }
         }
     }
+}
+
+/// Whether reading something says that it will be read again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Use {
+    #[default]
+    Counts,
+    InPassing,
 }

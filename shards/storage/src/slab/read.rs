@@ -6,6 +6,7 @@
 //! other. A range ends before an entry that cannot be read, so nothing is passed over in silence: only
 //! [`Shared::behind_damage`] goes on behind it.
 
+use std::borrow::Cow;
 use std::ops::Bound;
 use std::rc::Rc;
 
@@ -14,9 +15,9 @@ use crate::btree::page::Page;
 use crate::btree::{Missing, PageId, tree};
 use crate::disk::{Directory, Disk, DiskError};
 use crate::engine::{Direction, Entries, Range, StorageError, TreeId, Value};
-use crate::event::all;
+use crate::event::{all, yield_now};
 use crate::slab::Shared;
-use crate::slab::ahead::Portion;
+use crate::slab::ahead::{Met, Use};
 use crate::slab::slot;
 use crate::slab::state::{Found, State};
 
@@ -28,6 +29,10 @@ const READ_BYTES_MAX: u64 = 1 << 20;
 const READS_AT_ONCE: usize = 16;
 /// Entries that a range must be able to use before it reads more than one leaf at once.
 const ROWS_PER_LEAF: usize = 100;
+/// Leaves that a range reads at once.
+const LEAVES_AHEAD_MAX: usize = 32;
+/// Slots that are taken out of what was read before others have their turn.
+const SLOTS_PER_TURN: usize = 64;
 
 /// A value that is on disk, for one entry of an answer.
 struct Wanted {
@@ -54,6 +59,7 @@ struct Gathered {
     /// Entries whose value is still to be read.
     wanted: Vec<(usize, Slotted)>,
     bytes: usize,
+    used: Use,
 }
 
 impl<D: Directory> Shared<D> {
@@ -77,6 +83,8 @@ impl<D: Directory> Shared<D> {
         if state.pool.frames[id as usize].address != address {
             return Ok(());
         }
+        let tree = state.pool.frames[id as usize].tree;
+        state.count_read(tree, bytes.len() as u64);
         match Page::open(&bytes, id, address.block, address.sum) {
             Ok(page) => {
                 state.pool.loaded(id, page);
@@ -245,19 +253,50 @@ impl<D: Directory> Shared<D> {
         bytes_max: usize,
     ) -> Result<Entries, StorageError> {
         let limits = (rows_max, bytes_max);
-        let Range { start, end } = range.clone();
-        let portion = Portion { tree, start, end, direction, limits };
-        self.ahead.come_for(&portion).await;
-        let (entries, was_on_disk) = self.read_portion(tree, range, direction, limits).await?;
-        if let Some((last, _)) = entries.entries.last()
-            && entries.more
-            && (was_on_disk || self.ahead.is_followed(&portion))
-            && rows_max >= ROWS_PER_LEAF
-            && self.background.get()
-        {
-            self.ahead.wish(portion.behind(last));
+        let mut range = Cow::Borrowed(range);
+        loop {
+            let part_bytes_max = self.part_bytes_max();
+            let met = self.ahead.come_to(tree, &range, direction, part_bytes_max).await;
+            let Some(Met { last }) = met else {
+                let (entries, was_on_disk) =
+                    self.read_portion(tree, &range, direction, limits, Use::Counts).await?;
+                if let Some((last, _)) = entries.entries.last()
+                    && entries.more
+                    && was_on_disk
+                    && rows_max >= ROWS_PER_LEAF
+                    && self.background.get()
+                {
+                    self.ahead.wish_behind(tree, &range, direction, last, limits);
+                }
+                return Ok(entries);
+            };
+            // What is behind the part is being read: it is not read here too.
+            let mut part = Range::clone(&range);
+            let is_cut = last.is_some();
+            match (last, direction) {
+                (None, _) => {}
+                (Some(last), Direction::Forward) => part.end = Bound::Included(last),
+                (Some(last), Direction::Backward) => part.start = Bound::Included(last),
+            }
+            let (mut entries, _) = self.read_portion(tree, &part, direction, limits, Use::InPassing).await?;
+            if !is_cut {
+                return Ok(entries);
+            }
+            if entries.more || !entries.entries.is_empty() {
+                entries.more = true;
+                return Ok(entries);
+            }
+            // All that is left of the part was deleted meanwhile.
+            match (direction, part) {
+                (Direction::Forward, Range { end: Bound::Included(last), .. }) => {
+                    range.to_mut().start = Bound::Excluded(last);
+                }
+                (Direction::Backward, Range { start: Bound::Included(last), .. }) => {
+                    range.to_mut().end = Bound::Excluded(last);
+                }
+                (Direction::Forward | Direction::Backward, _) => return Ok(entries),
+            }
         }
-        Ok(entries)
     }
 
     /// A portion of a range, and whether any of it had to be read from the disk.
@@ -267,6 +306,7 @@ impl<D: Directory> Shared<D> {
         range: &Range,
         direction: Direction,
         (rows_max, bytes_max): (usize, usize),
+        used: Use,
     ) -> Result<(Entries, bool), StorageError> {
         let mut from = match direction {
             Direction::Forward => range.start.clone(),
@@ -277,7 +317,9 @@ impl<D: Directory> Shared<D> {
         }
         let mut was_on_disk = false;
         loop {
-            let (gathered, more) = self.gather(tree, range, &from, direction, (rows_max, bytes_max)).await?;
+            let mut gathered = Gathered { used, ..Gathered::default() };
+            let more =
+                self.gather(tree, range, &from, direction, (rows_max, bytes_max), &mut gathered).await?;
             was_on_disk |= !gathered.wanted.is_empty();
             let last = gathered.entries.last().map(|(key, _)| key.clone());
             let entries = self.fill(tree, gathered, more).await?;
@@ -297,14 +339,14 @@ impl<D: Directory> Shared<D> {
         from: &Bound<Vec<u8>>,
         direction: Direction,
         limits: (usize, usize),
-    ) -> Result<(Gathered, bool), StorageError> {
+        gathered: &mut Gathered,
+    ) -> Result<bool, StorageError> {
         let (rows_max, _) = limits;
         let mut from = from.clone();
-        let mut gathered = Gathered::default();
         let more = loop {
-            match self.collect(tree, range, &from, direction, limits, &mut gathered)? {
+            match self.collect(tree, range, &from, direction, limits, gathered)? {
                 Step::Missing(gap) => {
-                    let leaves = (rows_max - gathered.entries.len()) / ROWS_PER_LEAF;
+                    let leaves = ((rows_max - gathered.entries.len()) / ROWS_PER_LEAF).min(LEAVES_AHEAD_MAX);
                     let ahead = gap.ahead.iter().take(leaves).map(|page| self.load_page(*page));
                     let page = self.load_page(gap.page);
                     let (loaded, _) = crate::event::both(page, all(ahead, READS_AT_ONCE)).await;
@@ -318,7 +360,7 @@ impl<D: Directory> Shared<D> {
                 Step::Leaf { .. } => break false,
             }
         };
-        Ok((gathered, more))
+        Ok(more)
     }
 
     /// Adds the entries of one leaf, those on disk with an empty value.
@@ -328,47 +370,15 @@ impl<D: Directory> Shared<D> {
         range: &Range,
         from: &Bound<Vec<u8>>,
         direction: Direction,
-        (rows_max, bytes_max): (usize, usize),
+        limits: (usize, usize),
         gathered: &mut Gathered,
     ) -> Result<Step, StorageError> {
-        let mut state = self.state.borrow_mut();
+        let state = &mut *self.state.borrow_mut();
         let root = state.root(tree)?;
-        let stop = match tree::seek(&mut state.pool, root, from, direction) {
-            Ok(stop) => stop,
-            Err(gap) => return Ok(Step::Missing(gap)),
-        };
-        let page = state.pool.peek(stop.leaf).map(Rc::clone).expect("a leaf that was just found");
-        let (start, end) = bounds_in(&page, range, from, direction);
-        for step in 0..end.saturating_sub(start) {
-            let is_begun = !gathered.entries.is_empty();
-            if gathered.entries.len() >= rows_max || (gathered.bytes >= bytes_max && is_begun) {
-                return Ok(Step::Leaf { next: None, full: true });
-            }
-            let index = match direction {
-                Direction::Forward => start + step,
-                Direction::Backward => end - 1 - step,
-            };
-            let value = match Cell::decode(page.value(index)).expect("cells are checked when a page is read")
-            {
-                Cell::Inline(inline) => Rc::from(inline),
-                Cell::Unplaced { number, .. } => state.unplaced(number),
-                Cell::Placed(slotted) => match state.pool.cached_value(slotted.location) {
-                    Some(value) => {
-                        state.pool.hits += 1;
-                        value
-                    }
-                    None => {
-                        state.pool.misses += 1;
-                        gathered.wanted.push((gathered.entries.len(), slotted));
-                        gathered.bytes += slotted.slot_bytes as usize;
-                        Rc::from(&[][..])
-                    }
-                },
-            };
-            gathered.bytes += value.len();
-            gathered.entries.push((page.key(index), value));
-        }
-        Ok(Step::Leaf { next: stop.next, full: false })
+        state.pool.in_passing = gathered.used == Use::InPassing;
+        let step = collect_leaf(state, root, range, from, direction, limits, gathered);
+        state.pool.in_passing = false;
+        Ok(step)
     }
 
     /// Reads the values that a range has not got yet. It ends before the first that cannot be read.
@@ -436,8 +446,14 @@ impl<D: Directory> Shared<D> {
             }
         }
         slots.sort_unstable_by_key(|slot| slot.offset);
-        let read = all(runs_of(&slots).into_iter().map(|run| self.read_run(run)), READS_AT_ONCE).await;
-        for (slot, read) in read.into_iter().flatten() {
+        let runs = runs_of(&slots);
+        let run_bytes: u64 = runs.iter().map(|run| run_end(run) - run[0].offset).sum();
+        self.state.borrow_mut().count_read(tree.0, run_bytes);
+        let read = all(runs.into_iter().map(|run| self.read_run(run)), READS_AT_ONCE).await;
+        for (count, (slot, read)) in read.into_iter().flatten().enumerate() {
+            if count % SLOTS_PER_TURN == SLOTS_PER_TURN - 1 {
+                yield_now().await;
+            }
             let value = match read {
                 Ok((page, from)) => {
                     let place = (slot.offset - from) as usize + slot.before;
@@ -454,8 +470,7 @@ impl<D: Directory> Shared<D> {
     /// Reads a run of slots at once or, where that fails, each alone, so that a bad block costs only those on it.
     async fn read_run<'w>(&self, run: &'w [Wanted]) -> Vec<(&'w Wanted, Read<D>)> {
         let start = run[0].offset;
-        let end = run.iter().map(|slot| slot.offset + u64::from(slot.bytes)).max().unwrap_or(start);
-        match self.slabs.read(start, (end - start) as u32).await {
+        match self.slabs.read(start, (run_end(run) - start) as u32).await {
             Ok(read) => run.iter().map(|slot| (slot, Ok((read.clone(), start)))).collect(),
             Err(error) if run.len() == 1 => vec![(&run[0], Err(error))],
             Err(_) => {
@@ -515,6 +530,57 @@ impl<D: Directory> Shared<D> {
             }
         }
     }
+}
+
+/// Adds the entries of the leaf that `from` leads to.
+fn collect_leaf(
+    state: &mut State,
+    root: PageId,
+    range: &Range,
+    from: &Bound<Vec<u8>>,
+    direction: Direction,
+    (rows_max, bytes_max): (usize, usize),
+    gathered: &mut Gathered,
+) -> Step {
+    let stop = match tree::seek(&mut state.pool, root, from, direction) {
+        Ok(stop) => stop,
+        Err(gap) => return Step::Missing(gap),
+    };
+    let page = state.pool.peek(stop.leaf).map(Rc::clone).expect("a leaf that was just found");
+    let (start, end) = bounds_in(&page, range, from, direction);
+    for step in 0..end.saturating_sub(start) {
+        let is_begun = !gathered.entries.is_empty();
+        if gathered.entries.len() >= rows_max || (gathered.bytes >= bytes_max && is_begun) {
+            return Step::Leaf { next: None, full: true };
+        }
+        let index = match direction {
+            Direction::Forward => start + step,
+            Direction::Backward => end - 1 - step,
+        };
+        let value = match Cell::decode(page.value(index)).expect("cells are checked when a page is read") {
+            Cell::Inline(inline) => Rc::from(inline),
+            Cell::Unplaced { number, .. } => state.unplaced(number),
+            Cell::Placed(slotted) => match state.pool.cached_value(slotted.location) {
+                Some(value) => {
+                    state.pool.hits += 1;
+                    value
+                }
+                None => {
+                    state.pool.misses += 1;
+                    gathered.wanted.push((gathered.entries.len(), slotted));
+                    gathered.bytes += slotted.slot_bytes as usize;
+                    Rc::from(&[][..])
+                }
+            },
+        };
+        gathered.bytes += value.len();
+        gathered.entries.push((page.key(index), value));
+    }
+    Step::Leaf { next: stop.next, full: false }
+}
+
+fn run_end(run: &[Wanted]) -> u64 {
+    run.iter().map(|slot| slot.offset + u64::from(slot.bytes)).max().unwrap_or(0)
 }
 
 /// Runs of slots that are worth one read each.
