@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 pub mod fan_out;
+pub mod fio;
 pub mod floors;
 pub mod hot;
 pub mod resp;
