@@ -366,7 +366,7 @@ async fn scan_all(site: &Rc<Site>, is_wanted: impl Fn() -> bool) -> (u64, u64) {
 }
 
 async fn hot(arguments: &Arguments, site: &Rc<Site>) -> io::Result<()> {
-    let hot = (arguments.cache_mb << 20) / 2 / 1200;
+    let hot = (arguments.cache_mb << 20) / 10 / 1200;
     let span = Duration::from_secs(arguments.seconds);
     read_uniformly(site, 16, hot, span).await;
     let rate = |Reads { reads, hits }: Reads| hits as f64 * 100.0 / reads as f64;
@@ -385,7 +385,7 @@ async fn hot(arguments: &Arguments, site: &Rc<Site>) -> io::Result<()> {
     is_scanning.set(false);
     site.env.sleep(Duration::from_millis(200)).await;
     println!(
-        "a hot set of {hot} documents, half of the cache: {alone:.1}% from the cache alone, {beside:.1}% beside a scan of {} documents",
+        "a hot set of {hot} documents, a tenth of the cache: {alone:.1}% from the cache alone, {beside:.1}% beside a scan of {} documents",
         scanned.get()
     );
     Ok(())

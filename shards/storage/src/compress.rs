@@ -12,6 +12,7 @@
 //! is kept as long as its table. Prepared dictionaries are kept in memory up to a bound, the longest unused goes.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use zstd::zstd_safe::{self, CCtx, CDict, CParameter, DCtx, DDict};
 
@@ -130,6 +131,7 @@ pub(crate) struct Codec {
     writers: Ready<CDict<'static>>,
     uses: u64,
     frame: Vec<u8>,
+    plain: Vec<u8>,
 }
 
 impl Codec {
@@ -146,6 +148,7 @@ impl Codec {
             writers: Ready::new(WRITERS_MAX),
             uses: 0,
             frame: Vec::new(),
+            plain: Vec::new(),
         }
     }
 
@@ -185,27 +188,29 @@ impl Codec {
     }
 
     /// The value of so many bytes that was stored like this.
-    pub fn plain(&mut self, how: How, stored: &[u8], plain_bytes: usize) -> Result<Vec<u8>, Unready> {
+    pub fn plain(&mut self, how: How, stored: &[u8], plain_bytes: usize) -> Result<Rc<[u8]>, Unready> {
         if how == How::Plain {
-            return Ok(stored.to_vec());
+            return Ok(Rc::from(stored));
         }
         self.uses += 1;
         self.frame.clear();
         self.frame.extend_from_slice(&MAGIC);
         self.frame.extend_from_slice(stored);
-        let mut plain = Vec::with_capacity(plain_bytes);
+        self.plain.clear();
+        self.plain.reserve(plain_bytes);
+        let plain = &mut self.plain;
         let read = match zstd_safe::get_dict_id_from_frame(&self.frame) {
             Some(number) => {
                 let number = number.get();
                 let Some(prepared) = self.readers.find(number, self.uses) else {
                     return Err(Unready::Dictionary(number));
                 };
-                self.decoder.decompress_using_ddict(&mut plain, &self.frame, prepared)
+                self.decoder.decompress_using_ddict(plain, &self.frame, prepared)
             }
-            None => self.decoder.decompress(&mut plain, &self.frame),
+            None => self.decoder.decompress(plain, &self.frame),
         };
         match read {
-            Ok(_) if plain.len() == plain_bytes => Ok(plain),
+            Ok(_) if self.plain.len() == plain_bytes => Ok(Rc::from(&self.plain[..])),
             Ok(found) => Err(Unready::Broken(format!("its value has {found} bytes, want {plain_bytes}"))),
             Err(code) => {
                 let what = zstd_safe::get_error_name(code);
@@ -247,7 +252,7 @@ mod tests {
                 let stored = codec.compress(&document, number).map(|(how, stored)| (how, stored.to_vec()));
                 let (how, stored) = stored.unwrap_or((How::Plain, document.clone()));
                 *bytes += stored.len();
-                assert_eq!(codec.plain(how, &stored, document.len()).unwrap(), document);
+                assert_eq!(*codec.plain(how, &stored, document.len()).unwrap(), document[..]);
             }
         }
         println!("{plain} bytes plain, {alone} alone, {with} with a dictionary");
@@ -267,7 +272,7 @@ mod tests {
         assert_eq!(how, How::WithDictionary);
         assert_eq!(codec.plain(how, &stored, document.len()), Err(Unready::Dictionary(300)));
         codec.add_reader(300, &dictionary.bytes).unwrap();
-        assert_eq!(codec.plain(how, &stored, document.len()).unwrap(), document);
+        assert_eq!(*codec.plain(how, &stored, document.len()).unwrap(), document[..]);
         for wrong in [document.len() - 1, document.len() + 1] {
             assert!(matches!(codec.plain(how, &stored, wrong), Err(Unready::Broken(_))));
         }

@@ -6,6 +6,7 @@
 //! not called damage, since it costs room and no document.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use crate::btree::PageId;
 use crate::btree::cell::{Cell, Slotted};
@@ -371,7 +372,7 @@ impl<D: Directory> Verification<'_, D> {
         slotted: Slotted,
         tree: u32,
         key: &[u8],
-    ) -> Result<Vec<u8>, String> {
+    ) -> Result<Rc<[u8]>, String> {
         self.report.slots += 1;
         self.read(u64::from(slotted.slot_bytes));
         if let Some(live) = self.live.get_mut(slotted.location.chunk() as usize) {
@@ -383,7 +384,7 @@ impl<D: Directory> Verification<'_, D> {
     }
 
     /// The value of a slot as it was put.
-    fn plain(&mut self, slot: &slot::Slot<'_>) -> Result<Vec<u8>, String> {
+    fn plain(&mut self, slot: &slot::Slot<'_>) -> Result<Rc<[u8]>, String> {
         loop {
             match self.codec.plain(slot.how, slot.stored, slot.plain_bytes) {
                 Ok(plain) => return Ok(plain),

@@ -6,7 +6,7 @@
 //! Scans that memory answers leave no wish here. Parts are few and the oldest goes first, since a scan that does not come back
 //! would only be read for nothing. What is read in passing is no sign that it will be wanted again, so the cache does not count it.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::ops::Bound;
 
@@ -20,6 +20,8 @@ const PARTS_MAX: usize = 16;
 /// A part is at most this, and at most so much of the cache, unless the caller asks for more at once.
 const PART_BYTES_MAX: u64 = 4 << 20;
 const CACHE_PART: u64 = 64;
+/// Nothing is read ahead for calls that ask for more than this part of the cache at once.
+const CALL_PART: u64 = 20;
 /// Entries of a part are bounded as if each had this many bytes.
 const ENTRY_BYTES: usize = 128;
 
@@ -57,7 +59,8 @@ enum Reading {
 #[derive(Default)]
 pub(crate) struct Ahead {
     parts: RefCell<VecDeque<Part>>,
-    next: RefCell<u64>,
+    next: Cell<u64>,
+    closed: Cell<bool>,
     wished: Event,
     read: Event,
 }
@@ -114,15 +117,15 @@ impl Part {
 
 impl Ahead {
     fn wish(&self, course: Course, behind: Vec<u8>, bytes: usize, rows: usize) {
+        if self.closed.get() {
+            return;
+        }
         let mut parts = self.parts.borrow_mut();
         if parts.len() == PARTS_MAX {
             parts.pop_front();
         }
-        let number = {
-            let mut next = self.next.borrow_mut();
-            *next += 1;
-            *next
-        };
+        let number = self.next.get();
+        self.next.set(number + 1);
         parts.push_back(Part { number, course, behind, bytes, rows, state: Reading::Wished, met: false });
         drop(parts);
         self.wished.notify();
@@ -141,8 +144,8 @@ impl Ahead {
         self.wish(Course::of(tree, range, direction), last.to_vec(), bytes, rows);
     }
 
-    /// A scan has come to the begin of a range: waits if that is being read, and takes back the wish if it is not. If it was
-    /// read ahead, so will be what is behind it.
+    /// A scan has come to the begin of a range: waits if that is being read, and takes back the wish if something else is. If it
+    /// was read ahead, so will be what is behind it.
     pub async fn come_to(
         &self,
         tree: TreeId,
@@ -157,8 +160,11 @@ impl Ahead {
             let found = {
                 let mut parts = self.parts.borrow_mut();
                 let place = parts.iter().position(|part| part.holds(&course, key))?;
+                let is_idle = parts.iter().all(|part| part.state != Reading::Now);
                 match &parts[place].state {
                     Reading::Now => None,
+                    // It is about to be read: the loop has only not had its turn yet.
+                    Reading::Wished if is_idle => None,
                     Reading::Wished => {
                         parts.remove(place);
                         return None;
@@ -191,9 +197,12 @@ impl Ahead {
         }
     }
 
-    /// Wakes the loop so that it sees that the store closes.
+    /// The store closes: the loop ends, and nobody waits for it.
     pub fn close(&self) {
+        self.closed.set(true);
+        self.parts.borrow_mut().clear();
         self.wished.notify();
+        self.read.notify();
     }
 
     fn take_wish(&self) -> Option<Part> {
@@ -236,6 +245,11 @@ impl<D: Directory> Shared<D> {
     /// How large parts may grow.
     pub fn part_bytes_max(&self) -> usize {
         (self.options.cache_bytes / CACHE_PART).min(PART_BYTES_MAX) as usize
+    }
+
+    /// Whether two parts of what a caller asks for, the one in hand and the next, go through the cache without washing it out.
+    pub fn is_worth_reading_ahead(&self, bytes_max: usize) -> bool {
+        self.background.get() && bytes_max as u64 <= self.options.cache_bytes / CALL_PART
     }
 
     pub async fn ahead_loop(&self) {

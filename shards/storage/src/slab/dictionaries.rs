@@ -164,7 +164,7 @@ impl<D: Directory> Shared<D> {
                 codec.plain(slot.how, slot.stored, slot.plain_bytes)
             };
             match plain {
-                Ok(plain) => return Ok(Rc::from(plain)),
+                Ok(plain) => return Ok(plain),
                 Err(Unready::Broken(what)) => return Err(what),
                 Err(Unready::Dictionary(number)) => {
                     let bytes = Box::pin(self.dictionary(number)).await?;

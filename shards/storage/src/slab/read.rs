@@ -13,6 +13,7 @@ use std::rc::Rc;
 use crate::btree::cell::{Cell, Slotted};
 use crate::btree::page::Page;
 use crate::btree::{Missing, PageId, tree};
+use crate::compress::Unready;
 use crate::disk::{Directory, Disk, DiskError};
 use crate::engine::{Direction, Entries, Range, StorageError, TreeId, Value};
 use crate::event::{all, yield_now};
@@ -26,7 +27,7 @@ const GAP_BYTES_MAX: u64 = 16 << 10;
 /// Bytes of one read.
 const READ_BYTES_MAX: u64 = 1 << 20;
 /// Reads of one call that are in flight at once.
-const READS_AT_ONCE: usize = 16;
+const READS_AT_ONCE: usize = 32;
 /// Entries that a range must be able to use before it reads more than one leaf at once.
 const ROWS_PER_LEAF: usize = 100;
 /// Leaves that a range reads at once.
@@ -117,11 +118,8 @@ impl<D: Directory> Shared<D> {
                 Found::Value(value) => return Ok(value),
                 Found::Page(page) => self.load_page(page).await?,
                 Found::Slot(slotted) => {
-                    let read = self.read_values(tree, |_| key, vec![(0, slotted)]).await;
-                    for (_, value) in read {
-                        if let Some(value) = value? {
-                            return Ok(Some(value));
-                        }
+                    if let Some(value) = self.read_value(tree, key, slotted).await? {
+                        return Ok(Some(value));
                     }
                 }
             }
@@ -188,12 +186,21 @@ impl<D: Directory> Shared<D> {
         let Slotted { location, sum, .. } = wanted.slotted;
         let bad = |what: &str| bad_slot(key, wanted.offset, what);
         let slot = {
-            let mut state = self.state.borrow_mut();
+            let state = &mut *self.state.borrow_mut();
             state.root(tree)?;
             if !state.points_to(tree, key, wanted.slotted) {
                 return Ok(None);
             }
-            slot::slot_of(bytes, state.bound_to(location), sum, tree.0, key).map_err(|what| bad(&what))?
+            let slot = slot::slot_of(bytes, state.bound_to(location), sum, tree.0, key);
+            let slot = slot.map_err(|what| bad(&what))?;
+            match state.codec.plain(slot.how, slot.stored, slot.plain_bytes) {
+                Ok(value) => {
+                    state.pool.add_value(location, Rc::clone(&value));
+                    return Ok(Some(value));
+                }
+                Err(Unready::Broken(what)) => return Err(bad(&what)),
+                Err(Unready::Dictionary(_)) => slot,
+            }
         };
         let value = self.plain(&slot).await.map_err(|what| bad(&what))?;
         let mut state = self.state.borrow_mut();
@@ -203,6 +210,28 @@ impl<D: Directory> Shared<D> {
         }
         state.pool.add_value(location, Rc::clone(&value));
         Ok(Some(value))
+    }
+
+    /// Reads the value in one slot. `None` when the tree does not point to it any more.
+    async fn read_value(
+        &self,
+        tree: TreeId,
+        key: &[u8],
+        slotted: Slotted,
+    ) -> Result<Option<Value>, StorageError> {
+        let place = self.state.borrow().slot_place(slotted.location, slotted.slot_bytes);
+        let (offset, before, bytes) = match place {
+            Ok(place) => place,
+            Err(what) if self.state.borrow_mut().points_to(tree, key, slotted) => {
+                return Err(bad_slot(key, 0, &what));
+            }
+            // It was written anew meanwhile, and its chunk freed.
+            Err(_) => return Ok(None),
+        };
+        self.state.borrow_mut().count_read(tree.0, u64::from(bytes));
+        let read = self.slabs.read(offset, bytes).await?;
+        let slot = read.get(before..before + slotted.slot_bytes as usize).unwrap_or(&[]);
+        self.take_slot(tree, key, &Wanted { entry: 0, slotted, offset, before, bytes }, slot).await
     }
 
     pub async fn ranks(&self, tree: TreeId, range: &Range) -> Result<(u64, u64), StorageError> {
@@ -264,7 +293,7 @@ impl<D: Directory> Shared<D> {
                     && entries.more
                     && was_on_disk
                     && rows_max >= ROWS_PER_LEAF
-                    && self.background.get()
+                    && self.is_worth_reading_ahead(bytes_max)
                 {
                     self.ahead.wish_behind(tree, &range, direction, last, limits);
                 }
