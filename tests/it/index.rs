@@ -199,3 +199,23 @@ fn an_index_is_whole_after_a_kill_during_its_construction() {
     }
     assert!(server.stop().success());
 }
+
+#[test]
+fn an_index_that_was_waited_for_is_ready_for_every_client() {
+    let machine = Machine::shared();
+    let folder = Folder::new("index-wait");
+    let server = Server::start(&machine, &folder, 2);
+    let mut clients: Vec<Client> = (0..8).map(|_| server.client()).collect();
+    create(&mut clients[0], &["docs"]);
+    clients[0].run(&insert("docs", &[json!({ "id": 1, "n": 5 })]));
+    for round in 0..100 {
+        let name = format!("n{round}");
+        index_create(&mut clients[0], &name, of_row(field("n")), json!({}));
+        clients[round % 8].run(&term(number::INDEX_WAIT, json!([table("docs"), name])));
+        let found = term(number::COUNT, json!([along(number::GET_ALL, json!([table("docs"), 5]), &name)]));
+        for client in &mut clients {
+            assert_eq!(client.run(&found), json!(1), "round {round}");
+        }
+    }
+    assert!(server.stop().success());
+}

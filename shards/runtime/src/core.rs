@@ -66,6 +66,7 @@ pub enum Request {
     },
     /// How far the peer's parts of a table's indexes are.
     Progress {
+        epoch: u64,
         table: TableId,
     },
     /// For a system table.

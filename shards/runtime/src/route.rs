@@ -225,21 +225,22 @@ async fn serve_now<E: Env>(core: &Rc<Core<E>>, request: Request) -> Answer {
             Ok(table) => construct::part(core, &table, index).await,
             Err(_) => Ok(()),
         }),
-        Request::Progress { table } => Answer::Progress(progress_here(core, table)),
+        Request::Progress { table, .. } => Answer::Progress(progress_here(core, table)),
         Request::Feed(request) => Answer::Feed(feed::serve(core, request).await),
     }
 }
 
 fn epoch_of(request: &Request) -> Option<u64> {
     match request {
-        Request::Read { epoch, .. } | Request::Write { epoch, .. } => Some(*epoch),
+        Request::Read { epoch, .. } | Request::Write { epoch, .. } | Request::Progress { epoch, .. } => {
+            Some(*epoch)
+        }
         Request::Catalog(_)
         | Request::SystemWrite { .. }
         | Request::Tell(_)
         | Request::Follow(_)
         | Request::Feed(_)
-        | Request::Construct { .. }
-        | Request::Progress { .. } => None,
+        | Request::Construct { .. } => None,
     }
 }
 
@@ -247,14 +248,15 @@ fn epoch_of(request: &Request) -> Option<u64> {
 async fn request<E: Env>(core: &Rc<Core<E>>, peer: u16, mut request: Request) -> Answer {
     loop {
         match &mut request {
-            Request::Read { epoch, .. } | Request::Write { epoch, .. } => *epoch = core.epoch(),
+            Request::Read { epoch, .. } | Request::Write { epoch, .. } | Request::Progress { epoch, .. } => {
+                *epoch = core.epoch();
+            }
             Request::Catalog(_)
             | Request::SystemWrite { .. }
             | Request::Tell(_)
             | Request::Follow(_)
             | Request::Feed(_)
-            | Request::Construct { .. }
-            | Request::Progress { .. } => {}
+            | Request::Construct { .. } => {}
         }
         match core.mesh.request(peer, request).await {
             Answer::Stale { epoch, request: back } => {
@@ -663,6 +665,10 @@ async fn index_states<E: Env>(
     }
     let mut states = states()?;
     if states.iter().all(|state| state.ready) {
+        if waits {
+            // A peer answers once it has followed as far as this core: then the index is ready for its clients too.
+            join_all((0..core.mesh.cores()).map(|peer| progress_at(core, peer, table))).await;
+        }
         return Ok(CatalogReply::Indexes(states));
     }
     let table = table_of(core, table)?;
@@ -687,7 +693,7 @@ async fn progress_at<E: Env>(
     if peer == core.number {
         return Ok(progress_here(core, table));
     }
-    match request(core, peer, Request::Progress { table }).await {
+    match request(core, peer, Request::Progress { epoch: 0, table }).await {
         Answer::Progress(progress) => Ok(progress),
         Answer::Read(_)
         | Answer::Write(_)
