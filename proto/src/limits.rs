@@ -34,6 +34,8 @@ pub const BATCH_BYTES_MAX: usize = 1 << 20;
 pub const FIRST_BATCH_FACTOR: usize = 4;
 /// `range()` gives at most this many numbers a batch.
 pub const RANGE_BATCH_ROWS: usize = 500;
+/// Tasks told in one answer by the option `profile`.
+pub const PROFILE_TASKS_MAX: usize = 10_000;
 /// Rows of a write over a selection that travel together.
 pub const WRITE_BATCH_ROWS: usize = 128;
 /// Shards of a table, unless the machine has more cores.

@@ -80,6 +80,17 @@ impl Call {
         integer(number).map_err(|failure| failure.at(&self.arguments[index].place))
     }
 
+    /// An integer of 32 bits, which is what counts and places are. Error text: `Integer too large: 4294967296`.
+    pub fn small_integer(&self, index: usize) -> Outcome<i64> {
+        let given = self.integer(index)?;
+        match i32::try_from(given) {
+            Ok(small) => Ok(i64::from(small)),
+            Err(_) => {
+                Err(Failure::logic(format!("Integer too large: {given}")).at(&self.arguments[index].place))
+            }
+        }
+    }
+
     pub fn string(&self, index: usize) -> Outcome<Text> {
         match self.datum(index)? {
             Datum::String(text) => Ok(text),

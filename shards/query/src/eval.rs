@@ -21,6 +21,7 @@ use crate::direct::{self, Direct};
 use crate::failure::{Failure, Outcome, Place};
 use crate::function::Function;
 use crate::group;
+use crate::profile::Span;
 use crate::run::{Run, wrong_reply};
 use crate::stream;
 use crate::terms::logic;
@@ -207,8 +208,11 @@ fn shallow(value: Value) -> Outcome<Value> {
     }
 }
 
-/// Evaluates, at once if possible.
+/// Evaluates, at once if possible, and if nobody wants to know what its parts take.
 pub fn eval<'a>(run: &'a Run, node: &'a Rc<Node>, env: &'a Env) -> Evaluating<'a> {
+    if run.profile.is_some() {
+        return Evaluating::Waiting(later(run, node, env));
+    }
     match at_once(run, node, env) {
         Some(outcome) => Evaluating::Done(Some(outcome)),
         None => Evaluating::Waiting(later(run, node, env)),
@@ -249,6 +253,17 @@ fn at_once(run: &Run, node: &Rc<Node>, env: &Env) -> Option<Outcome<Value>> {
 
 /// Evaluates in the waiting way.
 pub fn later<'a>(run: &'a Run, node: &'a Rc<Node>, env: &'a Env) -> Evaluation<'a, Value> {
+    match run.profile.as_ref().and_then(|profile| profile.evaluating(node)) {
+        Some(span) => Box::pin(profiled(span, waiting(run, node, env))),
+        None => waiting(run, node, env),
+    }
+}
+
+async fn profiled(_span: Span<'_>, evaluation: Evaluation<'_, Value>) -> Outcome<Value> {
+    evaluation.await
+}
+
+fn waiting<'a>(run: &'a Run, node: &'a Rc<Node>, env: &'a Env) -> Evaluation<'a, Value> {
     match &node.kind {
         NodeKind::Constant(_) | NodeKind::Variable(_) | NodeKind::Function(_) | NodeKind::StrayLiteral => {
             let outcome = match now(run, node, env) {

@@ -10,6 +10,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context as TaskContext, Poll, Waker};
+use std::time::Duration;
 
 use photondb_proto::control::QueryKind;
 use photondb_proto::datum::{Datum, Text};
@@ -113,7 +114,9 @@ impl Execution {
             now_epoch_seconds: context.now_epoch_seconds,
             value_bytes_max: context.memory_bytes_max,
         };
-        let run = Rc::new(Run::new(limits, context.memory_bytes_max, context.user, Ops::Allowed));
+        let mut run = Run::new(limits, context.memory_bytes_max, context.user, Ops::Allowed);
+        run.profile = options.profile.then(Box::default);
+        let run = Rc::new(run);
         if let Some(database) = &options.database {
             *run.default_database.borrow_mut() = database.clone().map(|name| name.as_str().into());
         }
@@ -175,6 +178,13 @@ impl Execution {
         self.outbox.wanted.set(true);
     }
 
+    /// Times what the query does with that clock, if it asked for a profile.
+    pub fn time_with(&self, clock: impl Fn() -> Duration + 'static) {
+        if let Some(profile) = &self.run.profile {
+            profile.time_with(Rc::new(clock));
+        }
+    }
+
     pub fn kind(&self) -> QueryKind {
         self.kind
     }
@@ -221,10 +231,10 @@ fn begin(
     options: QueryOptions,
     outbox: &Rc<Outbox>,
 ) -> State {
-    if node.now && fallbacks.is_empty() {
+    if node.now && fallbacks.is_empty() && run.profile.is_none() {
         match eval::now(run, node, &None) {
             Ok(Value::Datum(datum)) => {
-                let step = match atom(&datum, &options) {
+                let step = match atom(run, &datum) {
                     Ok(answer) => Step::Ready(answer),
                     Err(failure) => Step::Failed(failure.into_query_error()),
                 };
@@ -251,16 +261,16 @@ fn begin(
 /// Turns the query's value into answers.
 async fn deliver(run: &Run, value: Value, options: &QueryOptions, outbox: &Outbox) -> Outcome<()> {
     let answer = match eval::loaded(run, value).await? {
-        Value::Datum(datum) => atom(&datum, options)?,
+        Value::Datum(datum) => atom(run, &datum)?,
         Value::Table(table) => return batches(run, &Sequence::of_table(table), options, outbox).await,
         Value::Sequence(sequence) if sequence.is_eager() => {
-            atom(&stream::gather(run, &sequence).await?, options)?
+            atom(run, &stream::gather(run, &sequence).await?)?
         }
         Value::Sequence(sequence) if sequence.has_feed() => {
             return feed_batches(run, &sequence, options, outbox).await;
         }
         Value::Sequence(sequence) => return batches(run, &sequence, options, outbox).await,
-        Value::Grouped(grouped) => atom(&group::to_datum(group::data(run, &grouped).await?), options)?,
+        Value::Grouped(grouped) => atom(run, &group::to_datum(group::data(run, &grouped).await?))?,
         other @ (Value::Database(_) | Value::Function(_) | Value::Ordering(_) | Value::Row(_)) => {
             return Err(Failure::logic(format!(
                 "Query result must be of type DATUM, GROUPED_DATA, or STREAM (got {}).",
@@ -272,14 +282,14 @@ async fn deliver(run: &Run, value: Value, options: &QueryOptions, outbox: &Outbo
     Ok(())
 }
 
-fn profile(options: &QueryOptions) -> Option<Vec<u8>> {
-    options.profile.then(|| b"[]".to_vec())
+fn profile(run: &Run) -> Option<Vec<u8>> {
+    run.profile.as_ref().map(|profile| profile.take())
 }
 
-fn atom(datum: &Datum, options: &QueryOptions) -> Outcome<Answer> {
+fn atom(run: &Run, datum: &Datum) -> Outcome<Answer> {
     let mut items = Vec::with_capacity(64);
     put_json(datum, ATOM_BYTES_MAX, &mut items)?;
-    Ok(Answer { kind: AnswerKind::Atom, items, count: 1, notes: Vec::new(), profile: profile(options) })
+    Ok(Answer { kind: AnswerKind::Atom, items, count: 1, notes: Vec::new(), profile: profile(run) })
 }
 
 /// Delivers a sequence, batch by batch.
@@ -310,7 +320,7 @@ async fn batches(run: &Run, sequence: &Sequence, options: &QueryOptions, outbox:
         }
         let more = ahead.is_some() || failed.is_some();
         let kind = if more { AnswerKind::Partial } else { AnswerKind::Sequence };
-        let answer = Answer { kind, items, count, notes: Vec::new(), profile: profile(options) };
+        let answer = Answer { kind, items, count, notes: Vec::new(), profile: profile(run) };
         *outbox.answer.borrow_mut() = Some(answer);
         if !more {
             return Ok(());
@@ -343,7 +353,7 @@ async fn feed_batches(
             items: taken.items,
             count: taken.count as usize,
             notes: notes.clone(),
-            profile: profile(options),
+            profile: profile(run),
         };
         *outbox.answer.borrow_mut() = Some(answer);
         if taken.is_last {

@@ -32,6 +32,7 @@ pub mod index;
 pub mod join;
 pub mod merge;
 pub mod options;
+pub mod profile;
 pub mod push;
 pub mod quick;
 pub mod row;

@@ -20,6 +20,7 @@ use photondb_proto::outside::{HttpCall, HttpReply, OutsideOp, OutsideReply, Scri
 
 use crate::call::{Argument, Limits};
 use crate::failure::{Failure, Outcome};
+use crate::profile::Profile;
 
 /// Ticks a future gets when it is polled by an executor that hands out none.
 pub const FUEL_SLICE: u32 = 20_000;
@@ -47,6 +48,8 @@ pub struct Run {
     pub user: Rc<str>,
     /// Whether a feed that has nothing is waited for; else it ends there for now.
     pub awaits_feeds: Cell<bool>,
+    /// Where time is counted, if the query asked for it.
+    pub profile: Option<Box<Profile>>,
 }
 
 impl Run {
@@ -64,6 +67,7 @@ impl Run {
             default_database: RefCell::new(Ok("test".into())),
             user,
             awaits_feeds: Cell::new(true),
+            profile: None,
         }
     }
 
@@ -130,6 +134,7 @@ impl Run {
         if self.ops == Ops::Forbidden {
             return Err(Failure::internal("a function that runs where its rows are asked for other rows"));
         }
+        let _span = self.profile.as_ref().and_then(|profile| profile.asking(&op));
         *self.outgoing.borrow_mut() = Some(op);
         Ok(Reply { run: self }.await?)
     }

@@ -419,6 +419,39 @@ fn system_tables_have_no_indexes() {
         r#"[156,[S,"x","y"]]"#,
         "Index `x` does not exist or index `y` already exists on table `rethinkdb.table_config`.",
     );
+    refused(r#"[140,[S,"x"]]"#, "Index `x` was not found on table `rethinkdb.table_config`.");
+    check(&format!("[139,[{users}]]"), "[]");
+    check(&format!("[140,[{users}]]"), "[]");
+    refused(
+        "[189,[S,null]]",
+        "Database `rethinkdb` is special; you can't set a write hook on the tables in it.",
+    );
+    check(&format!("[190,[{users}]]"), "null");
+}
+
+#[test]
+fn args_are_spliced_into_terms_that_evaluate_their_own_arguments() {
+    check("[52,[[154,[[2,[1]]]]]]", r#""NUMBER""#);
+    check("[52,[[154,[[2,[1,2]]]]]]", "! QueryLogic Expected 1 argument but found 2. []");
+    check("[92,[[154,[[2,[null,2]]]]]]", "2");
+    check("[92,[[154,[[2,[null]]]]]]", "! QueryLogic Expected 2 arguments but found 1. []");
+}
+
+#[test]
+fn counts_and_places_have_32_bits() {
+    let refused = "! QueryLogic Integer too large: 4294967296 [1]";
+    check("[71,[T,4294967296]]", refused);
+    check("[71,[[2,[1]],4294967296]]", refused);
+    check("[45,[T,4294967296]]", refused);
+    check("[45,[[2,[1]],4294967296]]", refused);
+    check("[71,[[2,[1]],2147483647]]", "[1]");
+}
+
+#[test]
+fn only_tables_have_distinct_values_of_an_index() {
+    let refused = "! QueryLogic Can only perform an indexed distinct on a TABLE. []";
+    check(r#"[42,[[2,[1,1]]],{"index":"n"}]"#, refused);
+    check(r#"[42,[[39,[T,{}]]],{"index":"n"}]"#, refused);
 }
 
 #[test]

@@ -122,7 +122,11 @@ pub fn start<E: Env>(
     };
     let started = caught_step(|| Execution::start(&term, options, context)).and_then(|started| started);
     let mut execution = match started {
-        Ok(execution) => execution,
+        Ok(execution) => {
+            let env = core.env.clone();
+            execution.time_with(move || env.elapsed());
+            execution
+        }
         Err(error) => {
             add(&core.figures.query_errors, 1);
             if !wants_no_reply {

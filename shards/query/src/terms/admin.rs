@@ -107,11 +107,19 @@ async fn set_write_hook(run: &Run, invocation: Invocation) -> Outcome<Value> {
         }
         _ => Some(blob::write_hook(&invocation.function(1, Meaning::Nothing)?)?),
     };
+    if table.info.id.as_system_table().is_some() {
+        return Err(failed(format!(
+            "Database `{SYSTEM_DATABASE}` is special; you can't set a write hook on the tables in it."
+        )));
+    }
     value(run, CatalogOp::SetWriteHook { table: table.info.id, hook }).await.map(Value::Datum)
 }
 
 async fn get_write_hook(run: &Run, invocation: Invocation) -> Outcome<Value> {
     let table = table_at(&invocation, 0)?;
+    if table.info.id.as_system_table().is_some() {
+        return Ok(Value::null());
+    }
     value(run, CatalogOp::WriteHook { table: table.info.id }).await.map(Value::Datum)
 }
 

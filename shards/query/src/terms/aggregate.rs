@@ -193,6 +193,9 @@ async fn reduce(run: &Run, invocation: Invocation) -> Outcome<Value> {
 }
 
 fn distinct_now(_: &Run, invocation: &Invocation) -> Now<Value> {
+    if invocation.call.option("index").is_some() {
+        return Err(Stop::Later);
+    }
     let array = short_array(invocation, 0)?;
     let values: BTreeSet<Datum> = array.iter().collect();
     Ok(Value::Datum(Datum::array(values.into_iter().collect())))

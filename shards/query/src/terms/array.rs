@@ -81,11 +81,7 @@ fn set_difference(call: &Call) -> Outcome<Datum> {
 
 /// The index argument at `index` among `count` places; negative ones count from the end.
 fn place(call: &Call, index: usize, count: usize) -> Outcome<usize> {
-    let given = call.integer(index)?;
-    if given.unsigned_abs() > u64::from(i32::MAX as u32) {
-        let failure = Failure::logic(format!("Integer too large: {given}"));
-        return Err(failure.at(&call.arguments[index].place));
-    }
+    let given = call.small_integer(index)?;
     match usize::try_from(given) {
         Ok(place) => Ok(place),
         Err(_) => count

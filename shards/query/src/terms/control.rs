@@ -83,7 +83,7 @@ pub static TERMS: &[TermDef] = &[
     }),
     control("TYPE_OF", number::TYPE_OF, Arity::exactly(1), Some(type_of_now), |run, node, env| {
         Box::pin(async move {
-            let value = eval::eval(run, &node.arguments[0], env).await?;
+            let value = lazy_arguments(run, node, env).await?[0].value(run, env).await?;
             Ok(Value::Datum(Datum::string(value.type_name())))
         })
     }),
@@ -255,7 +255,8 @@ fn default_now(run: &Run, node: &Rc<Node>, env: &Env) -> Now<Value> {
 }
 
 async fn default_later(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Value> {
-    let first = match eval::eval(run, &node.arguments[0], env).await {
+    let arguments = lazy_arguments(run, node, env).await?;
+    let first = match arguments[0].value(run, env).await {
         Ok(value @ Value::Row(_)) => eval::loaded(run, value.clone()).await.map(|datum| match datum {
             Value::Datum(Datum::Null) => Value::null(),
             _ => value,
@@ -263,7 +264,7 @@ async fn default_later(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Value> 
         other => other,
     };
     let Some(told) = lacking(&first) else { return first };
-    let fallback = match eval::eval(run, &node.arguments[1], env).await {
+    let fallback = match arguments[1].value(run, env).await {
         Ok(Value::Function(function)) => function.call(run, &[told]).await,
         other => other,
     };

@@ -10,6 +10,7 @@ use photondb_proto::op::{CatalogOp, CatalogReply, IndexDefinition, IndexOp, Inde
 use photondb_proto::term::number;
 
 use super::admin::{strict, table_argument, value};
+use super::table::index_not_found;
 use super::{Arity, Determinism, Invocation, TermDef};
 use crate::blob::{self, Numbers, StoredIndex, count_terms};
 use crate::call::Call;
@@ -139,7 +140,15 @@ fn stored(invocation: &Invocation, name: &str) -> Outcome<(StoredIndex, Numbers)
 }
 
 async fn states(run: &Run, invocation: &Invocation, op: IndexOp) -> Outcome<Value> {
-    let states = asked(run, table_argument(invocation)?.info.id, op).await?;
+    let info = &table_argument(invocation)?.info;
+    if info.id.as_system_table().is_some() {
+        let (IndexOp::Status { names } | IndexOp::Wait { names }) = &op else { return Err(wrong_reply()) };
+        return match names.first() {
+            None => Ok(Datum::array(Vec::new()).into()),
+            Some(name) => Err(index_not_found(info, name)),
+        };
+    }
+    let states = asked(run, info.id, op).await?;
     Ok(Datum::array(states.iter().map(row).collect::<Outcome<Vec<_>>>()?).into())
 }
 

@@ -41,7 +41,7 @@ pub static TERMS: &[TermDef] = &[
 // ---------------------------------------------------------------- limit, skip
 
 fn limit_count(invocation: &Invocation) -> Outcome<u64> {
-    let count = invocation.integer(1)?;
+    let count = invocation.small_integer(1)?;
     u64::try_from(count).map_err(|_| {
         let text = format!("LIMIT takes a non-negative argument (got {count})");
         Failure::logic(text).at(&invocation.call.arguments[1].place)
@@ -177,7 +177,7 @@ pub fn nth_now(_: &Run, invocation: &Invocation) -> Now<Value> {
     let Value::Datum(Datum::Array(array)) = &invocation.call.arguments[0].value else {
         return Err(Stop::Later);
     };
-    let index = invocation.integer(1)?;
+    let index = invocation.small_integer(1)?;
     let real = if index < 0 { index + array.len() as i64 } else { index };
     let item = usize::try_from(real).ok().and_then(|real| array.item(real));
     Ok(Value::Datum(item.ok_or_else(|| out_of_bounds(index))?))
@@ -185,7 +185,7 @@ pub fn nth_now(_: &Run, invocation: &Invocation) -> Now<Value> {
 
 pub async fn nth_of(run: &Run, invocation: &Invocation) -> Outcome<Value> {
     let sequence = invocation.sequence(0)?;
-    let index = invocation.integer(1)?;
+    let index = invocation.small_integer(1)?;
     let row = match u64::try_from(index) {
         Ok(offset) => {
             let mut cursor = Cursor::open(run, &sequence.selecting(Stage::Skip(offset)), Some(offset + 1))?;

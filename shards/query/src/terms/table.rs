@@ -8,7 +8,7 @@ use std::rc::Rc;
 use photondb_proto::datum::{Datum, Text, key};
 use photondb_proto::error::ErrorKind;
 use photondb_proto::op::{
-    CatalogOp, CatalogReply, Identifiers, IndexInfo, KeyBound, KeyRange, ReadMode, ScanOrder,
+    CatalogOp, CatalogReply, Identifiers, IndexInfo, KeyBound, KeyRange, ReadMode, ScanOrder, TableInfo,
 };
 use photondb_proto::term::number;
 
@@ -234,14 +234,18 @@ pub fn index_option(invocation: &Invocation, table: &TableHandle) -> Outcome<Opt
     Ok(Some(ScanIndex::Secondary(Rc::new(index_named(table, name.as_str())?.clone()))))
 }
 
+pub fn index_not_found(table: &TableInfo, name: &str) -> Failure {
+    let text = format!("Index `{name}` was not found on table `{}.{}`.", table.database, table.name);
+    Failure::new(ErrorKind::OpFailed, text)
+}
+
 /// # Errors
 /// There is no such index, or it does not cover the table yet.
 fn index_named<'a>(table: &'a TableHandle, name: &str) -> Outcome<&'a IndexInfo> {
     let (database, table_name) = (&table.info.database, &table.info.name);
     let found = table.info.indexes.iter().find(|index| index.name == name);
     let Some(found) = found else {
-        let text = format!("Index `{name}` was not found on table `{database}.{table_name}`.");
-        return Err(Failure::new(ErrorKind::OpFailed, text));
+        return Err(index_not_found(&table.info, name));
     };
     if !found.ready {
         let text = format!(
