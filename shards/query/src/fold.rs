@@ -16,6 +16,7 @@ use crate::call::check_array_size;
 use crate::cursor::{Cursor, ScanCursor, Stages};
 use crate::eval::{Now, Stop};
 use crate::failure::{Failure, Outcome, Place};
+use crate::first::{First, FirstRows};
 use crate::function::Function;
 use crate::push;
 use crate::quick::{self, Totals};
@@ -31,6 +32,8 @@ pub struct Terminal {
     pub kind: TerminalKind,
     /// What it works on: a field, a function's result, or the row itself. REDUCE's function of two.
     pub function: Option<Function>,
+    /// What [`TerminalKind::First`] keeps.
+    pub first: Option<Rc<First>>,
     /// Where the term stands.
     pub place: Place,
 }
@@ -46,6 +49,8 @@ pub enum TerminalKind {
     Distinct,
     /// All rows as an array.
     Rows,
+    /// The first rows in an order, as an array.
+    First,
 }
 
 /// Which total each row belongs to.
@@ -62,7 +67,22 @@ pub struct GroupBy {
 
 impl Terminal {
     pub fn travels(&self) -> bool {
-        self.function.as_ref().is_none_or(Function::travels)
+        let mut keys = self.first.iter().flat_map(|first| &first.keys.0);
+        self.function.as_ref().is_none_or(Function::travels) && keys.all(|(function, _)| function.travels())
+    }
+
+    /// The total of no rows.
+    fn total(&self) -> Total {
+        match (self.kind, &self.first) {
+            (TerminalKind::Count, _) => Total::Count(0.0),
+            (TerminalKind::Sum, _) => Total::Sum(0.0),
+            (TerminalKind::Average, _) => Total::Average { sum: 0.0, count: 0.0 },
+            (TerminalKind::Min | TerminalKind::Max, _) => Total::Best(None),
+            (TerminalKind::Reduce, _) => Total::Reduced(None),
+            (TerminalKind::Distinct, _) => Total::Distinct(BTreeSet::new()),
+            (TerminalKind::First, Some(first)) => Total::First(FirstRows::new(first.clone())),
+            (TerminalKind::Rows | TerminalKind::First, _) => Total::Rows(Vec::new()),
+        }
     }
 }
 
@@ -86,6 +106,7 @@ enum Total {
     Reduced(Option<Datum>),
     Distinct(BTreeSet<Datum>),
     Rows(Vec<Datum>),
+    First(FirstRows),
 }
 
 /// Whether a row counts to a terminal.
@@ -105,18 +126,6 @@ enum Subject {
 }
 
 impl Total {
-    fn new(kind: TerminalKind) -> Total {
-        match kind {
-            TerminalKind::Count => Total::Count(0.0),
-            TerminalKind::Sum => Total::Sum(0.0),
-            TerminalKind::Average => Total::Average { sum: 0.0, count: 0.0 },
-            TerminalKind::Min | TerminalKind::Max => Total::Best(None),
-            TerminalKind::Reduce => Total::Reduced(None),
-            TerminalKind::Distinct => Total::Distinct(BTreeSet::new()),
-            TerminalKind::Rows => Total::Rows(Vec::new()),
-        }
-    }
-
     /// Adds what [`Totals::subject`] gave for a row.
     fn add_scalar(&mut self, subject: Scalar<'_>, row: Raw<'_>, kind: TerminalKind) -> Now<Counted> {
         match (self, subject) {
@@ -138,7 +147,9 @@ impl Total {
                     *best = Some((quick::datum_of(subject).ok_or(Stop::Later)?, row.to_datum()));
                 }
             }
-            (Total::Sum(_) | Total::Average { .. }, _)
+            // One that may be among the first is looked at whole.
+            (Total::First(rows), subject) if rows.leaves_out(subject) => {}
+            (Total::Sum(_) | Total::Average { .. } | Total::First(_), _)
             | (Total::Reduced(_) | Total::Distinct(_) | Total::Rows(_), _) => return Err(Stop::Later),
         }
         Ok(Counted::Yes)
@@ -156,6 +167,7 @@ impl Total {
             Total::Reduced(value) => optional(value),
             Total::Distinct(values) => Datum::array(values.into_iter().collect()),
             Total::Rows(rows) => Datum::array(rows),
+            Total::First(rows) => Datum::array(rows.into_rows()),
         }
     }
 }
@@ -178,7 +190,7 @@ pub enum Aggregated {
 
 impl Aggregation {
     pub fn new(terminal: Terminal, group: Option<GroupBy>) -> Aggregation {
-        let single = Total::new(terminal.kind);
+        let single = terminal.total();
         Aggregation { terminal, group, single, groups: BTreeMap::new(), totals: Vec::new() }
     }
 
@@ -218,7 +230,7 @@ impl Aggregation {
             terminal.add_now(run, &mut totals[*place], row)?;
             return Ok(());
         }
-        let mut total = Total::new(terminal.kind);
+        let mut total = terminal.total();
         if terminal.add_now(run, &mut total, row)? == Counted::Yes {
             insert(run, groups, key, totals.len())?;
             totals.push(total);
@@ -229,12 +241,17 @@ impl Aggregation {
     /// Takes a row in the quick way; [`Stop::Later`] when it must go the long way, and was not taken in.
     pub fn add_quick(&mut self, run: &Run, quick: &mut Totals, row: Raw<'_>) -> Now<()> {
         let found = if quick.is_grouped() { quick.find(row)? } else { None };
-        let Some(subject) = quick.subject(row)? else { return Ok(()) };
+        let subject = match quick.subject(row)? {
+            Some(subject) => subject,
+            // What lacks a key has its place in an order.
+            None if self.terminal.kind == TerminalKind::First => return Err(Stop::Later),
+            None => return Ok(()),
+        };
         match found {
             _ if !quick.is_grouped() => self.single.add_scalar(subject, row, self.terminal.kind),
             Some(place) => self.totals[place].add_scalar(subject, row, self.terminal.kind),
             None => {
-                let mut total = Total::new(self.terminal.kind);
+                let mut total = self.terminal.total();
                 if total.add_scalar(subject, row, self.terminal.kind)? == Counted::No {
                     return Ok(());
                 }
@@ -310,7 +327,7 @@ impl Aggregation {
                 Some(place) => *place,
                 None => {
                     insert(run, groups, key, totals.len())?;
-                    totals.push(Total::new(terminal.kind));
+                    totals.push(terminal.total());
                     totals.len() - 1
                 }
             };
@@ -355,7 +372,7 @@ async fn add_to(
         terminal.add(run, &mut totals[*place], row).await?;
         return Ok(());
     }
-    let mut total = Total::new(terminal.kind);
+    let mut total = terminal.total();
     if terminal.add(run, &mut total, row).await? == Counted::Yes {
         insert(run, groups, key, totals.len())?;
         totals.push(total);
@@ -431,7 +448,8 @@ impl Terminal {
     /// What the terminal works on, where that is a function's result: without waiting.
     fn subject_now(&self, run: &Run, total: &Total, row: &Datum) -> Now<Subject> {
         let result = match (total, &self.function) {
-            (Total::Count(_) | Total::Distinct(_) | Total::Rows(_), _) | (Total::Reduced(None), _) => {
+            (Total::Count(_) | Total::Distinct(_) | Total::Rows(_) | Total::First(_), _)
+            | (Total::Reduced(None), _) => {
                 return Ok(Subject::Row);
             }
             (Total::Reduced(Some(held)), Some(function)) => {
@@ -467,12 +485,22 @@ impl Terminal {
     }
 
     fn add_now(&self, run: &Run, total: &mut Total, row: &Datum) -> Now<Counted> {
+        if let Total::First(rows) = total {
+            let values = rows.keys().values_now(run, row)?;
+            rows.add(run, values, row.clone())?;
+            return Ok(Counted::Yes);
+        }
         let subject = self.subject_now(run, total, row)?;
         Ok(self.apply(run, total, subject, row)?)
     }
 
     async fn add(&self, run: &Run, total: &mut Total, row: Datum) -> Outcome<Counted> {
         run.tick().await;
+        if let Total::First(rows) = total {
+            let values = rows.keys().values(run, &row).await?;
+            rows.add(run, values, row)?;
+            return Ok(Counted::Yes);
+        }
         let subject = match self.subject_now(run, total, &row) {
             Ok(subject) => subject,
             Err(Stop::Failed(failure)) => return Err(failure),
@@ -520,6 +548,7 @@ impl Terminal {
                     )));
                 }
             }
+            Total::First(_) => return Err(Failure::internal("rows of an order are added with their keys")),
         }
         Ok(Counted::Yes)
     }
@@ -550,7 +579,10 @@ impl Terminal {
                     self.keep_best(best, subject, row);
                 }
             }
-            (total @ (Total::Reduced(_) | Total::Distinct(_) | Total::Rows(_)), Datum::Array(rows)) => {
+            (
+                total @ (Total::Reduced(_) | Total::Distinct(_) | Total::Rows(_) | Total::First(_)),
+                Datum::Array(rows),
+            ) => {
                 for row in rows.iter() {
                     self.add(run, total, row).await?;
                 }
@@ -585,6 +617,7 @@ impl Terminal {
             }
             Total::Distinct(values) => Ok(Datum::array(values.into_iter().collect())),
             Total::Rows(rows) => Ok(Datum::array(rows)),
+            Total::First(rows) => Ok(Datum::array(rows.into_rows())),
         }
     }
 }
@@ -600,7 +633,7 @@ pub async fn aggregate(
         && sequence.stages.iter().all(Stage::travels)
         && terminal.travels()
         && group.as_ref().is_none_or(GroupBy::travels)
-        && !(terminal.kind == TerminalKind::Rows && is_ordered(scan))
+        && !(matches!(terminal.kind, TerminalKind::Rows | TerminalKind::First) && is_ordered(scan))
     {
         let is_plain = group.is_none() && sequence.stages.is_empty() && scan.question.is_none();
         if terminal.kind == TerminalKind::Count && is_plain {

@@ -41,7 +41,12 @@ pub async fn data(run: &Run, grouped: &Grouped) -> Outcome<Vec<(Datum, Datum)>> 
     match grouped {
         Grouped::Data(groups) => Ok(groups.clone()),
         Grouped::Stream { sequence, group } => {
-            let terminal = Terminal { kind: TerminalKind::Rows, function: None, place: group.place.clone() };
+            let terminal = Terminal {
+                kind: TerminalKind::Rows,
+                function: None,
+                first: None,
+                place: group.place.clone(),
+            };
             match fold::aggregate(run, sequence, terminal, Some(group.clone())).await? {
                 Aggregated::Groups(groups) => Ok(groups),
                 Aggregated::Single(rows) => Ok(vec![(Datum::Null, rows)]),

@@ -24,6 +24,7 @@ pub mod exec;
 pub mod failure;
 pub mod feed;
 pub mod fields;
+pub mod first;
 pub mod fold;
 pub mod function;
 pub mod geo;

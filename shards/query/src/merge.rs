@@ -6,6 +6,7 @@ use std::rc::Rc;
 use photondb_proto::datum::Datum;
 
 use crate::cursor::Cursor;
+use crate::eval::{Now, Stop};
 use crate::failure::{Failure, Outcome};
 use crate::function::Function;
 use crate::run::Run;
@@ -15,9 +16,6 @@ use crate::value::Direction;
 /// What rows are compared by: functions, the first that differs decides.
 #[derive(Clone, Debug)]
 pub struct SortKeys(pub Vec<(Function, Direction)>);
-
-/// Rows that are kept at least before those behind the first are let go.
-const ROWS_BEFORE_CUT: usize = 256;
 
 /// The values of a row's sort keys. A missing one comes before everything.
 pub type SortValues = Vec<Option<Datum>>;
@@ -35,6 +33,17 @@ impl SortKeys {
         Ok(values)
     }
 
+    /// [`SortKeys::values`] without waiting.
+    pub fn values_now(&self, run: &Run, row: &Datum) -> Now<SortValues> {
+        let value = |(function, _): &(Function, Direction)| match function
+            .datum_now(run, std::slice::from_ref(row))
+        {
+            Err(Stop::Failed(failure)) if failure.is_missing() => Ok(None),
+            other => other.map(Some),
+        };
+        self.0.iter().map(value).collect()
+    }
+
     pub fn compare(&self, left: &SortValues, right: &SortValues) -> Ordering {
         for (index, (_, direction)) in self.0.iter().enumerate() {
             let order = left[index].cmp(&right[index]);
@@ -47,39 +56,6 @@ impl SortKeys {
             }
         }
         Ordering::Equal
-    }
-
-    /// The first `count` rows of a sequence in this order, as sorting them all would give them, without keeping the others.
-    pub async fn first(&self, run: &Run, sequence: &Sequence, count: usize) -> Outcome<Vec<Datum>> {
-        let mut cursor = Cursor::open(run, sequence, None)?;
-        let (mut kept, mut charge): (Vec<(SortValues, Datum)>, _) = (Vec::new(), run.charge());
-        let mut is_cut = false;
-        while let Some(row) = cursor.next(run).await? {
-            run.tick().await;
-            let values = self.values(run, &row).await?;
-            // A row that comes later stands behind its equals.
-            if is_cut
-                && kept.get(count.wrapping_sub(1)).is_none_or(|(last, _)| self.compare(&values, last).is_ge())
-            {
-                continue;
-            }
-            charge.add(row.approximate_bytes())?;
-            kept.push((values, row));
-            if kept.len() >= count.saturating_mul(2).max(ROWS_BEFORE_CUT) {
-                self.cut(&mut kept, count);
-                is_cut = true;
-                drop(charge);
-                charge = run.charge();
-                charge.add(kept.iter().map(|(_, row)| row.approximate_bytes()).sum())?;
-            }
-        }
-        self.cut(&mut kept, count);
-        Ok(kept.into_iter().map(|(_, row)| row).collect())
-    }
-
-    fn cut(&self, kept: &mut Vec<(SortValues, Datum)>, count: usize) {
-        kept.sort_by(|(left, _), (right, _)| self.compare(left, right));
-        kept.truncate(count);
     }
 
     /// Sorts rows, stably.

@@ -7,7 +7,7 @@
 //! | `array_limit` | varint |
 //! | `now` | 8 bytes, double, epoch seconds |
 //! | stages | count (varint), then each: tag, payload |
-//! | terminal | 0: none; 1: tag, whether it has a function, function, place; then whether it is grouped, the group |
+//! | terminal | 0: none; 1: tag, whether it has a function, function, of FIRST its count and keys, place; then whether it is grouped, the group |
 //!
 //! Functions are [`Function::encode`]'s; data are encoded documents. A pipeline is made once for a step of a scan and fed row by row;
 //! it never asks for anything, and yields like any future of this crate when its fuel is used up.
@@ -25,12 +25,15 @@ use crate::cursor::Stages;
 use crate::eval::{Now, Stop};
 use crate::failure::{Failure, Outcome, Place};
 use crate::fields::{Comparison, Paths, Relation, RowTerm, Work};
+use crate::first::First;
 use crate::fold::{Aggregation, GroupBy, Terminal, TerminalKind};
 use crate::function::{Function, Meaning};
+use crate::merge::SortKeys;
 use crate::quick::{Passed, Quick};
 use crate::run::{Ops, Run};
 use crate::stream::Stage;
 use crate::terms::{Determinism, Evaluation};
+use crate::value::Direction;
 
 /// Memory a pipeline may gather for the totals of one step.
 const STEP_MEMORY_BYTES: usize = 256 << 20;
@@ -217,7 +220,7 @@ const EQUAL: u8 = 12;
 const INTERSECTS: u8 = 13;
 const INCLUDES: u8 = 14;
 
-const TERMINALS: [TerminalKind; 8] = [
+const TERMINALS: [TerminalKind; 9] = [
     TerminalKind::Count,
     TerminalKind::Sum,
     TerminalKind::Average,
@@ -226,6 +229,7 @@ const TERMINALS: [TerminalKind; 8] = [
     TerminalKind::Reduce,
     TerminalKind::Distinct,
     TerminalKind::Rows,
+    TerminalKind::First,
 ];
 
 // ---------------------------------------------------------------- encoding
@@ -359,6 +363,14 @@ fn put_terminal(terminal: &Terminal, out: &mut Vec<u8>) -> Outcome<()> {
             function.encode(out)?;
         }
     }
+    if let Some(First { count, keys }) = terminal.first.as_deref() {
+        put_count(*count, out);
+        put_count(keys.0.len(), out);
+        for (function, direction) in &keys.0 {
+            out.push(u8::from(*direction == Direction::Descending));
+            function.encode(out)?;
+        }
+    }
     put_place(&terminal.place, out);
     Ok(())
 }
@@ -487,7 +499,17 @@ fn terminal(reader: &mut wire::Reader<'_>) -> Outcome<Terminal> {
         .get(usize::from(tag))
         .ok_or_else(|| Failure::internal("a pipeline has an unknown terminal"))?;
     let function = if flag(reader)? { Some(Function::decode(reader, Meaning::Field)?) } else { None };
-    Ok(Terminal { kind, function, place: place(reader)? })
+    let first = if kind == TerminalKind::First { Some(Rc::new(first(reader)?)) } else { None };
+    Ok(Terminal { kind, function, first, place: place(reader)? })
+}
+
+fn first(reader: &mut wire::Reader<'_>) -> Outcome<First> {
+    let count = reader.varint().map_err(broken)? as usize;
+    let keys = (0..reader.count().map_err(broken)?).map(|_| {
+        let direction = if flag(reader)? { Direction::Descending } else { Direction::Ascending };
+        Ok((Function::decode(reader, Meaning::Field)?, direction))
+    });
+    Ok(First { count, keys: SortKeys(keys.collect::<Outcome<_>>()?) })
 }
 
 fn group(reader: &mut wire::Reader<'_>) -> Outcome<GroupBy> {

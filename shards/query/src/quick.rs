@@ -116,9 +116,13 @@ pub struct Totals {
 
 impl Totals {
     fn of(run: &Run, aggregation: &Aggregation) -> Option<Totals> {
-        let Terminal { kind, function, .. } = aggregation.terminal();
+        let Terminal { kind, function, first, .. } = aggregation.terminal();
         let subject = match (kind, function) {
             (TerminalKind::Count, _) => None,
+            (TerminalKind::First, _) => {
+                let (key, _) = first.as_ref()?.keys.0.first()?;
+                Some(scalar::compile(run, key)?)
+            }
             (
                 TerminalKind::Sum | TerminalKind::Average | TerminalKind::Min | TerminalKind::Max,
                 Some(function),

@@ -233,6 +233,11 @@ impl Run {
         self.memory_bytes.set(total);
         Ok(())
     }
+
+    /// Takes back a part of what was charged.
+    pub fn give_back(&self, bytes: usize) {
+        self.memory_bytes.set(self.memory_bytes.get().saturating_sub(bytes));
+    }
 }
 
 pub fn wrong_reply() -> Failure {
@@ -255,7 +260,7 @@ impl Charge<'_> {
 
 impl Drop for Charge<'_> {
     fn drop(&mut self) {
-        self.run.memory_bytes.set(self.run.memory_bytes.get().saturating_sub(self.bytes));
+        self.run.give_back(self.bytes);
     }
 }
 

@@ -67,7 +67,7 @@ async fn terminate(
     function: Option<Function>,
     filter: Option<Stage>,
 ) -> Outcome<Value> {
-    let terminal = Terminal { kind, function, place: invocation.place().clone() };
+    let terminal = Terminal { kind, function, first: None, place: invocation.place().clone() };
     match &invocation.call.arguments[0].value {
         Value::Grouped(grouped) => match &**grouped {
             Grouped::Stream { sequence, group } => {

@@ -15,10 +15,12 @@ use super::{Arity, Determinism, Eval, Invocation, TermDef};
 use crate::call::Argument;
 use crate::direct::Direct;
 use crate::failure::{Failure, Outcome, Place};
+use crate::first::First;
+use crate::fold::{self, Aggregated, Terminal, TerminalKind};
 use crate::function::{Function, Meaning};
 use crate::group;
 use crate::merge::SortKeys;
-use crate::run::Run;
+use crate::run::{Run, wrong_reply};
 use crate::stream::{self, ScanIndex, Sequence, SequenceKind, Source};
 use crate::value::{Direction, Ordering, Value};
 
@@ -138,7 +140,13 @@ async fn order_by(run: &Run, mut invocation: Invocation) -> Outcome<Value> {
     let keys = SortKeys(keys);
     let rows = match invocation.node.direct {
         Direct::First(count) if count <= run.limits.array_elements_max => {
-            keys.first(run, &sequence, count).await?
+            let first = Some(Rc::new(First { count, keys }));
+            let place = invocation.place().clone();
+            let terminal = Terminal { kind: TerminalKind::First, function: None, first, place };
+            match fold::aggregate(run, &sequence, terminal, None).await? {
+                Aggregated::Single(Datum::Array(rows)) => rows.into_vec(),
+                Aggregated::Single(_) | Aggregated::Groups(_) => return Err(wrong_reply()),
+            }
         }
         _ => keys.sort(run, stream::gather_rows(run, &sequence).await?).await?,
     };
