@@ -5,7 +5,7 @@
 //! are bounded. Nothing is kept between requests: no cookies, no connections.
 
 use std::io::Read;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -42,6 +42,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 pub struct Http {
     options: HttpOptions,
+    /// Where connections may be made to.
+    is_allowed: fn(IpAddr) -> bool,
 }
 
 /// Why there is no answer.
@@ -71,7 +73,8 @@ struct Leg {
 
 impl Http {
     pub fn new(options: HttpOptions) -> Http {
-        Http { options }
+        let is_allowed = if options == HttpOptions::AllAddresses { |_| true } else { is_public };
+        Http { options, is_allowed }
     }
 
     pub async fn fetch(&self, call: &HttpCall) -> HttpReply {
@@ -182,9 +185,7 @@ impl Http {
             Ok(addresses) => addresses.collect(),
             Err(_) => return Err(temporarily("Couldn't resolve host name")),
         };
-        let allowed = |address: &SocketAddr| {
-            self.options == HttpOptions::AllAddresses || is_public(address.ip().to_canonical())
-        };
+        let allowed = |address: &SocketAddr| (self.is_allowed)(address.ip().to_canonical());
         if !found.iter().any(allowed) {
             return Err(failed(format!(
                 "`{host}` is not a public address, and `http` may reach others only with --http-allow-private"
@@ -356,4 +357,66 @@ fn unpacked(packed: impl Read) -> Result<Vec<u8>, Failure> {
     read.map_err(|error| failed(format!("the answer's body cannot be unpacked: {error}")))?;
     check_size(body.len())?;
     Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{ErrorKind, Write};
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+
+    /// The one address that is public in these tests.
+    const PUBLIC: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+
+    /// Asks a server at the public address, which redirects to `location`; `PORT` there is that of a private server, which must hear
+    /// nothing.
+    #[track_caller]
+    fn check(location: &str, want: &str) {
+        let (public, private) = (TcpListener::bind((PUBLIC, 0)), TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
+        let (public, private) = (public.expect("a free port"), private.expect("a free port"));
+        let port = |listener: &TcpListener| listener.local_addr().expect("an address").port();
+        let location = location.replace("PORT", &port(&private).to_string());
+        let url = format!("http://{PUBLIC}:{}/", port(&public));
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = public.accept()?;
+            write!(stream, "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n")?;
+            // What the client sends is read, lest closing looks like a reset.
+            stream.read(&mut [0; 4096]).map(|_| ())
+        });
+        let call = HttpCall {
+            method: HttpMethod::Get,
+            url,
+            headers: Vec::new(),
+            body: Vec::new(),
+            timeout_ms: 5_000,
+            attempts: 1,
+            redirects: 3,
+            certificates: Certificates::Checked,
+            auth: None,
+        };
+        let http = Http { options: HttpOptions::PublicAddresses, is_allowed: |address| address == PUBLIC };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let HttpReply::Failed(reason) = runtime.block_on(http.fetch(&call)) else {
+            panic!("it was not refused")
+        };
+        assert_eq!(
+            reason,
+            format!(
+                "`{want}` is not a public address, and `http` may reach others only with --http-allow-private"
+            )
+        );
+        server.join().expect("no panic").expect("the public server was asked");
+        private.set_nonblocking(true).expect("a socket");
+        assert_eq!(private.accept().expect_err("nobody came").kind(), ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn a_redirect_to_a_private_address_is_refused_whatever_it_is_called() {
+        check("http://127.0.0.1:PORT/secret", "127.0.0.1");
+        // Looked at after it is resolved.
+        check("http://localhost:PORT/secret", "localhost");
+        check("http://[::ffff:127.0.0.1]:PORT/", "[::ffff:127.0.0.1]");
+        check("//127.1:PORT/", "127.1");
+    }
 }

@@ -237,18 +237,36 @@ fn denied(client: &mut Client, query: &Value, permission: &str) {
     assert_eq!(failure.error_type, PERMISSION_ERROR);
 }
 
-#[test]
-fn a_user_may_do_what_is_granted_and_nothing_else_at_once() {
-    let machine = Machine::shared();
-    let folder = Folder::new("permissions");
-    let server = Server::start(&machine, &folder, 2);
-    let mut admin = server.client();
-    create(&mut admin, &["t", "u"]);
-    admin.run(&insert("t", &[json!({"id": 1}), json!({"id": 2})]));
-    admin.run(&term(number::INSERT, json!([system("users"), {"id": "bob", "password": false}])));
-    let mut bob = login(&server, "bob", "").expect("bob is let in");
-    let db = || json!([number::DB, ["it"]]);
-    let reads = [
+/// A server with the tables `t` (two rows) and `u`, and a user who may do nothing yet. What is first here is dropped first.
+struct Bobs {
+    bob: Client,
+    admin: Client,
+    _server: Server,
+    _folder: Folder,
+    _machine: Machine,
+}
+
+impl Bobs {
+    #[track_caller]
+    fn new() -> Bobs {
+        let machine = Machine::shared();
+        let folder = Folder::new("permissions");
+        let server = Server::start(&machine, &folder, 2);
+        let mut admin = server.client();
+        create(&mut admin, &["t", "u"]);
+        admin.run(&insert("t", &[json!({"id": 1}), json!({"id": 2})]));
+        admin.run(&term(number::INSERT, json!([system("users"), {"id": "bob", "password": false}])));
+        let bob = login(&server, "bob", "").expect("bob is let in");
+        Bobs { bob, admin, _server: server, _folder: folder, _machine: machine }
+    }
+}
+
+fn db() -> Value {
+    json!([number::DB, ["it"]])
+}
+
+fn reads() -> Vec<Value> {
+    vec![
         get("t", &json!(1)),
         table("t"),
         term(number::COUNT, json!([table("t")])),
@@ -256,34 +274,41 @@ fn a_user_may_do_what_is_granted_and_nothing_else_at_once() {
         term(number::BETWEEN, json!([table("t"), 1, 2])),
         term(number::INFO, json!([table("t")])),
         json!([number::EQ_JOIN, [[number::MAKE_ARRAY, [{"a": 1}]], "a", table("t")]]),
-    ];
-    let writes = [
+    ]
+}
+
+fn writes() -> Vec<Value> {
+    vec![
         insert("t", &[json!({"id": 3})]),
         update(&table("t"), json!({"n": 1})),
         term(number::REPLACE, json!([get("t", &json!(1)), {"id": 1}])),
         term(number::DELETE, json!([get("t", &json!(3))])),
         term(number::SYNC, json!([table("t")])),
-    ];
-    let configures = [
+    ]
+}
+
+/// What changes configuration; the last drops `u`.
+fn configures() -> Vec<Value> {
+    vec![
         config(table("t")),
         json!([number::RECONFIGURE, [table("t")], {"shards": 1, "replicas": 1}]),
         json!([number::REBALANCE, [table("t")]]),
         config(db()),
+        term(number::INDEX_CREATE, json!([table("t"), "n"])),
+        term(number::INDEX_DROP, json!([table("t"), "n"])),
         term(number::TABLE_CREATE, json!([db(), "v"])),
         term(number::TABLE_DROP, json!([db(), "u"])),
-    ];
-    for query in &reads {
-        denied(&mut bob, query, "read");
-    }
-    for query in &writes {
-        denied(&mut bob, query, "read");
-    }
-    for query in configures
-        .iter()
-        .chain(&[term(number::DB_CREATE, json!(["x"])), term(number::DB_DROP, json!(["it"]))])
-    {
-        denied(&mut bob, query, "config");
-    }
+    ]
+}
+
+#[test]
+fn a_user_may_do_nothing_but_look_around_until_it_is_granted() {
+    let Bobs { bob, admin, .. } = &mut Bobs::new();
+    reads().iter().for_each(|query| denied(bob, query, "read"));
+    writes().iter().for_each(|query| denied(bob, query, "read"));
+    let databases = [term(number::DB_CREATE, json!(["x"])), term(number::DB_DROP, json!(["it"]))];
+    configures().iter().chain(&databases).for_each(|query| denied(bob, query, "config"));
+    denied(bob, &term(number::GRANT, json!(["bob", {"read": true}])), "read");
     for free in [
         term(number::DB_LIST, json!([])),
         term(number::TABLE_LIST, json!([db()])),
@@ -291,66 +316,74 @@ fn a_user_may_do_what_is_granted_and_nothing_else_at_once() {
     ] {
         bob.run(&free);
     }
-    grant(&mut admin, Some(table("t")), json!({"read": true}));
-    reads.iter().for_each(|query| drop(bob.run(query)));
-    writes.iter().for_each(|query| denied(&mut bob, query, "write"));
-    denied(&mut bob, &table("u"), "read");
-    grant(&mut admin, None, json!({"write": true, "config": true}));
-    writes.iter().for_each(|query| drop(bob.run(query)));
-    configures.iter().for_each(|query| drop(bob.run(query)));
-    grant(&mut admin, Some(db()), json!({"write": false, "config": false}));
-    writes.iter().for_each(|query| denied(&mut bob, query, "write"));
-    denied(&mut bob, &term(number::TABLE_DROP, json!([db(), "t"])), "config");
-    grant(&mut admin, Some(table("t")), json!({"read": false, "write": true}));
-    denied(&mut bob, &get("t", &json!(1)), "read");
-    denied(&mut bob, &term(number::GRANT, json!(["bob", {"read": true}])), "read");
-    // The system database inherits nothing from the global scope.
-    grant(&mut admin, None, json!({"read": true}));
-    denied(&mut bob, &system("users"), "read");
-    grant(&mut admin, Some(json!([number::DB, ["rethinkdb"]])), json!({"read": true}));
+    grant(admin, Some(table("t")), json!({"read": true}));
+    reads().iter().for_each(|query| drop(bob.run(query)));
+    writes().iter().for_each(|query| denied(bob, query, "write"));
+    denied(bob, &table("u"), "read");
+}
+
+#[test]
+fn what_is_granted_counts_at_once_and_the_narrowest_scope_decides() {
+    let Bobs { bob, admin, .. } = &mut Bobs::new();
+    grant(admin, None, json!({"read": true, "write": true, "config": true}));
+    writes().iter().for_each(|query| drop(bob.run(query)));
+    configures().iter().for_each(|query| drop(bob.run(query)));
+    grant(admin, Some(db()), json!({"write": false, "config": false}));
+    writes().iter().for_each(|query| denied(bob, query, "write"));
+    denied(bob, &term(number::TABLE_DROP, json!([db(), "t"])), "config");
+    grant(admin, Some(table("t")), json!({"read": false, "write": true}));
+    denied(bob, &get("t", &json!(1)), "read");
+    grant(admin, Some(table("t")), json!({"read": null}));
+    writes().iter().for_each(|query| drop(bob.run(query)));
+}
+
+#[test]
+fn the_system_database_inherits_no_permission() {
+    let Bobs { bob, admin, .. } = &mut Bobs::new();
+    grant(admin, None, json!({"read": true, "write": true, "config": true}));
+    denied(bob, &system("users"), "read");
+    grant(admin, Some(json!([number::DB, ["rethinkdb"]])), json!({"read": true}));
     bob.run(&system("users"));
-    denied(
-        &mut bob,
-        &term(number::INSERT, json!([system("users"), {"id": "eve", "password": false}])),
-        "write",
-    );
-    let rows = admin.run(&term(number::FILTER, json!([system("permissions"), {"user": "bob"}])));
-    let mut shown: Vec<String> = rows
-        .as_array()
-        .expect("rows")
-        .iter()
-        .map(|row| format!("{} {} {}", row["database"], row["table"], row["permissions"]))
-        .collect();
+    let eve = json!({"id": "eve", "password": false});
+    denied(bob, &term(number::INSERT, json!([system("users"), eve])), "write");
+}
+
+#[test]
+fn permissions_are_rows_that_are_written_and_go_with_their_user() {
+    let Bobs { bob, admin, .. } = &mut Bobs::new();
+    grant(admin, None, json!({"read": true, "write": true, "config": true}));
+    grant(admin, Some(db()), json!({"write": false, "config": false}));
+    grant(admin, Some(table("t")), json!({"read": false, "write": true}));
+    let rows = term(number::FILTER, json!([system("permissions"), {"user": "bob"}]));
+    let shown = admin.run(&rows);
+    let shown = shown.as_array().expect("rows").iter();
+    let mut shown: Vec<String> =
+        shown.map(|row| format!("{} {} {}", row["database"], row["table"], row["permissions"])).collect();
     shown.sort();
     assert_eq!(
         shown,
         [
             r#""it" "t" {"read":false,"write":true}"#,
             r#""it" null {"config":false,"write":false}"#,
-            r#""rethinkdb" null {"read":true}"#,
             r#"null null {"config":true,"read":true,"write":true}"#,
         ]
     );
-    let write = |permissions: Value| {
-        term(
-            number::INSERT,
-            json!([system("permissions"), {"id": [number::MAKE_ARRAY, ["bob"]], "permissions": permissions}]),
-        )
+    let write = |permissions: Value, conflict: &str| {
+        let row = json!({"id": [number::MAKE_ARRAY, ["bob"]], "permissions": permissions});
+        json!([number::INSERT, [system("permissions"), row], {"conflict": conflict}])
     };
-    let replace =
-        |permissions: Value| json!([number::INSERT, write(permissions)[1], {"conflict": "replace"}]);
-    assert_eq!(admin.run(&replace(json!({"read": null, "write": null, "config": null})))["deleted"], 1);
+    let nothing = json!({"read": null, "write": null, "config": null});
+    assert_eq!(admin.run(&write(nothing, "replace"))["deleted"], 1);
     assert_eq!(
-        refused(&mut admin, &write(json!({"read": 1}))),
+        refused(admin, &write(json!({"read": 1}), "error")),
         "Expected a boolean or null for `read`, got 1."
     );
-    let rows = term(number::FILTER, json!([system("permissions"), {"user": "bob"}]));
-    assert_eq!(admin.run(&term(number::DELETE, json!([rows])))["deleted"], 3);
-    denied(&mut bob, &system("users"), "read");
-    grant(&mut admin, None, json!({"read": true}));
+    assert_eq!(admin.run(&term(number::DELETE, json!([rows])))["deleted"], 2);
+    denied(bob, &table("t"), "read");
+    grant(admin, None, json!({"read": true}));
     bob.run(&table("t"));
     admin.run(&term(number::DELETE, json!([user("bob")])));
-    denied(&mut bob, &table("t"), "read");
+    denied(bob, &table("t"), "read");
 }
 
 #[test]

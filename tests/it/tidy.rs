@@ -50,9 +50,9 @@ const HOUSES: &[House] = &[
             &["options"],
             // The evaluator: a term evaluates terms, so these know each other.
             &[
-                "blob", "call", "check", "cursor", "direct", "eval", "feed", "fields", "fold", "function",
-                "geo", "group", "index", "join", "merge", "push", "quick", "row", "run", "scalar", "shape",
-                "source", "stream", "terms", "ties", "value", "write",
+                "blob", "call", "check", "cursor", "direct", "eval", "feed", "fields", "first", "fold",
+                "function", "geo", "group", "index", "join", "merge", "profile", "push", "quick", "row",
+                "run", "scalar", "shape", "source", "stream", "terms", "ties", "value", "write",
             ],
             &["failure"],
         ],

@@ -25,7 +25,7 @@ use crate::profile::Span;
 use crate::run::{Run, wrong_reply};
 use crate::stream;
 use crate::terms::logic;
-use crate::terms::{Eval, Evaluation, Groups, Invocation, SequenceLater, SequenceNow};
+use crate::terms::{Determinism, Eval, Evaluation, Groups, Invocation, SequenceLater, SequenceNow};
 use crate::value::Value;
 
 /// The variables around a node, innermost first.
@@ -148,6 +148,7 @@ fn strict_with_options(
             }
             let datum = evaluate(&call)?;
             run.spend_for(&datum);
+            spend_for_shapes(run, node, &call, &datum);
             Ok(shallow(Value::Datum(datum))?)
         }
         Eval::Sequence { now, .. } => {
@@ -158,6 +159,14 @@ fn strict_with_options(
             Ok(shallow(now(run, &Invocation { call, node: node.clone() })?)?)
         }
         Eval::Control { .. } | Eval::Strict(_) => Err(Stop::Later),
+    }
+}
+
+/// Only geometry depends on the server that computes it.
+fn spend_for_shapes(run: &Run, node: &Node, call: &Call, result: &Datum) {
+    if node.def.determinism == Determinism::PerServer {
+        let given = call.arguments.iter().filter_map(|argument| argument.value.as_datum());
+        run.spend_for_shapes(given.chain([result]));
     }
 }
 
@@ -415,7 +424,9 @@ async fn apply_pure(
         if node.def.number == number::COERCE_TO {
             gather_receiver(run, &mut invocation).await?;
         }
-        evaluate(&invocation.call).map(Value::Datum).and_then(shallow)
+        let datum = evaluate(&invocation.call)?;
+        spend_for_shapes(run, &node, &invocation.call, &datum);
+        shallow(Value::Datum(datum))
     };
     outcome.await.map_err(|failure: Failure| failure.at(&node.place))
 }

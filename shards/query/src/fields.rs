@@ -123,6 +123,7 @@ impl RowTerm {
             | Work::Compare(_) => &self.name,
         };
         if let (Work::Compare(comparison), Datum::Object(_) | Datum::Time(_)) = (&self.work, receiver) {
+            run.spend_for_shapes([receiver, &comparison.argument]);
             return Ok(Datum::Bool(comparison.holds(receiver, &self.place)?));
         }
         let fields = object::fields_of(receiver, name)?;

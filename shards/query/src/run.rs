@@ -20,10 +20,14 @@ use photondb_proto::outside::{HttpCall, HttpReply, OutsideOp, OutsideReply, Scri
 
 use crate::call::{Argument, Limits};
 use crate::failure::{Failure, Outcome};
+use crate::geo;
 use crate::profile::Profile;
 
 /// Ticks a future gets when it is polled by an executor that hands out none.
 pub const FUEL_SLICE: u32 = 20_000;
+
+/// What looking at a vertex of a geometry costs: reading, checking and comparing it takes so many times as long as a term.
+const TICKS_PER_VERTEX: u32 = 10;
 
 /// Whether this evaluation may ask for ops. Functions that run where the rows are may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +110,13 @@ impl Run {
         if ticks > 0 {
             self.fuel.set(self.fuel.get().saturating_sub(u32::try_from(ticks).unwrap_or(u32::MAX)));
         }
+    }
+
+    /// Pays for having looked at geometries: a query over many large ones yields between any two of them.
+    pub fn spend_for_shapes<'a>(&self, shapes: impl IntoIterator<Item = &'a Datum>) {
+        let vertices = shapes.into_iter().map(geo::vertex_count).fold(0, usize::saturating_add);
+        let ticks = u32::try_from(vertices).unwrap_or(u32::MAX).saturating_mul(TICKS_PER_VERTEX);
+        self.fuel.set(self.fuel.get().saturating_sub(ticks));
     }
 
     pub fn is_exhausted(&self) -> bool {

@@ -233,6 +233,20 @@ pub fn parse_polygon(geometry: &Object) -> Outcome<Polygon> {
     polygon(array(&coordinates_of(geometry, "Polygon")?)?)
 }
 
+/// How many vertices a value has if it is a geometry, at a glance; 0 otherwise.
+pub fn vertex_count(datum: &Datum) -> usize {
+    let Datum::Object(object) = datum else { return 0 };
+    let Some(Datum::Array(items)) = object.field("coordinates") else { return 0 };
+    match items.item(0) {
+        // The rings of a polygon. Of a line the first item is a position: two numbers.
+        Some(Datum::Array(first)) if matches!(first.item(0), Some(Datum::Array(_))) => items
+            .iter()
+            .map(|ring| if let Datum::Array(positions) = ring { positions.len() } else { 0 })
+            .fold(0, usize::saturating_add),
+        Some(_) | None => items.len(),
+    }
+}
+
 /// Refuses shapes that are too large.
 pub fn check_vertex_count(count: usize) -> Outcome<()> {
     if count <= VERTICES_MAX {

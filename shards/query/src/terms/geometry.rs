@@ -288,7 +288,11 @@ fn distance(call: &Call) -> Outcome<Datum> {
 
 #[cfg(test)]
 mod tests {
+    use photondb_proto::term::parse::{Parser, QueryMessage};
+
+    use crate::exec::{AnswerKind, Context, Execution, Step};
     use crate::harness::Server;
+    use crate::run::FUEL_SLICE;
 
     /// A geometry as messages of the wire write it.
     fn shape(term: u32, points: &str) -> String {
@@ -333,6 +337,28 @@ mod tests {
             &circle("{\"geo_system\":{\"a\":1,\"f\":1}}"),
             &failed("The flattening `f` must be in the range [0, 1)."),
         );
+    }
+
+    #[test]
+    fn a_query_over_many_large_geometries_yields_between_them() {
+        let circle = r#"[165,[[2,[0,0]],1000],{"num_vertices":2000}]"#;
+        let query = format!("[1,[38,[[173,[20]],[69,[[2,[1]],[163,[{circle},[159,[5,5]]]]]]]]]");
+        let mut bytes = query.into_bytes();
+        let Ok(QueryMessage::Start { term, options }) = Parser::default().parse(&mut bytes) else {
+            panic!("a START")
+        };
+        let context = Context { user: "admin".into(), now_epoch_seconds: 0.0, memory_bytes_max: 64 << 20 };
+        let mut execution = Execution::start(&term, options, context).expect("a sound query");
+        let mut yields = 0;
+        loop {
+            match execution.step(FUEL_SLICE) {
+                Step::OutOfFuel => yields += 1,
+                Step::Ready(answer) if answer.kind == AnswerKind::Partial => execution.next_batch(),
+                Step::Ready(_) => break,
+                other @ (Step::Needs(_) | Step::Failed(_)) => panic!("{other:?}"),
+            }
+        }
+        assert!(yields >= 19, "{yields}");
     }
 
     #[test]
