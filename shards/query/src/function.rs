@@ -341,7 +341,12 @@ impl Function {
             return Err(Failure::internal("an encoded function is neither a lambda nor a datum"));
         }
         let ids: Vec<i64> = function.captured.iter().map(|(id, _)| *id).collect();
-        let node = check::check_inside(&function.term, &ids, &place, Standing::Function)?;
+        // What replaces data may hold literals; anywhere else they are strays, as they were in the query.
+        let standing = match meaning {
+            Meaning::Constant => Standing::Function,
+            Meaning::Nothing | Meaning::Field => Standing::Query,
+        };
+        let node = check::check_inside(&function.term, &ids, &place, standing)?;
         let env = function
             .captured
             .into_iter()

@@ -71,6 +71,9 @@ pub fn read(options: Vec<(Text, Term)>) -> Result<QueryOptions, QueryError> {
         if OWN.contains(&name) {
             own(&mut read, name, &term)?;
         } else {
+            if let ("changefeed_queue_size", Term::Datum(datum)) = (name, &term) {
+                limit(datum, "changefeed queue")?;
+            }
             match terms::option_name(name) {
                 Some(name) => read.fallbacks.push((name, term)),
                 None => {
@@ -91,7 +94,7 @@ fn own(read: &mut QueryOptions, name: &str, term: &Term) -> Result<(), QueryErro
         ("db", term) => read.database = Some(database(term)),
         ("noreply", Term::Datum(datum)) => read.noreply = matches!(datum, Datum::Bool(true)),
         ("profile", Term::Datum(datum)) => read.profile = datum.is_truthy(),
-        ("array_limit", Term::Datum(datum)) => read.array_elements_max = array_limit(datum)?,
+        ("array_limit", Term::Datum(datum)) => read.array_elements_max = limit(datum, "array")?,
         ("max_batch_rows", Term::Datum(Datum::Number(number))) => read.batch_rows_max = at_least_one(*number),
         ("max_batch_bytes", Term::Datum(Datum::Number(number))) => {
             read.batch_bytes_max = at_least_one(*number).min(limits::BATCH_BYTES_MAX * 16);
@@ -122,7 +125,7 @@ fn database(term: &Term) -> Result<Text, Failure> {
     }
 }
 
-fn array_limit(datum: &Datum) -> Result<usize, QueryError> {
+fn limit(datum: &Datum, what: &str) -> Result<usize, QueryError> {
     let Datum::Number(number) = datum else {
         let failure = crate::value::wrong_type("NUMBER", datum);
         return Err(failure.into_query_error());
@@ -132,7 +135,7 @@ fn array_limit(datum: &Datum) -> Result<usize, QueryError> {
         Ok(limit) if limit >= 1 => Ok(limit),
         Ok(_) | Err(_) => Err(QueryError::new(
             ErrorKind::QueryLogic,
-            format!("Illegal array size limit `{number}`.  (Must be >= 1.)"),
+            format!("Illegal {what} size limit `{number}`.  (Must be >= 1.)"),
         )),
     }
 }

@@ -258,6 +258,11 @@ fn limits_are_kept() {
     check_with("[2,[1,2,3,4,5]]", r#"{"array_limit":4}"#, &format!("! ResourceLimit {over} []"));
     check_with(r#"[144,[T,"id"]]"#, r#"{"array_limit":4}"#, "! ResourceLimit Too many groups (> 4). []");
     check_with("1", r#"{"array_limit":0}"#, "! QueryLogic Illegal array size limit `0`.  (Must be >= 1.) []");
+    check_with(
+        "1",
+        r#"{"changefeed_queue_size":0}"#,
+        "! QueryLogic Illegal changefeed queue size limit `0`.  (Must be >= 1.) []",
+    );
     let wide = r#"[51,[[38,[[173,[99000]],[69,[[2,[1]],[51,[[173,[100]],"array"]]]]]],"array"]]"#;
     let reply = server().run(&format!("[1,{wide}]"));
     assert!(reply.line().contains("memory budget of 67108864 bytes"), "{}", reply.line());
@@ -445,6 +450,15 @@ fn counts_and_places_have_32_bits() {
     check("[45,[T,4294967296]]", refused);
     check("[45,[[2,[1]],4294967296]]", refused);
     check("[71,[[2,[1]],2147483647]]", "[1]");
+}
+
+#[test]
+fn literals_are_strays_in_functions_that_travel_too() {
+    let stray = "! QueryLogic Stray literal keyword found: literal is only legal inside of the object passed to merge or update \
+                 and cannot nest inside other literals.";
+    check("[38,[T,[69,[[2,[1]],[137,[1]]]]]]", &format!("{stray} [1,1]"));
+    check(r#"[43,[[38,[T,[69,[[2,[1]],{"a":[137,[1]]}]]]]]]"#, &format!("{stray} [0,1,1,\"a\"]"));
+    check(r#"[43,[[35,[T,{"n":[137,[1]]}]]]]"#, "8");
 }
 
 #[test]

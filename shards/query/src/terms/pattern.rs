@@ -42,7 +42,8 @@ pub fn compile(pattern: &str) -> Outcome<Regex> {
 }
 
 fn compile_new(pattern: &str) -> Outcome<Regex> {
-    let translated = translate(pattern);
+    let translated = translate(pattern)
+        .map_err(|Refused { portion, reason }| failure(pattern, portion, &format!("{reason}: {portion}")))?;
     Regex::new(&translated).map_err(|error| {
         let (portion, reason) = match Parser::new().parse(&translated) {
             Err(syntax) => {
@@ -94,17 +95,50 @@ fn reason(kind: &ErrorKind) -> &'static str {
     }
 }
 
+/// Most repetitions that `{}` may ask for.
+const REPETITIONS_MAX: u32 = 1000;
+
+/// What RE2 does not take and the crate would.
+struct Refused<'a> {
+    portion: &'a str,
+    reason: &'static str,
+}
+
 /// Rewrites an RE2 pattern into the crate's dialect.
-fn translate(pattern: &str) -> String {
+fn translate(pattern: &str) -> Result<String, Refused<'_>> {
     let mut out = String::with_capacity(pattern.len() + 8);
     let mut rest = pattern;
+    // Where the repetition began that stands right before: another may not follow it.
+    let mut repeated = None;
     while let Some(next) = rest.chars().next() {
+        let at = pattern.len() - rest.len();
+        let was_repeated = repeated.take();
         rest = match next {
             '\\' => escape(rest, Within::Pattern, &mut out),
             '[' => class(rest, &mut out),
-            '{' if !is_repetition(rest) => {
+            '*' | '+' | '?' | '{' if next != '{' || is_repetition(rest) => {
+                let length = if next == '{' { rest.find('}').map_or(1, |end| end + 1) } else { 1 };
+                let (operator, after) = rest.split_at(length);
+                if !counts(operator).all(|count| count <= REPETITIONS_MAX) {
+                    return Err(Refused { portion: operator, reason: "invalid repetition size" });
+                }
+                // Not greedy.
+                let length = length + usize::from(after.starts_with('?'));
+                if let Some(start) = was_repeated {
+                    let portion = &pattern[start..at + length];
+                    return Err(Refused { portion, reason: "bad repetition operator" });
+                }
+                repeated = Some(at);
+                out.push_str(&rest[..length]);
+                &rest[length..]
+            }
+            '{' => {
                 out.push_str("\\{");
                 &rest[1..]
+            }
+            '(' if rest.starts_with("(?") => {
+                out.push_str("(?");
+                &rest[2..]
             }
             other => {
                 out.push(other);
@@ -112,7 +146,14 @@ fn translate(pattern: &str) -> String {
             }
         };
     }
-    out
+    Ok(out)
+}
+
+/// The numbers in `{2,5}`; none in `*`.
+fn counts(operator: &str) -> impl Iterator<Item = u32> {
+    let numbers =
+        operator.split(['{', ',', '}']).filter(|number| number.starts_with(|c: char| c.is_ascii_digit()));
+    numbers.map(|number| number.parse().unwrap_or(u32::MAX))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -246,5 +287,26 @@ mod tests {
         }
         check(r"ab\9", r"\9", r"invalid escape sequence: \9");
         check("*", "*", "no argument for repetition operator: *");
+        check("a{1001}", "{1001}", "invalid repetition size: {1001}");
+        check("a{2,99999999999}b", "{2,99999999999}", "invalid repetition size: {2,99999999999}");
+        check("a**", "**", "bad repetition operator: **");
+        check("xa+{2}?y", "+{2}?", "bad repetition operator: +{2}?");
+        check("a*?+", "*?+", "bad repetition operator: *?+");
+    }
+
+    #[test]
+    fn repetitions_are_taken_as_re2_takes_them() {
+        #[track_caller]
+        fn check(pattern: &str, text: &str, want: Option<&str>) {
+            let found = compile(pattern).expect("a sound pattern");
+            assert_eq!(found.find(text).map(|found| found.as_str()), want, "{pattern}");
+        }
+        check("a{2,3}?", "aaa", Some("aa"));
+        check("a{1000}|b", "b", Some("b"));
+        check("(?:a*)*", "aa", Some("aa"));
+        check("(?i)A?b*", "ab", Some("ab"));
+        check("(?P<n>a)+b", "aab", Some("aab"));
+        check("[*+]+", "*+", Some("*+"));
+        check(r"\*+", "**", Some("**"));
     }
 }
