@@ -17,6 +17,8 @@ const TABLE: &str = "[15,[[14,[\"bench\"]],\"feeds\"]]";
 /// Writes under way when they are not paced.
 const IN_FLIGHT: u64 = 64;
 const WRITER: u64 = u64::MAX;
+/// Received at a time.
+const RECEIVE_BYTES: usize = 256 << 10;
 
 /// What the feeds are of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +51,9 @@ pub struct Deliveries {
 
 struct Connection {
     stream: TcpStream,
+    /// Room for what is received, of which so much is there.
     received: Vec<u8>,
+    filled: usize,
     out: Vec<u8>,
 }
 
@@ -59,7 +63,7 @@ impl Connection {
         stream.set_nodelay(true)?;
         handshake(&mut stream)?;
         stream.set_nonblocking(true)?;
-        Ok(Connection { stream, received: Vec::new(), out: Vec::new() })
+        Ok(Connection { stream, received: vec![0; RECEIVE_BYTES], filled: 0, out: Vec::new() })
     }
 
     /// Reads what is there; gives whole responses, each with its token.
@@ -67,17 +71,19 @@ impl Connection {
         &mut self,
         mut each: impl FnMut(i64, &[u8], &mut Vec<u8>) -> io::Result<()>,
     ) -> io::Result<()> {
-        let mut buffer = [0; 256 << 10];
-        match self.stream.read(&mut buffer) {
+        if self.filled == self.received.len() {
+            self.received.resize(2 * self.filled, 0);
+        }
+        match self.stream.read(&mut self.received[self.filled..]) {
             Ok(0) => {
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed a connection"));
             }
-            Ok(count) => self.received.extend_from_slice(&buffer[..count]),
+            Ok(count) => self.filled += count,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
             Err(error) => return Err(error),
         }
         let mut at = 0;
-        while let Some((head, rest)) = self.received[at..].split_first_chunk::<12>() {
+        while let Some((head, rest)) = self.received[at..self.filled].split_first_chunk::<12>() {
             let (token, size) = head.split_at(8);
             let token = i64::from_le_bytes(token.try_into().expect("eight bytes"));
             let size = u32::from_le_bytes(size.try_into().expect("four bytes")) as usize;
@@ -85,7 +91,8 @@ impl Connection {
             each(token, payload, &mut self.out)?;
             at += 12 + size;
         }
-        self.received.drain(..at);
+        self.received.copy_within(at..self.filled, 0);
+        self.filled -= at;
         Ok(())
     }
 
@@ -102,6 +109,9 @@ impl Connection {
 }
 
 struct Meter {
+    rows: memmem::Finder<'static>,
+    sent: memmem::Finder<'static>,
+    skipped: memmem::Finder<'static>,
     began: Instant,
     measured_from: Duration,
     latency: Histogram<u64>,
@@ -112,20 +122,22 @@ struct Meter {
 impl Meter {
     /// Counts the changes in a response; the new row of each bears when its write was to be sent, in microseconds.
     fn take(&mut self, payload: &[u8]) {
-        const SENT: &[u8] = b"\"sent\":";
         let now = self.began.elapsed();
-        for row in memmem::find_iter(payload, b"\"new_val\":{") {
-            let Some(at) = memmem::find(&payload[row..], SENT) else { break };
-            let digits = payload[row + at + SENT.len()..].iter().take_while(|byte| byte.is_ascii_digit());
+        let is_measured = now >= self.measured_from;
+        let now_us = now.as_micros() as u64;
+        for row in self.rows.find_iter(payload) {
+            let Some(at) = self.sent.find(&payload[row..]) else { break };
+            let digits = payload[row + at + self.sent.needle().len()..]
+                .iter()
+                .take_while(|byte| byte.is_ascii_digit());
             let sent = digits.fold(0_u64, |number, digit| number * 10 + u64::from(digit - b'0'));
-            if now >= self.measured_from {
+            if is_measured {
                 self.deliveries += 1;
-                self.latency.saturating_record((now.as_micros() as u64).saturating_sub(sent));
+                self.latency.saturating_record(now_us.saturating_sub(sent));
             }
         }
-        if memmem::find(payload, b"array size limit, skipped").is_some() {
-            self.overflows += 1;
-        }
+        // It is said before anything else.
+        self.overflows += u64::from(self.skipped.find(&payload[..payload.len().min(200)]).is_some());
     }
 }
 
@@ -152,7 +164,16 @@ pub fn run(address: SocketAddr, load: FanOut) -> io::Result<Deliveries> {
     let began = Instant::now();
     let (measured_from, end) = (load.warm_up, load.warm_up + load.duration);
     let latency = Histogram::new_with_bounds(1, 60_000_000, 3).expect("the bounds are sound");
-    let mut meter = Meter { began, measured_from, latency, deliveries: 0, overflows: 0 };
+    let mut meter = Meter {
+        rows: memmem::Finder::new("\"new_val\":{"),
+        sent: memmem::Finder::new("\"sent\":"),
+        skipped: memmem::Finder::new("array size limit, skipped"),
+        began,
+        measured_from,
+        latency,
+        deliveries: 0,
+        overflows: 0,
+    };
     let (mut sent, mut acknowledged, mut measured) = (0_u64, 0_u64, 0_u64);
     let mut events = Vec::with_capacity(256);
     let timeout = rustix::event::Timespec { tv_sec: 0, tv_nsec: 500_000 };

@@ -21,6 +21,7 @@ mod publish;
 mod queue;
 mod segment;
 mod system;
+mod trail;
 mod window;
 
 use std::rc::Rc;

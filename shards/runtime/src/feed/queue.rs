@@ -71,15 +71,48 @@ impl Change {
         (2 * values + self.key.len() + 128) as u64
     }
 
-    fn json(&self) -> &[u8] {
+    /// Makes its JSON for all who write it.
+    fn keep_json(&self) {
         self.json.get_or_init(|| {
             let mut out = Vec::with_capacity(64);
-            out.extend_from_slice(b"\"new_val\":");
-            write_value(self.new.as_deref(), &mut out);
-            out.extend_from_slice(b",\"old_val\":");
-            write_value(self.old.as_deref(), &mut out);
+            self.write_values(&mut out);
             out.into_boxed_slice()
-        })
+        });
+    }
+
+    fn write_values(&self, out: &mut Vec<u8>) {
+        if let Some(json) = self.json.get() {
+            return out.extend_from_slice(json);
+        }
+        out.extend_from_slice(b"\"new_val\":");
+        write_value(self.new.as_deref(), out);
+        out.extend_from_slice(b",\"old_val\":");
+        write_value(self.old.as_deref(), out);
+    }
+
+    /// Writes its element, without offsets.
+    pub fn write(&self, token: Option<&str>, include_types: bool, out: &mut Vec<u8>) {
+        out.push(b'{');
+        self.write_values(out);
+        if let Some(token) = token {
+            out.extend_from_slice(b",\"resume_token\":\"");
+            out.extend_from_slice(token.as_bytes());
+            out.push(b'"');
+        }
+        if include_types {
+            out.extend_from_slice(b",\"type\":\"");
+            out.extend_from_slice(self.type_name().as_bytes());
+            out.push(b'"');
+        }
+        out.push(b'}');
+    }
+
+    fn type_name(&self) -> &'static str {
+        match (&self.old, &self.new) {
+            (None, _) => "add",
+            (_, None) => "remove",
+            (Some(_), Some(_)) => "change",
+        }
     }
 }
 
@@ -125,7 +158,7 @@ pub struct Queue {
     elements_max: usize,
     /// Left out since the client was last told.
     skipped: u64,
-    include_types: bool,
+    pub include_types: bool,
     include_offsets: bool,
     /// How far the client is, if it wants to know.
     pub tokens: Option<Tokens>,
@@ -322,27 +355,15 @@ impl Queue {
             Element::Initializing | Element::Ready | Element::Token => "state",
             Element::Initial { .. } => "initial",
             Element::Uninitial(_) => "uninitial",
-            Element::Change(change, _) if change.old.is_none() => "add",
-            Element::Change(change, _) if change.new.is_none() => "remove",
-            Element::Change(..) | Element::Gone | Element::Reached(..) => "change",
+            Element::Change(change, _) => change.type_name(),
+            Element::Gone | Element::Reached(..) => "change",
         }
     }
 
     fn write(&self, element: &Element, out: &mut Vec<u8>) {
         if let (Element::Change(change, _), false) = (element, self.include_offsets) {
-            out.push(b'{');
-            out.extend_from_slice(change.json());
-            if let Some(token) = self.token() {
-                out.extend_from_slice(b",\"resume_token\":\"");
-                out.extend_from_slice(token.as_bytes());
-                out.push(b'"');
-            }
-            if self.include_types {
-                out.extend_from_slice(b",\"type\":\"");
-                out.extend_from_slice(Queue::type_of(element).as_bytes());
-                out.push(b'"');
-            }
-            out.push(b'}');
+            change.keep_json();
+            change.write(self.token().as_deref(), self.include_types, out);
             return;
         }
         json::write(&self.datum(element), out);

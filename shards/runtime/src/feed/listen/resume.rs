@@ -9,7 +9,9 @@ use photondb_proto::error::QueryError;
 use super::super::log::{self, Opening, Reading};
 use super::super::queue::{Element, Queue};
 use super::super::{FeedRequest, RowChange, Stamp, aborted};
-use super::{Listener, Member, leased};
+use super::leased;
+use super::listener::Listener;
+use super::member::Member;
 use crate::core::Core;
 use crate::env::Env;
 
