@@ -3,6 +3,8 @@
 //! A query opens a feed ([`FeedOp::Open`]) on the core of its connection and asks it for elements ([`FeedOp::Next`]) as
 //! the client wants them. How changes come there from the cores that own the rows is the runtime's own affair.
 
+use std::rc::Rc;
+
 use crate::op::{Document, IndexId, Key, KeyRange, ScanOrder, TableId};
 
 /// A feed of one query.
@@ -41,7 +43,7 @@ pub enum FeedReply {
 
 #[derive(Clone, Debug)]
 pub enum Elements {
-    Json { items: Vec<u8>, count: u32 },
+    Json { items: Rc<Vec<u8>>, count: u32 },
     Documents(Vec<Document>),
 }
 

@@ -487,6 +487,9 @@ async fn gather_receiver(run: &Run, invocation: &mut Invocation) -> Outcome<()> 
 /// The value with the row of a `get` read.
 pub async fn loaded(run: &Run, value: Value) -> Outcome<Value> {
     let Value::Row(row) = &value else { return Ok(value) };
+    if let Some(missing) = &row.missing {
+        return Err(missing.clone());
+    }
     if let Some(document) = row.document.get() {
         return Ok(Value::Datum(document.clone()));
     }

@@ -62,7 +62,7 @@ const ATOM_BYTES_MAX: usize = 256 << 20;
 pub struct Answer {
     pub kind: AnswerKind,
     /// Comma-joined JSON.
-    pub items: Vec<u8>,
+    pub items: Rc<Vec<u8>>,
     pub count: usize,
     /// Response notes.
     pub notes: Vec<u8>,
@@ -289,7 +289,13 @@ fn profile(run: &Run) -> Option<Vec<u8>> {
 fn atom(run: &Run, datum: &Datum) -> Outcome<Answer> {
     let mut items = Vec::with_capacity(64);
     put_json(datum, ATOM_BYTES_MAX, &mut items)?;
-    Ok(Answer { kind: AnswerKind::Atom, items, count: 1, notes: Vec::new(), profile: profile(run) })
+    Ok(Answer {
+        kind: AnswerKind::Atom,
+        items: items.into(),
+        count: 1,
+        notes: Vec::new(),
+        profile: profile(run),
+    })
 }
 
 /// Delivers a sequence, batch by batch.
@@ -320,7 +326,8 @@ async fn batches(run: &Run, sequence: &Sequence, options: &QueryOptions, outbox:
         }
         let more = ahead.is_some() || failed.is_some();
         let kind = if more { AnswerKind::Partial } else { AnswerKind::Sequence };
-        let answer = Answer { kind, items, count, notes: Vec::new(), profile: profile(run) };
+        let answer =
+            Answer { kind, items: items.into(), count, notes: Vec::new(), profile: profile(run) };
         *outbox.answer.borrow_mut() = Some(answer);
         if !more {
             return Ok(());
@@ -375,7 +382,7 @@ enum Taking {
 }
 
 struct Taken {
-    items: Vec<u8>,
+    items: Rc<Vec<u8>>,
     count: u32,
     is_last: bool,
     /// Told with the next batch.
@@ -413,24 +420,27 @@ impl Taking {
                 }
             }
             Taking::Through(cursor) => {
-                let mut taken = Taken { items: Vec::new(), count: 0, is_last: false, failed: None };
-                while taken.count < rows_max && taken.items.len() < bytes_max as usize {
+                let mut taken = Taken { items: Rc::default(), count: 0, is_last: false, failed: None };
+                let mut items = Vec::new();
+                while taken.count < rows_max && items.len() < bytes_max as usize {
                     let row = match cursor.next(run).await {
                         Ok(Some(row)) => row,
                         Ok(None) => break,
                         Err(failure) if taken.count == 0 => return Err(failure),
                         Err(failure) => {
                             taken.failed = Some(failure);
+                            taken.items = items.into();
                             return Ok(taken);
                         }
                     };
                     if taken.count > 0 {
-                        taken.items.push(b',');
+                        items.push(b',');
                     }
-                    put_json(&row, ATOM_BYTES_MAX, &mut taken.items)?;
+                    put_json(&row, ATOM_BYTES_MAX, &mut items)?;
                     taken.count += 1;
                     run.awaits_feeds.set(false);
                 }
+                taken.items = items.into();
                 taken.is_last = cursor.is_ended();
                 Ok(taken)
             }

@@ -48,6 +48,8 @@ pub struct SelectedRow {
     pub document: OnceCell<Datum>,
     /// Whose first row it is, if it was found as that: its changes are those of the first row, whichever that is.
     pub first_of: Option<Rc<Sequence>>,
+    /// What to say to all who want the row, but for those who follow its changes: there was none to be the first.
+    pub missing: Option<Failure>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -119,7 +119,7 @@ impl World {
                 }
                 Step::Failed(error) => return Err(error),
                 Step::Ready(answer) => {
-                    let items = String::from_utf8(answer.items).expect("JSON is UTF-8");
+                    let items = String::from_utf8(answer.items.to_vec()).expect("JSON is UTF-8");
                     let end = answer.kind != AnswerKind::Partial;
                     if answer.kind == AnswerKind::Atom {
                         return Ok(items);
@@ -173,7 +173,7 @@ impl World {
                 let document = |text: &String| document::to_bytes(&crate::harness::datum(text));
                 let elements = match form {
                     ElementForm::Json => {
-                        Elements::Json { items: taken.join(",").into_bytes(), count: count as u32 }
+                        Elements::Json { items: taken.join(",").into_bytes().into(), count: count as u32 }
                     }
                     ElementForm::Documents => Elements::Documents(taken.iter().map(document).collect()),
                 };

@@ -356,6 +356,7 @@ async fn system_row(run: &Run, table: &str, id: &[u8; 16], row: Datum) -> Outcom
         key_datum: id,
         document,
         first_of: None,
+        missing: None,
     })))
 }
 

@@ -1,5 +1,6 @@
 //! COUNT, SUM, AVG, MIN, MAX, REDUCE, DISTINCT: one value of many rows, or one per group.
 
+use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
@@ -19,7 +20,7 @@ use crate::function::{Function, Meaning};
 use crate::group::{self, Grouped};
 use crate::run::Run;
 use crate::stream::{ScanIndex, Sequence, Source, Stage, sequence_of};
-use crate::value::Value;
+use crate::value::{SelectedRow, Value};
 
 pub static TERMS: &[TermDef] = &[
     sequence("COUNT", number::COUNT, Arity::between(1, 2), Groups::Whole, count_now, |run, invocation| {
@@ -178,7 +179,18 @@ async fn best(run: &Run, invocation: Invocation, kind: TerminalKind) -> Outcome<
     let mut cursor = Cursor::open(run, &slice, Some(1))?;
     match cursor.next(run).await? {
         Some(row) => selected(&slice, row, true),
-        None => Err(Failure::missing(format!("`{name}` found no entries in the specified index."))),
+        None => {
+            let missing = Failure::missing(format!("`{name}` found no entries in the specified index."));
+            let Some(table) = slice.table.clone() else { return Err(missing) };
+            Ok(Value::Row(Rc::new(SelectedRow {
+                table,
+                key: Vec::new(),
+                key_datum: Datum::Null,
+                document: OnceCell::new(),
+                missing: Some(missing.at(&invocation.node.place)),
+                first_of: Some(Rc::new(slice)),
+            })))
+        }
     }
 }
 

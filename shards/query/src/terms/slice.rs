@@ -223,5 +223,12 @@ pub fn selected(sequence: &Sequence, row: Datum, is_first: bool) -> Outcome<Valu
     let key = key::primary(&key_datum)?;
     let document = OnceCell::from(row);
     let first_of = is_first.then(|| Rc::new(sequence.clone()));
-    Ok(Value::Row(Rc::new(SelectedRow { table: table.clone(), key, key_datum, document, first_of })))
+    Ok(Value::Row(Rc::new(SelectedRow {
+        table: table.clone(),
+        key,
+        key_datum,
+        document,
+        first_of,
+        missing: None,
+    })))
 }

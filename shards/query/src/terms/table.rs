@@ -213,7 +213,8 @@ fn get(invocation: &Invocation) -> Outcome<Value> {
     let table = table_at(invocation, 0)?;
     let key_datum = invocation.datum(1)?;
     let key = key::primary(&key_datum)?;
-    Ok(Value::Row(Rc::new(SelectedRow { table, key, key_datum, document: OnceCell::new(), first_of: None })))
+    let document = OnceCell::new();
+    Ok(Value::Row(Rc::new(SelectedRow { table, key, key_datum, document, first_of: None, missing: None })))
 }
 
 /// The index that the option of that name asks for; `None` without one.

@@ -299,6 +299,7 @@ async fn change_rows(run: &Run, call: &Call, work: &RowWork, options: WriteOptio
     let target = &call.arguments[0];
     let mut summary = WriteSummary::new(options.return_changes, &run.limits);
     let (table, sequence) = match &target.value {
+        Value::Row(row) if let Some(missing) = &row.missing => return Err(missing.clone()),
         Value::Row(row) => {
             let keys = vec![row.key.clone()];
             change_batch(run, &row.table, keys, work, options, &mut summary).await?;

@@ -301,7 +301,7 @@ pub async fn next<E: Env>(
         }
         if !wait {
             let elements = match form {
-                ElementForm::Json => Elements::Json { items: Vec::new(), count: 0 },
+                ElementForm::Json => Elements::Json { items: Rc::default(), count: 0 },
                 ElementForm::Documents => Elements::Documents(Vec::new()),
             };
             return Ok(FeedReply::Elements { feed: feeds[0], elements });

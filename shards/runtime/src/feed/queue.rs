@@ -326,7 +326,7 @@ impl Queue {
             count += 1;
         }
         match form {
-            ElementForm::Json => Elements::Json { items, count },
+            ElementForm::Json => Elements::Json { items: items.into(), count },
             ElementForm::Documents => Elements::Documents(documents),
         }
     }

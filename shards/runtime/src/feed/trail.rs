@@ -23,6 +23,17 @@ pub struct Trail {
     /// The number of the change that comes next.
     end: Cell<u64>,
     last: RefCell<Weak<Stretch>>,
+    /// What was last taken: others will take the same.
+    taken: RefCell<Option<Taken>>,
+}
+
+/// JSON of changes that were taken together.
+#[derive(Clone)]
+struct Taken {
+    from: u64,
+    upto: u64,
+    include_types: bool,
+    items: Rc<Vec<u8>>,
 }
 
 /// Some changes in a row.
@@ -69,8 +80,9 @@ impl Trail {
         self.end.set(self.end.get() + 1);
     }
 
-    pub fn is_closed(&self) -> bool {
-        self.open.borrow().is_empty()
+    /// Changes that nobody has been shown.
+    pub fn open(&self) -> usize {
+        self.open.borrow().len()
     }
 
     /// A place at the end, behind these changes.
@@ -93,6 +105,7 @@ impl Trail {
     /// Closes the open stretch; gives the first of those that it has become, which is to be [shown](Place::show) to all.
     pub fn close(&self) -> Option<Rc<Stretch>> {
         let changes = self.open.take();
+        self.taken.take();
         let mut at = self.end.get() - changes.len() as u64;
         let (mut first, mut bytes, mut part) = (None, 0, Vec::new());
         let mut rest = changes.into_iter().peekable();
@@ -188,14 +201,38 @@ impl Place {
         Some(change)
     }
 
-    /// Takes the JSON of changes that are all news: as many as fit, but at least one. Gives how many there are.
+    /// Takes the JSON of changes that are all news: as many as fit, but at least one.
     pub fn take(
         &mut self,
+        trail: &Trail,
         include_types: bool,
         elements_max: u32,
         bytes_max: u32,
-        items: &mut Vec<u8>,
-    ) -> u32 {
+    ) -> (Rc<Vec<u8>>, u32) {
+        let from = self.at;
+        if let Some(taken) = &*trail.taken.borrow()
+            && (taken.from, taken.include_types) == (from, include_types)
+            && taken.upto - from <= u64::from(elements_max)
+            && taken.items.len() <= bytes_max as usize
+            && self.is_news_upto(taken.upto)
+        {
+            self.at = taken.upto;
+            self.step();
+            return (taken.items.clone(), (taken.upto - from) as u32);
+        }
+        let mut items = Vec::new();
+        let count = self.copy(include_types, elements_max, bytes_max, &mut items);
+        let taken = Taken { from, upto: self.at, include_types, items: items.into() };
+        trail.taken.replace(Some(taken.clone()));
+        (taken.items, count)
+    }
+
+    /// Whether all changes before that number are news.
+    fn is_news_upto(&mut self, upto: u64) -> bool {
+        self.known.is_empty() || self.stretch.as_ref().is_none_or(|stretch| stretch.end() >= upto)
+    }
+
+    fn copy(&mut self, include_types: bool, elements_max: u32, bytes_max: u32, items: &mut Vec<u8>) -> u32 {
         let mut count = 0;
         while count < elements_max && self.is_news() {
             let Some(stretch) = &self.stretch else { break };
@@ -211,6 +248,7 @@ impl Place {
             if count > 0 {
                 items.push(b',');
             }
+            items.reserve(json.ends[from + fitting - 1] as usize - start + 1);
             items.extend_from_slice(&json.bytes[start..json.ends[from + fitting - 1] as usize]);
             count += fitting as u32;
             self.at += fitting as u64;

@@ -103,8 +103,10 @@ impl Listener {
         if let Some(place) = &mut *self.place.borrow_mut() {
             let is_shared = form == ElementForm::Json && queue.tokens.is_none();
             if is_shared && queue.is_empty() && place.is_shown() && place.is_news() {
-                let mut items = Vec::new();
-                let count = place.take(queue.include_types, elements_max, bytes_max, &mut items);
+                let members = self.members.borrow();
+                let trail = &members.first()?.subscription.trail;
+                let (items, count) = place.take(trail, queue.include_types, elements_max, bytes_max);
+                core.listening.pace.told(core.env.elapsed());
                 add(&core.listening.delivered, u64::from(count));
                 return Some(Elements::Json { items, count });
             }
