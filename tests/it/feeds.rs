@@ -376,3 +376,34 @@ fn a_feed_ends_when_its_user_may_not_read_any_more() {
     let delivered = crate::http::metric(server.http, "rethinkdb_feed_elements_delivered_total", &[]);
     assert!(delivered.is_some_and(|count| count >= 1.0), "{delivered:?}");
 }
+
+#[test]
+fn the_first_row_of_an_index_can_be_followed_before_there_is_one() {
+    let machine = Machine::shared();
+    let folder = Folder::new("feed-first");
+    let server = Server::start(&machine, &folder, 2);
+    let mut client = server.client();
+    create(&mut client, &["t"]);
+    client.run(&json!([number::INDEX_CREATE, [table("t"), "n"]]));
+    client.run(&term(number::INDEX_WAIT, json!([table("t")])));
+    let first = |kind: u32| json!([kind, [table("t")], { "index": "n" }]);
+    for (kind, name) in [(number::MAX, "max"), (number::MIN, "min")] {
+        let message = format!("`{name}` found no entries in the specified index.");
+        let delete = term(number::DELETE, json!([first(kind)]));
+        let field = term(number::BRACKET, json!([first(kind), "n"]));
+        for query in [first(kind), delete, field] {
+            assert_eq!(client.fail(&query).message, message, "{query}");
+        }
+        assert_eq!(client.run(&term(number::DEFAULT, json!([first(kind), 5]))), json!(5));
+    }
+    let (mut most, most_token) = opened(&server, first(number::MAX), json!({}));
+    let (mut least, least_token) = opened(&server, first(number::MIN), json!({}));
+    let row = |id: u64| json!({ "id": id, "n": id });
+    client.run(&insert("t", &[row(1)]));
+    let came = json!([{ "new_val": row(1), "old_val": null }]);
+    assert_eq!(json!(more(&mut most, most_token)), came);
+    assert_eq!(json!(more(&mut least, least_token)), came);
+    client.run(&insert("t", &[row(2)]));
+    let grew = json!([{ "new_val": row(2), "old_val": row(1) }]);
+    assert_eq!(json!(more(&mut most, most_token)), grew);
+}
