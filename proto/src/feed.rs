@@ -120,6 +120,14 @@ impl FeedRows {
         }
     }
 
+    /// Whether a row may stand in several places, and go from one to another: along an index that orders it.
+    pub fn moves(&self) -> bool {
+        match self {
+            FeedRows::Ranges(ranges) => ranges.index.is_some() && ranges.question.is_empty(),
+            FeedRows::Keys { .. } => false,
+        }
+    }
+
     pub fn index(&self) -> Option<IndexId> {
         match self {
             FeedRows::Ranges(ranges) => ranges.index,

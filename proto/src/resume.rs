@@ -3,11 +3,12 @@
 //! ```text
 //! base64 (URL alphabet, no padding) of:
 //! version u8, checksum u32 (low half of XXH3 of what follows), feed u64, members varint, of each:
-//!   shards varint, of each, ascending: number varint (less the one before), epoch varint, count varint
+//!   shards varint, of each, ascending: number varint (less the one before), epoch varint, count varint, parts varint
 //! ```
 //!
 //! `feed` is a hash of tables, rows and pipelines: a token is of use to the feed it is from alone. A commit is an epoch (an opening of
-//! the store) and a count within it.
+//! the store) and a count within it. A feed along an index tells one change in as many parts as the row has places there; `parts` are those
+//! told of the first change behind the commit.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,14 +16,24 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::limits;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Of a commit number: the count within its epoch.
 pub const COMMIT_COUNT_BITS: u32 = 40;
 /// No token of this program is longer: members and shards are bounded.
 const TOKEN_BYTES_MAX: usize = 1 << 20;
 
-/// Last commits by shard, ascending.
-pub type Commits = Vec<(u32, u64)>;
+/// How far the changes of a shard were told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardPlace {
+    pub shard: u32,
+    /// The last change that was told whole.
+    pub commit: u64,
+    /// Told of the next one.
+    pub parts: u32,
+}
+
+/// By shard, ascending.
+pub type Commits = Vec<ShardPlace>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResumeToken {
@@ -73,10 +84,11 @@ impl ResumeToken {
         for commits in &self.members {
             put(commits.len() as u64, &mut body);
             let mut before = 0;
-            for (shard, commit) in commits {
+            for ShardPlace { shard, commit, parts } in commits {
                 put(u64::from(shard - before), &mut body);
                 put(commit >> COMMIT_COUNT_BITS, &mut body);
                 put(commit & ((1 << COMMIT_COUNT_BITS) - 1), &mut body);
+                put(u64::from(*parts), &mut body);
                 before = *shard;
             }
         }
@@ -118,7 +130,8 @@ impl ResumeToken {
                 if epoch >> (u64::BITS - COMMIT_COUNT_BITS) != 0 || count >> COMMIT_COUNT_BITS != 0 {
                     return None;
                 }
-                commits.push((shard, epoch << COMMIT_COUNT_BITS | count));
+                let parts = u32::try_from(take(rest)?).ok()?;
+                commits.push(ShardPlace { shard, commit: epoch << COMMIT_COUNT_BITS | count, parts });
                 before = shard;
             }
             members.push(commits);
@@ -132,10 +145,13 @@ mod tests {
     use super::*;
 
     fn token() -> ResumeToken {
-        let commit = |epoch: u64, count: u64| epoch << COMMIT_COUNT_BITS | count;
+        let place = |shard: u32, epoch: u64, count: u64, parts: u32| {
+            let commit = epoch << COMMIT_COUNT_BITS | count;
+            ShardPlace { shard, commit, parts }
+        };
         ResumeToken {
             feed: 0x1122_3344_5566_7788,
-            members: vec![vec![(16, commit(3, 0)), (17, commit(3, 300)), (500, commit(1 << 23, 1))], vec![]],
+            members: vec![vec![place(16, 3, 0, 0), place(17, 3, 300, 2), place(500, 1 << 23, 1, 0)], vec![]],
         }
     }
 
@@ -160,6 +176,6 @@ mod tests {
         for garbage in ["", "garbage", "é", "AAAA", "Aw", "////"] {
             assert!(ResumeToken::decode(garbage).is_err(), "{garbage}");
         }
-        assert_eq!(ResumeToken::decode("AgAAAAAA"), Err(TokenError::Version));
+        assert_eq!(ResumeToken::decode("AwAAAAAA"), Err(TokenError::Version));
     }
 }

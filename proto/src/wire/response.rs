@@ -58,6 +58,8 @@ pub fn answer(
     profile: Option<&[u8]>,
     out: &mut Vec<u8>,
 ) {
+    // At once: a buffer that grows behind the items is copied for it.
+    out.reserve(items.len() + profile.map_or(0, <[u8]>::len) + 64);
     let start = begin(token, out);
     out.extend_from_slice(b"{\"t\":");
     out.push(b'0' + kind.number());

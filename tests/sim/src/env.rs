@@ -59,7 +59,8 @@ impl<B: Backend + 'static> Env for SimulatedEnv<B> {
     }
 
     async fn open_store(&self, number: u16, options: StoreOptions) -> Result<B::Engine, StorageError> {
-        self.backend.open(self.directory(number), options.cache_bytes).await
+        let backend = self.backend.clone().naming(options.table_of);
+        backend.open(self.directory(number), options.cache_bytes).await
     }
 
     fn unix_ms(&self) -> u64 {

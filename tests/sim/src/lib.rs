@@ -25,6 +25,8 @@ pub mod life;
 pub mod plan;
 #[cfg(test)]
 mod power_loss;
+#[cfg(test)]
+mod resumes;
 pub mod slab;
 pub mod trial;
 #[cfg(test)]

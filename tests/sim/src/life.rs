@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use photondb_storage::engine::{StorageEngine, StorageError};
+use photondb_storage::engine::{StorageEngine, StorageError, TreeName};
 
 use crate::history::{History, contents};
 use crate::workload::{Site, Workload};
@@ -13,6 +13,11 @@ use crate::{SimulatedDirectory, Simulation};
 #[allow(async_fn_in_trait, reason = "a simulation is one thread")]
 pub trait Backend: Clone {
     type Engine: StorageEngine + 'static;
+
+    /// With trees that belong to tables as these functions say.
+    fn naming(self, _table_of: fn(&TreeName) -> Option<&[u8]>) -> Self {
+        self
+    }
 
     async fn open(
         &self,

@@ -1,6 +1,6 @@
 //! The default backend as the simulation runs it.
 
-use photondb_storage::engine::StorageError;
+use photondb_storage::engine::{StorageError, TreeName};
 use photondb_storage::slab::{Placement, SlabEngine, SlabOptions};
 
 use crate::SimulatedDirectory;
@@ -30,6 +30,10 @@ impl Slab {
 
 impl Backend for Slab {
     type Engine = SlabEngine<SimulatedDirectory>;
+
+    fn naming(self, table_of: fn(&TreeName) -> Option<&[u8]>) -> Self {
+        Self(SlabOptions { table_of, ..self.0 })
+    }
 
     async fn open(
         &self,

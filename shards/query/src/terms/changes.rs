@@ -105,12 +105,11 @@ fn check_resumable(spec: &FeedSpec) -> Outcome<()> {
     }
     let text = if spec.members.iter().any(|member| member.rows.first().is_some()) {
         "A changefeed on the first rows of an order cannot be resumed: follow it with `include_initial` instead."
-    } else if spec.members.iter().any(|member| member.rows.index().is_some()) {
-        "A changefeed along a secondary index cannot be resumed: follow the table with `filter` instead."
+    } else if spec.include_initial && spec.members.iter().any(|member| member.rows.moves()) {
+        "A changefeed along a secondary index has no initial values with resume tokens: its rows move while they are read. Take \
+         tokens from a feed without `include_initial` and read the rows behind its `ready`."
     } else if spec.members.iter().any(|member| member.table.as_system_table().is_some()) {
         "A changefeed on a system table cannot be resumed: follow it with `include_initial` instead."
-    } else if spec.squash != Squash::Never {
-        "A changefeed that is resumed or has resume tokens cannot use `squash`: one change would stand for several places."
     } else if spec.include_initial && spec.resume_from.is_some() {
         "A changefeed that is resumed has no initial values: leave out `include_initial` or `resume_from`."
     } else {

@@ -144,9 +144,15 @@ impl Evaluator {
             let old_key = left.clone().filter(|_| has_moved);
             let key = taken.or(left)?;
             let (old, new) = (old.cloned(), new.cloned());
-            Some(RowChange { shard: change.shard, commit: change.commit, key, old_key, old, new })
+            let (shard, commit) = (change.shard, change.commit);
+            Some(RowChange { shard, commit, key, old_key, old, new, part: 0, more: true })
         });
-        told.collect()
+        let mut told: Vec<RowChange> = told.collect();
+        (0..).zip(&mut told).for_each(|(part, change)| change.part = part);
+        if let Some(last) = told.last_mut() {
+            last.more = false;
+        }
+        told
     }
 }
 

@@ -214,8 +214,12 @@ pub async fn open<E: Env>(
     let catalog = core.catalog();
     listener.check_access(&catalog)?;
     let opening = Opening::of(&listener.spec)?;
-    listener.queue.borrow_mut().tokens =
-        opening.as_ref().filter(|_| listener.spec.include_resume_token).map(Opening::tokens);
+    let members = listener.spec.members.len();
+    let tokens = opening
+        .as_ref()
+        .filter(|_| listener.spec.include_resume_token)
+        .map(|opening| opening.tokens(members));
+    listener.queue.borrow_mut().bear(tokens);
     for (index, spec) in listener.spec.members.iter().enumerate() {
         let plan = Plan::of(spec);
         let snapshot = Snapshot::of(&plan, &listener.access.user);
@@ -244,6 +248,7 @@ pub async fn open<E: Env>(
             is_stale: Cell::new(false),
             snapshot,
             log: RefCell::default(),
+            parts_told: RefCell::default(),
         });
         listener.members.borrow_mut().push(member.clone());
         subscription.listeners.borrow_mut().push((listener.clone(), index));
@@ -372,7 +377,7 @@ pub fn deliver<E: Env>(core: &Rc<Core<E>>, published: Vec<(u64, Published)>) {
                 subscription.followers.borrow().iter().for_each(|listener| listener.overflow(count));
             }
             Published::Change(row) => {
-                let change = leased(core, number, row);
+                let change = leased(core, row);
                 for (listener, member) in listeners.iter() {
                     listener.came(*member, &change, now);
                 }
@@ -387,10 +392,9 @@ pub fn deliver<E: Env>(core: &Rc<Core<E>>, published: Vec<(u64, Published)>) {
     pace::beat(core, now);
 }
 
-/// A change that came by that subscription, with what it takes of the core's memory.
-fn leased<E: Env>(core: &Rc<Core<E>>, source: u64, row: RowChange) -> Rc<Change> {
-    let mut change = Change::new(row);
-    change.source = source;
+/// A change with what it takes of the core's memory.
+fn leased<E: Env>(core: &Rc<Core<E>>, row: RowChange) -> Rc<Change> {
+    let change = Change::new(row);
     let mut lease = core.budget.lease();
     while lease.set(change.bytes()).is_err() && core.listening.shed() {}
     *change.lease.borrow_mut() = Some(lease);

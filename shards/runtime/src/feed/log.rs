@@ -13,13 +13,14 @@ use futures_util::future::join_all;
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::feed::{FeedRows, FeedSpec};
 use photondb_proto::op::TableId;
-use photondb_proto::resume::{COMMIT_COUNT_BITS, Commits, ResumeToken};
+use photondb_proto::resume::{COMMIT_COUNT_BITS, Commits, ResumeToken, ShardPlace};
 use photondb_storage::changelog::{ChangeLogError, LogPlace, Position};
 use photondb_storage::engine::StorageEngine;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::evaluate::{Evaluator, Looked};
 use super::publish;
+use super::queue::Change;
 use super::{FeedAnswer, FeedRequest, Plan, RowChange, Stamp, aborted, ask};
 use crate::catalog::Table;
 use crate::core::Core;
@@ -220,26 +221,14 @@ impl Opening {
         Ok(Some(Opening { feed, resumed: Some(token.members) }))
     }
 
-    pub fn tokens(&self) -> Tokens {
-        Tokens { feed: self.feed, members: Vec::new() }
-    }
-
-    /// # Errors
-    /// The feed has two of the same.
-    pub fn add_member(&self, tokens: Option<&mut Tokens>, source: u64) -> Result<(), QueryError> {
-        let Some(tokens) = tokens else { return Ok(()) };
-        if tokens.members.iter().any(|member| member.source == source) {
-            let text = "A changefeed on a union of equal parts has no resume tokens.".to_owned();
-            return Err(QueryError::new(ErrorKind::QueryLogic, text));
-        }
-        tokens.members.push(MemberTokens { source, commits: BTreeMap::new(), is_ready: false });
-        Ok(())
+    /// Of a feed with so many members.
+    pub fn tokens(&self, members: usize) -> Tokens {
+        Tokens { feed: self.feed, members: vec![MemberTokens::default(); members] }
     }
 
     /// What a member goes on behind.
-    pub fn stamps(&self, member: usize) -> Option<Vec<Stamp>> {
-        let commits = self.resumed.as_ref()?.get(member)?;
-        Some(commits.iter().map(|(shard, commit)| Stamp { shard: *shard, commit: *commit }).collect())
+    pub fn places(&self, member: usize) -> Option<&Commits> {
+        self.resumed.as_ref()?.get(member)
     }
 }
 
@@ -353,38 +342,40 @@ impl Reading {
 }
 
 /// How far what was sent to a client reaches, and its token.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tokens {
     feed: u64,
-    /// By the number of the subscription that the changes come by.
     members: Vec<MemberTokens>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 struct MemberTokens {
-    source: u64,
-    commits: BTreeMap<u32, u64>,
+    /// By shard: the last commit told whole, and the parts told of the next one.
+    places: BTreeMap<u32, (u64, u32)>,
     /// False until all initial values are told: what is told before is no place to go on from.
     is_ready: bool,
 }
 
 impl Tokens {
     /// A change was told, and all before it were.
-    pub fn pass(&mut self, source: u64, shard: u32, commit: u64) {
-        if let Some(member) = self.members.iter_mut().find(|member| member.source == source) {
-            let known = member.commits.entry(shard).or_insert(0);
-            *known = commit.max(*known);
+    pub fn pass(&mut self, member: u16, change: &Change) {
+        let Some(member) = self.members.get_mut(usize::from(member)) else { return };
+        let place = member.places.entry(change.shard).or_default();
+        if change.commit > place.0 {
+            *place = if change.more { (place.0, change.part + 1) } else { (change.commit, 0) };
         }
     }
 
-    /// All changes up to these stamps were told, and the initial values, if there are any.
-    pub fn reach(&mut self, source: u64, stamps: &[Stamp]) {
-        for stamp in stamps {
-            self.pass(source, stamp.shard, stamp.commit);
+    /// All changes up to these places were told, and the initial values, if there are any.
+    pub fn reach(&mut self, member: u16, places: &Commits) {
+        let Some(member) = self.members.get_mut(usize::from(member)) else { return };
+        for reached in places {
+            let place = member.places.entry(reached.shard).or_default();
+            if reached.commit > place.0 {
+                *place = (reached.commit, reached.parts);
+            }
         }
-        if let Some(member) = self.members.iter_mut().find(|member| member.source == source) {
-            member.is_ready = true;
-        }
+        member.is_ready = true;
     }
 
     /// The place to go on from; `None` until there is one.
@@ -392,9 +383,40 @@ impl Tokens {
         if !self.members.iter().all(|member| member.is_ready) {
             return None;
         }
-        let commits =
-            |member: &MemberTokens| member.commits.iter().map(|(shard, commit)| (*shard, *commit)).collect();
+        let commits = |member: &MemberTokens| {
+            let places = member.places.iter();
+            places
+                .map(|(shard, (commit, parts))| ShardPlace { shard: *shard, commit: *commit, parts: *parts })
+                .collect()
+        };
         Some(ResumeToken { feed: self.feed, members: self.members.iter().map(commits).collect() }.encode())
+    }
+}
+
+/// Places behind whole commits.
+pub fn whole(stamps: impl IntoIterator<Item = Stamp>) -> Commits {
+    let place = |stamp: Stamp| ShardPlace { shard: stamp.shard, commit: stamp.commit, parts: 0 };
+    stamps.into_iter().map(place).collect()
+}
+
+/// Parts of changes that a resumed feed has told before, of the first change behind its place in each shard.
+#[derive(Debug, Default)]
+pub struct PartsTold(BTreeMap<u32, (u32, Option<u64>)>);
+
+impl PartsTold {
+    pub fn of(places: &Commits) -> PartsTold {
+        let partial = places.iter().filter(|place| place.parts > 0);
+        PartsTold(partial.map(|place| (place.shard, (place.parts, None))).collect())
+    }
+
+    /// Whether a change, which comes behind those before it, is one of them.
+    pub fn holds(&mut self, change: &RowChange) -> bool {
+        let Some((parts, commit)) = self.0.get_mut(&change.shard) else { return false };
+        if *commit.get_or_insert(change.commit) != change.commit {
+            self.0.remove(&change.shard);
+            return false;
+        }
+        change.part < *parts
     }
 }
 

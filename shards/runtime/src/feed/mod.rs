@@ -69,6 +69,9 @@ pub struct RowChange {
     pub old_key: Option<Key>,
     pub old: Option<Document>,
     pub new: Option<Document>,
+    /// Which of the changes of this commit it is, and whether another follows.
+    pub part: u32,
+    pub more: bool,
 }
 
 /// What one core asks of another.

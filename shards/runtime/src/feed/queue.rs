@@ -10,9 +10,10 @@ use std::rc::Rc;
 use photondb_proto::datum::{Datum, ObjectBuilder, document, json};
 use photondb_proto::feed::{ElementForm, Elements, Squash};
 use photondb_proto::op::{Document, Key};
+use photondb_proto::resume::Commits;
 
+use super::RowChange;
 use super::log::Tokens;
-use super::{RowChange, Stamp};
 use crate::admission::Lease;
 
 /// A change that has come to the listening core.
@@ -26,8 +27,8 @@ pub struct Change {
     old_key: Option<Key>,
     pub old: Option<Document>,
     pub new: Option<Document>,
-    /// The number of the subscription that it came by.
-    pub source: u64,
+    pub part: u32,
+    pub more: bool,
     /// `"new_val":…,"old_val":…`
     json: OnceCell<Box<[u8]>>,
     /// What it takes of the core's memory.
@@ -36,7 +37,7 @@ pub struct Change {
 
 impl Change {
     pub fn new(change: RowChange) -> Change {
-        let RowChange { shard, commit, key, old_key, old, new } = change;
+        let RowChange { shard, commit, key, old_key, old, new, part, more } = change;
         Change {
             shard,
             commit,
@@ -44,7 +45,8 @@ impl Change {
             old_key,
             old,
             new,
-            source: 0,
+            part,
+            more,
             json: OnceCell::new(),
             lease: RefCell::new(None),
         }
@@ -62,7 +64,16 @@ impl Change {
             false => (&self.key, None, self.new.clone()),
         };
         let (shard, commit, key) = (self.shard, self.commit, key.clone());
-        Change::new(RowChange { shard, commit, key, old_key: None, old, new })
+        Change::new(RowChange {
+            shard,
+            commit,
+            key,
+            old_key: None,
+            old,
+            new,
+            part: self.part,
+            more: self.more,
+        })
     }
 
     /// Bytes it holds, with its JSON.
@@ -138,12 +149,13 @@ pub enum Element {
     },
     /// A row that had been told as initial is gone before all were.
     Uninitial(Rc<Change>),
-    Change(Rc<Change>, Offsets),
+    /// Of this member.
+    Change(Rc<Change>, Offsets, u16),
     /// Squashed away.
     Gone,
-    /// Not for the client: all changes of that source up to these stamps have been told. Said for the first time, its initial
+    /// Not for the client: all changes of that member up to these places have been told. Said for the first time, its initial
     /// values have been, too.
-    Reached(u64, Vec<Stamp>),
+    Reached(u16, Commits),
     /// A resume token, where there is no state that could bear it.
     Token,
 }
@@ -161,7 +173,12 @@ pub struct Queue {
     pub include_types: bool,
     include_offsets: bool,
     /// How far the client is, if it wants to know.
-    pub tokens: Option<Tokens>,
+    tokens: Option<Tokens>,
+    /// Where it squashes: how far it is when it has taken all that waits, and what it will be when it has taken the elements before
+    /// these numbers. One element stands for several changes there, so only the last of what waited when it began to take is a place.
+    coming: Option<Tokens>,
+    marks: VecDeque<(u64, Tokens)>,
+    is_marked: bool,
 }
 
 impl Queue {
@@ -176,7 +193,20 @@ impl Queue {
             include_types,
             include_offsets,
             tokens: None,
+            coming: None,
+            marks: VecDeque::new(),
+            is_marked: false,
         }
+    }
+
+    /// From now on elements bear tokens.
+    pub fn bear(&mut self, tokens: Option<Tokens>) {
+        self.coming = tokens.clone().filter(|_| self.squash != Squash::Never);
+        self.tokens = tokens;
+    }
+
+    pub fn bears_tokens(&self) -> bool {
+        self.tokens.is_some()
     }
 
     pub fn len(&self) -> usize {
@@ -191,38 +221,66 @@ impl Queue {
 
     /// An element that is not a change: the reader of initial values waits for room, so it always fits.
     pub fn push(&mut self, element: Element) {
+        if let Some(coming) = &mut self.coming {
+            pass(coming, &element);
+            if matches!(element, Element::Reached(..)) {
+                return;
+            }
+        }
+        let ends = matches!(element, Element::Ready | Element::Token);
         self.elements.push_back(element);
+        if ends {
+            self.mark();
+        }
+    }
+
+    /// What waits now is taken before anything that comes.
+    fn mark(&mut self) {
+        let Some(coming) = &self.coming else { return };
+        while matches!(self.elements.back(), Some(Element::Gone)) {
+            self.elements.pop_back();
+        }
+        self.places.clear();
+        let end = self.first + self.elements.len() as u64;
+        if self.elements.is_empty() {
+            self.tokens = Some(coming.clone());
+        } else if self.marks.back().is_none_or(|(mark, _)| *mark < end) {
+            self.marks.push_back((end, coming.clone()));
+        }
     }
 
     /// A change while initial values are still being told: a row that comes is one of them, one that goes takes its own back.
     /// False as for [`Queue::push_change`].
-    pub fn push_initial_change(&mut self, change: Rc<Change>) -> bool {
-        self.push_bounded(Queue::initial_change(change))
+    pub fn push_initial_change(&mut self, member: u16, change: Rc<Change>) -> bool {
+        self.push_bounded(Queue::initial_change(member, change))
     }
 
-    pub fn initial_change(change: Rc<Change>) -> Element {
+    pub fn initial_change(member: u16, change: Rc<Change>) -> Element {
         match (&change.old, &change.new) {
             (None, Some(value)) => Element::Initial { value: Rc::new(value.clone()), offset: None },
             (_, None) => Element::Uninitial(change),
-            (Some(_), Some(_)) => Element::Change(change, None),
+            (Some(_), Some(_)) => Element::Change(change, None, member),
         }
     }
 
     /// A change that follows what is there. False when it was too much, and all that waited is left out with it.
-    pub fn push_change(&mut self, change: Rc<Change>, offsets: Offsets) -> bool {
+    pub fn push_change(&mut self, member: u16, change: Rc<Change>, offsets: Offsets) -> bool {
         if self.squash != Squash::Never && offsets.is_none() {
-            if self.squashed(&change) {
+            if self.squashed(member, &change) {
                 return true;
             }
             self.places.insert(change.key.clone(), self.first + self.elements.len() as u64);
         }
-        self.push_bounded(Element::Change(change, offsets))
+        self.push_bounded(Element::Change(change, offsets, member))
     }
 
     fn push_bounded(&mut self, element: Element) -> bool {
         if self.elements.len() >= self.elements_max {
             self.clear(1);
             return false;
+        }
+        if let Some(coming) = &mut self.coming {
+            pass(coming, &element);
         }
         self.elements.push_back(element);
         true
@@ -234,11 +292,11 @@ impl Queue {
     }
 
     /// Makes one of a change that waits and one that follows it.
-    fn squashed(&mut self, change: &Rc<Change>) -> bool {
+    fn squashed(&mut self, member: u16, change: &Rc<Change>) -> bool {
         let Some(place) = self.places.get(change.from()).copied() else { return false };
         let Some(at) = place.checked_sub(self.first) else { return false };
         let Some(element @ Element::Change(..)) = self.elements.get_mut(at as usize) else { return false };
-        let Element::Change(waiting, _) = &*element else { return false };
+        let Element::Change(waiting, ..) = &*element else { return false };
         let (old, new) = (waiting.old.clone(), change.new.clone());
         *element = match old == new {
             true => Element::Gone,
@@ -250,12 +308,17 @@ impl Queue {
                     old_key: Some(waiting.from().clone()),
                     old,
                     new,
+                    part: change.part,
+                    more: change.more,
                 });
                 *one.lease.borrow_mut() = waiting.lease.borrow_mut().take();
-                Element::Change(Rc::new(one), None)
+                Element::Change(Rc::new(one), None, member)
             }
         };
         let is_gone = matches!(element, Element::Gone);
+        if let Some(coming) = &mut self.coming {
+            coming.pass(member, change);
+        }
         self.places.remove(change.from());
         if !is_gone {
             self.places.insert(change.key.clone(), place);
@@ -273,6 +336,10 @@ impl Queue {
         };
         self.elements.retain(stays);
         self.places.clear();
+        self.marks.clear();
+        if self.coming.is_some() {
+            self.tokens.clone_from(&self.coming);
+        }
         self.skipped += (before - self.elements.len()) as u64 + more;
     }
 
@@ -289,6 +356,7 @@ impl Queue {
     /// Takes elements for the client.
     pub fn take(&mut self, form: ElementForm, elements_max: u32, bytes_max: u32) -> Elements {
         let (mut items, mut documents, mut count, mut bytes) = (Vec::new(), Vec::new(), 0, 0);
+        self.mark();
         if self.skipped > 0 {
             let text = format!("Changefeed cache over array size limit, skipped {} elements.", self.skipped);
             self.skipped = 0;
@@ -302,7 +370,7 @@ impl Queue {
         while count < elements_max && bytes < bytes_max as usize {
             let Some(element) = self.elements.pop_front() else { break };
             self.first += 1;
-            if let Element::Change(change, _) = &element {
+            if let Element::Change(change, ..) = &element {
                 self.places.remove(&change.key);
             }
             self.pass(&element);
@@ -334,20 +402,21 @@ impl Queue {
     /// An element goes to the client: tokens from here on say so.
     fn pass(&mut self, element: &Element) {
         let Some(tokens) = &mut self.tokens else { return };
-        match element {
-            Element::Change(change, _) => tokens.pass(change.source, change.shard, change.commit),
-            Element::Reached(source, stamps) => tokens.reach(*source, stamps),
-            Element::Initializing
-            | Element::Ready
-            | Element::Initial { .. }
-            | Element::Uninitial(_)
-            | Element::Gone
-            | Element::Token => {}
+        if self.coming.is_none() {
+            return pass(tokens, element);
+        }
+        self.is_marked = false;
+        while self.marks.front().is_some_and(|(mark, _)| *mark <= self.first)
+            && let Some((_, reached)) = self.marks.pop_front()
+        {
+            *tokens = reached;
+            self.is_marked = true;
         }
     }
 
     fn token(&self) -> Option<String> {
-        self.tokens.as_ref().and_then(Tokens::text)
+        let is_place = self.coming.is_none() || self.is_marked;
+        self.tokens.as_ref().filter(|_| is_place).and_then(Tokens::text)
     }
 
     fn type_of(element: &Element) -> &'static str {
@@ -355,13 +424,13 @@ impl Queue {
             Element::Initializing | Element::Ready | Element::Token => "state",
             Element::Initial { .. } => "initial",
             Element::Uninitial(_) => "uninitial",
-            Element::Change(change, _) => change.type_name(),
+            Element::Change(change, ..) => change.type_name(),
             Element::Gone | Element::Reached(..) => "change",
         }
     }
 
     fn write(&self, element: &Element, out: &mut Vec<u8>) {
-        if let (Element::Change(change, _), false) = (element, self.include_offsets) {
+        if let (Element::Change(change, ..), false) = (element, self.include_offsets) {
             change.keep_json();
             change.write(self.token().as_deref(), self.include_types, out);
             return;
@@ -390,7 +459,7 @@ impl Queue {
                 fields.push(("new_val", document::from_bytes(value)));
             }
             Element::Uninitial(change) => fields.push(("old_val", value(&change.old))),
-            Element::Change(change, offsets) => {
+            Element::Change(change, offsets, _) => {
                 let (old, new) = offsets.unwrap_or_default();
                 if self.include_offsets {
                     fields.push(("new_offset", offset(new)));
@@ -414,5 +483,19 @@ impl Queue {
         let mut object = ObjectBuilder::default();
         fields.into_iter().for_each(|(name, value)| object.set(name, value));
         Datum::Object(object.build())
+    }
+}
+
+/// An element has been told.
+fn pass(tokens: &mut Tokens, element: &Element) {
+    match element {
+        Element::Change(change, _, member) => tokens.pass(*member, change),
+        Element::Reached(member, places) => tokens.reach(*member, places),
+        Element::Initializing
+        | Element::Ready
+        | Element::Initial { .. }
+        | Element::Uninitial(_)
+        | Element::Gone
+        | Element::Token => {}
     }
 }

@@ -76,6 +76,8 @@ impl Snapshot {
         let rows = rows(core, &self.user, plan).await?;
         let known = self.rows.borrow_mut().replace(rows.clone()).unwrap_or_default();
         let change = |key: &Key, old: Option<&Document>, new: Option<&Document>| RowChange {
+            part: 0,
+            more: false,
             shard: 0,
             commit: 0,
             key: key.clone(),

@@ -101,7 +101,7 @@ impl Listener {
     ) -> Option<Elements> {
         let mut queue = self.queue.borrow_mut();
         if let Some(place) = &mut *self.place.borrow_mut() {
-            let is_shared = form == ElementForm::Json && queue.tokens.is_none();
+            let is_shared = form == ElementForm::Json && !queue.bears_tokens();
             if is_shared && queue.is_empty() && place.is_shown() && place.is_news() {
                 let members = self.members.borrow();
                 let trail = &members.first()?.subscription.trail;
@@ -116,7 +116,7 @@ impl Listener {
                 && let Some(change) = place.next()
             {
                 if let Some(change) = member.told(&change) {
-                    queue.push(Element::Change(change, None));
+                    queue.push(Element::Change(change, None, 0));
                 }
             }
         }
@@ -195,16 +195,16 @@ impl Listener {
     }
 
     /// A change has come for one of the members.
-    pub(super) fn came(&self, member: usize, change: &Rc<Change>, now: Duration) {
+    pub(super) fn came(&self, index: usize, change: &Rc<Change>, now: Duration) {
         if self.ended.borrow().is_some() {
             return;
         }
         let members = self.members.borrow();
-        let Some(member) = members.get(member) else { return };
+        let Some(member) = members.get(index) else { return };
         if member.is_live.get() && member.limit().is_none() {
             if let Some(change) = member.told(change) {
                 self.since.set(self.since.get().or(Some(now)));
-                self.tell(change);
+                self.tell(index, change);
             }
         } else {
             self.since.set(self.since.get().or(Some(now)));
@@ -220,10 +220,11 @@ impl Listener {
         self.wake();
     }
 
-    pub(super) fn tell(&self, change: Rc<Change>) {
+    pub(super) fn tell(&self, member: usize, change: Rc<Change>) {
+        let member = member as u16;
         let fits = match self.is_initializing.get() && self.spec.include_initial {
-            true => self.queue.borrow_mut().push_initial_change(change),
-            false => self.queue.borrow_mut().push_change(change, None),
+            true => self.queue.borrow_mut().push_initial_change(member, change),
+            false => self.queue.borrow_mut().push_change(member, change, None),
         };
         if !fits {
             self.overflowed();
@@ -236,18 +237,18 @@ impl Listener {
             return Ok(());
         }
         let members = self.members.borrow().clone();
-        for member in &members {
+        for (index, member) in members.iter().enumerate() {
             if let Some(snapshot) = &member.snapshot {
-                self.look(core, member, snapshot).await?;
+                self.look(core, index, member, snapshot).await?;
                 continue;
             }
             match member.limit() {
-                Some(first) => self.advance_window(core, member, first).await?,
+                Some(first) => self.advance_window(core, index, member, first).await?,
                 None => {
                     while !member.is_live.get() && self.queue.borrow().len() < WAITING_FEW {
                         if !member.reading.borrow().is_empty() || member.log.borrow().is_none() {
-                            self.read_on(core, member).await?;
-                        } else if !self.catch_up(core, member).await? {
+                            self.read_on(core, index, member).await?;
+                        } else if !self.catch_up(core, index, member).await? {
                             break;
                         }
                     }
@@ -270,6 +271,7 @@ impl Listener {
     pub(super) async fn look<E: Env>(
         &self,
         core: &Rc<Core<E>>,
+        index: usize,
         member: &Member,
         snapshot: &Snapshot,
     ) -> Result<(), QueryError> {
@@ -288,7 +290,7 @@ impl Listener {
         }
         for change in changes {
             self.since.set(self.since.get().or(Some(core.env.elapsed())));
-            self.tell(Rc::new(Change::new(change)));
+            self.tell(index, Rc::new(Change::new(change)));
         }
         Ok(())
     }
@@ -297,6 +299,7 @@ impl Listener {
     pub(super) async fn read_on<E: Env>(
         &self,
         core: &Rc<Core<E>>,
+        index: usize,
         member: &Rc<Member>,
     ) -> Result<(), QueryError> {
         let places = member.reading.take();
@@ -311,7 +314,7 @@ impl Listener {
                 let mut stamps = segments.iter().flat_map(|(_, segment)| &segment.stamps);
                 stamps.any(|stamp| stamp.shard == change.shard && change.commit <= stamp.commit)
             });
-        self.tell_held(core, member, before);
+        self.tell_held(core, index, member, before);
         for (peer, segment) in segments {
             for (_, value) in segment.rows {
                 self.initial(value, None);
@@ -330,15 +333,21 @@ impl Listener {
         if member.reading.borrow().is_empty() {
             member.is_live.set(true);
         }
-        self.tell_held(core, member, after);
+        self.tell_held(core, index, member, after);
         Ok(())
     }
 
-    pub(super) fn tell_held<E: Env>(&self, core: &Rc<Core<E>>, member: &Member, held: VecDeque<Rc<Change>>) {
+    pub(super) fn tell_held<E: Env>(
+        &self,
+        core: &Rc<Core<E>>,
+        index: usize,
+        member: &Member,
+        held: VecDeque<Rc<Change>>,
+    ) {
         let now = core.env.elapsed();
         for change in held.iter().filter_map(|change| member.told(change)) {
             self.since.set(self.since.get().or(Some(now)));
-            self.tell(change);
+            self.tell(index, change);
         }
     }
 
@@ -351,6 +360,7 @@ impl Listener {
     pub(super) async fn advance_window<E: Env>(
         &self,
         core: &Rc<Core<E>>,
+        index: usize,
         member: &Rc<Member>,
         first: FirstRows,
     ) -> Result<(), QueryError> {
@@ -401,10 +411,11 @@ impl Listener {
             let offsets = (old.as_ref().map(|(place, _)| *place), new.as_ref().map(|(place, _)| *place));
             let value = |row: Option<(u32, Rc<Document>)>| row.map(|(_, value)| (*value).clone());
             let (key, old, new) = (shift.key, value(old), value(new));
-            let change = RowChange { shard: 0, commit: 0, key, old_key: None, old, new };
+            let change =
+                RowChange { shard: 0, commit: 0, key, old_key: None, old, new, part: 0, more: false };
             let change = Rc::new(Change::new(change));
             self.since.set(self.since.get().or(Some(core.env.elapsed())));
-            if !self.queue.borrow_mut().push_change(change, Some(offsets)) {
+            if !self.queue.borrow_mut().push_change(index as u16, change, Some(offsets)) {
                 self.overflowed();
             }
         }

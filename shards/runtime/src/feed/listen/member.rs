@@ -9,7 +9,7 @@ use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::feed::FirstRows;
 use photondb_proto::op::{Key, ScanOrder};
 
-use super::super::log::Reading;
+use super::super::log::{PartsTold, Reading};
 use super::super::queue::Change;
 use super::super::system::Snapshot;
 use super::super::window::{Row, RowOf, Window, by_entry, by_key, spare};
@@ -38,6 +38,7 @@ pub(super) struct Member {
     pub(super) snapshot: Option<Snapshot>,
     /// Kept changes are read before it subscribes.
     pub(super) log: RefCell<Option<Reading>>,
+    pub(super) parts_told: RefCell<PartsTold>,
 }
 
 pub(super) fn wrong_answer() -> QueryError {

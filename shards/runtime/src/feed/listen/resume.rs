@@ -5,8 +5,9 @@
 use std::rc::Rc;
 
 use photondb_proto::error::QueryError;
+use photondb_proto::resume::{Commits, ShardPlace};
 
-use super::super::log::{self, Opening, Reading};
+use super::super::log::{self, Opening, PartsTold, Reading};
 use super::super::queue::{Element, Queue};
 use super::super::{FeedRequest, RowChange, Stamp, aborted};
 use super::leased;
@@ -24,42 +25,58 @@ impl Listener {
         opening: &Opening,
         index: usize,
     ) -> Result<(), QueryError> {
-        let (plan, source) = (&member.subscription.plan, member.subscription.number);
+        let plan = &member.subscription.plan;
         let table = core.catalog().table(plan.table).cloned().ok_or_else(aborted)?;
         let shards = log::shards_of(core, &table, plan);
-        opening.add_member(self.queue.borrow_mut().tokens.as_mut(), source)?;
         let table = plan.table;
         let mut stamps = member.stamps_of(core, || FeedRequest::Keep { table }).await?;
         stamps.retain(|stamp| shards.contains_key(&stamp.shard));
-        let resumed = opening.stamps(index);
+        let resumed = opening.places(index);
         if resumed.is_none() && !self.spec.include_initial {
             let mut stamps = member.subscribe(core).await?;
             member.stamp(&None, &stamps);
             stamps.retain(|stamp| shards.contains_key(&stamp.shard));
-            self.queue.borrow_mut().push(Element::Reached(source, stamps));
+            self.reached(index, log::whole(stamps));
             return Ok(());
         }
-        let after = resumed.clone().unwrap_or(stamps);
+        let after = match resumed {
+            Some(places) => {
+                let stamp = |place: &ShardPlace| Stamp { shard: place.shard, commit: place.commit };
+                places.iter().map(stamp).collect()
+            }
+            None => stamps,
+        };
         member.log.replace(Some(Reading::behind(&after, &shards)?));
-        if resumed.is_some() {
+        if let Some(places) = resumed {
             // The first portion at once: what is wrong with the token is told now.
-            self.queue.borrow_mut().push(Element::Reached(source, after));
-            self.read_log(core, member).await?;
+            member.parts_told.replace(PartsTold::of(places));
+            self.reached(index, places.clone());
+            self.read_log(core, index, member).await?;
         }
         Ok(())
     }
 
+    /// Tokens may say so when the client has taken what waits now.
+    fn reached(&self, member: usize, places: Commits) {
+        self.queue.borrow_mut().push(Element::Reached(member as u16, places));
+    }
+
     /// Reads the next portion of a member's logs. Whether they have more.
-    async fn read_log<E: Env>(&self, core: &Rc<Core<E>>, member: &Rc<Member>) -> Result<bool, QueryError> {
+    async fn read_log<E: Env>(
+        &self,
+        core: &Rc<Core<E>>,
+        index: usize,
+        member: &Rc<Member>,
+    ) -> Result<bool, QueryError> {
         let Some(mut reading) = member.log.take() else { return Ok(false) };
         let subscription = &member.subscription;
         let portion = reading.next(core, &subscription.plan).await;
         let more = reading.has_more();
         member.log.replace(Some(reading));
         let (changes, reached) = portion?;
-        self.tell_logged(core, member, changes, &[]);
+        self.tell_logged(core, index, member, changes, &[]);
         if !self.spec.include_initial {
-            self.queue.borrow_mut().push(Element::Reached(subscription.number, reached));
+            self.reached(index, log::whole(reached));
         }
         Ok(more)
     }
@@ -68,18 +85,23 @@ impl Listener {
     fn tell_logged<E: Env>(
         &self,
         core: &Rc<Core<E>>,
+        index: usize,
         member: &Rc<Member>,
         changes: Vec<RowChange>,
         stamps: &[Stamp],
     ) {
+        let index = index as u16;
         for row in changes {
+            if member.parts_told.borrow_mut().holds(&row) {
+                continue;
+            }
             let comes = stamps.iter().any(|stamp| stamp.shard == row.shard && row.commit > stamp.commit);
-            let change = leased(core, member.subscription.number, row);
+            let change = leased(core, row);
             // Portions are read when there is room, so there is no bound to look at.
             let element = match self.spec.include_initial {
                 _ if comes => None,
-                true => member.told(&change).map(Queue::initial_change),
-                false => Some(Element::Change(change, None)),
+                true => member.told(&change).map(|change| Queue::initial_change(index, change)),
+                false => (change.old != change.new).then_some(Element::Change(change, None, index)),
             };
             if let Some(element) = element {
                 self.queue.borrow_mut().push(element);
@@ -92,11 +114,12 @@ impl Listener {
     pub(super) async fn catch_up<E: Env>(
         &self,
         core: &Rc<Core<E>>,
+        index: usize,
         member: &Rc<Member>,
     ) -> Result<bool, QueryError> {
         let has_more = member.log.borrow().as_ref().is_some_and(Reading::has_more);
         if has_more {
-            self.read_log(core, member).await?;
+            self.read_log(core, index, member).await?;
             return Ok(true);
         }
         if !self.queue.borrow().is_empty() {
@@ -107,15 +130,15 @@ impl Listener {
         reading.look_again();
         while reading.has_more() && !reading.has_reached(&stamps) {
             let (changes, _) = reading.next(core, &member.subscription.plan).await?;
-            self.tell_logged(core, member, changes, &stamps);
+            self.tell_logged(core, index, member, changes, &stamps);
         }
         member.stamps.borrow_mut().clear();
         member.stamp(&None, &stamps);
         member.is_live.set(true);
-        let shards: Vec<Stamp> = stamps.into_iter().filter(|stamp| reading.is_about(stamp.shard)).collect();
-        self.queue.borrow_mut().push(Element::Reached(member.subscription.number, shards));
+        let shards = stamps.into_iter().filter(|stamp| reading.is_about(stamp.shard));
+        self.reached(index, log::whole(shards));
         let held = member.held.take();
-        self.tell_held(core, member, held);
+        self.tell_held(core, index, member, held);
         Ok(true)
     }
 }
