@@ -54,7 +54,10 @@ fn kinds() -> Vec<Kind> {
         kind("filter", json!([number::FILTER, [table(), few]]), 1),
         kind(
             "union",
-            json!([number::UNION, [range(json!([180, []]), json!(KEYS + 10)), range(json!(KEYS + 10), json!([181, []]))]]),
+            json!([
+                number::UNION,
+                [range(json!([180, []]), json!(KEYS + 10)), range(json!(KEYS + 10), json!([181, []]))]
+            ]),
             1,
         ),
         kind("union of equal parts", json!([number::UNION, [table(), table()]]), 2),
