@@ -38,7 +38,7 @@ const HOUSES: &[House] = &[
             &["table", "index", "mesh", "jobs", "scratch"],
             &["catalog"],
             &["uring"],
-            &["env", "admission", "panics", "meter"],
+            &["env", "admission", "outgoing", "panics", "meter"],
         ],
     },
     House {

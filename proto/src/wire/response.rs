@@ -58,13 +58,38 @@ pub fn answer(
     profile: Option<&[u8]>,
     out: &mut Vec<u8>,
 ) {
-    // At once: a buffer that grows behind the items is copied for it.
-    out.reserve(items.len() + profile.map_or(0, <[u8]>::len) + 64);
     let start = begin(token, out);
+    before_items(kind, out);
+    out.extend_from_slice(items);
+    behind_items(kind, notes, profile, out);
+    end(start, out);
+}
+
+/// What is around the items of a successful answer, which are sent from elsewhere. Gives their place in `out`.
+pub fn answer_around(
+    token: i64,
+    kind: AnswerKind,
+    items_bytes: usize,
+    notes: &[u8],
+    profile: Option<&[u8]>,
+    out: &mut Vec<u8>,
+) -> usize {
+    let start = begin(token, out);
+    before_items(kind, out);
+    let place = out.len();
+    behind_items(kind, notes, profile, out);
+    let bytes = u32::try_from(out.len() - start - 12 + items_bytes).expect("batches are bounded");
+    out[start + 8..start + 12].copy_from_slice(&bytes.to_le_bytes());
+    place
+}
+
+fn before_items(kind: AnswerKind, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"t\":");
     out.push(b'0' + kind.number());
     out.extend_from_slice(b",\"r\":[");
-    out.extend_from_slice(items);
+}
+
+fn behind_items(kind: AnswerKind, notes: &[u8], profile: Option<&[u8]>, out: &mut Vec<u8>) {
     out.push(b']');
     if let Some(profile) = profile {
         out.extend_from_slice(b",\"p\":");
@@ -81,7 +106,6 @@ pub fn answer(
         out.push(b']');
     }
     out.push(b'}');
-    end(start, out);
 }
 
 /// An atom whose JSON `write` appends: the way of a point read, without a buffer between.

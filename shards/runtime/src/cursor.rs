@@ -162,7 +162,7 @@ pub fn start<E: Env>(
             if cursor.noreply {
                 return;
             }
-            write_answer(token, &answer, out);
+            session.answer(token, &answer, out);
             if answer.kind == AnswerKind::Partial {
                 let cursor = enlist(session, cursor);
                 rest(session, &cursor, execution);
@@ -201,7 +201,7 @@ pub fn resume<E: Env>(session: &Rc<Session<E>>, cursor: &Rc<Cursor>, out: &mut V
     match drive(session, &mut execution, &cursor.term) {
         Halt::Waits(waiting) => spawn(session, cursor.clone(), execution, waiting),
         Halt::Answer(answer) => {
-            write_answer(cursor.token, &answer, out);
+            session.answer(cursor.token, &answer, out);
             match answer.kind {
                 AnswerKind::Partial => rest(session, cursor, execution),
                 AnswerKind::Atom | AnswerKind::Sequence => end(session, cursor),
@@ -297,7 +297,7 @@ async fn batches<E: Env>(
         let more = match halt {
             Halt::Answer(answer) => {
                 if !cursor.noreply {
-                    session.reply(|out| write_answer(cursor.token, &answer, out));
+                    session.reply_answer(cursor.token, &answer);
                 }
                 answer.kind == AnswerKind::Partial && !cursor.noreply
             }
@@ -454,10 +454,6 @@ pub fn uncount<E: Env>(session: &Rc<Session<E>>, cursor: &Cursor) {
 fn count<E: Env>(session: &Rc<Session<E>>, cursor: &Cursor) {
     let took = session.core.env.elapsed().saturating_sub(cursor.began);
     session.core.figures.query_ended(cursor.kind, took.as_micros() as u64);
-}
-
-fn write_answer(token: i64, answer: &Answer, out: &mut Vec<u8>) {
-    response::answer(token, answer.kind, &answer.items, &answer.notes, answer.profile.as_deref(), out);
 }
 
 fn write_empty(token: i64, out: &mut Vec<u8>) {

@@ -4,6 +4,7 @@
 //! system's randomness or a file. Mailboxes between cores (`mesh.rs`) need no seam: they are rings and ordinary wakers.
 
 use std::future::Future;
+use std::io::IoSlice;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -51,6 +52,15 @@ pub trait Stream: 'static {
     fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize, StreamEnd>>;
     /// Bytes taken from `bytes`. Registers the task when the peer is slow.
     fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, StreamEnd>>;
+    /// The same of some pieces, none of which is empty.
+    fn poll_write_pieces(
+        &mut self,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<Result<usize, StreamEnd>> {
+        let first = pieces.first().map_or(&[][..], |piece| &**piece);
+        self.poll_write(context, first)
+    }
 }
 
 /// The connection broke. Why does not matter to anybody on this side.

@@ -18,6 +18,7 @@ pub mod jobs;
 pub mod mesh;
 pub mod meter;
 pub mod offline;
+mod outgoing;
 mod owner;
 mod panics;
 pub mod route;

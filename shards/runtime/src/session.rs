@@ -19,6 +19,7 @@ use photondb_proto::term::parse::QueryMessage;
 use photondb_proto::wire::frame::{FrameDecoder, HEADER_BYTES, Oversized};
 use photondb_proto::wire::handshake::{Handshake, HandshakeSecrets, Progress, Protocol};
 use photondb_proto::wire::response;
+use photondb_query::exec::Answer;
 
 use crate::access::Access;
 use crate::admission::{Lease, Watchers};
@@ -26,13 +27,12 @@ use crate::core::{Core, add};
 use crate::cursor::{self, Cursor};
 use crate::env::{Env, Stream, StreamEnd};
 use crate::hot;
+use crate::outgoing::{Outgoing, SHARED_BYTES_MIN};
 
 /// Replies that wait for the client to read them; beyond it nothing new is begun for it.
 const SEND_BYTES_MAX: usize = 1 << 20;
 /// Batches of one session that gather rows at the same time; what each gathers is bounded by its batch.
 const GATHERING_MAX: usize = 16;
-/// A send buffer larger than this is given back once it is empty.
-const SEND_KEPT_BYTES: usize = 2 << 10;
 /// A receive buffer larger than this is given back once it is empty.
 const RECEIVE_KEPT_BYTES: usize = 1 << 10;
 /// Receive buffers up to this are part of what every connection may cost; larger ones are leased from the core's budget.
@@ -49,9 +49,7 @@ pub struct Session<E: Env> {
     pub peer: Option<SocketAddr>,
     protocol: Protocol,
     /// Replies that could not be written at once.
-    send: RefCell<Vec<u8>>,
-    /// Bytes of `send` that were written.
-    sent: Cell<usize>,
+    send: RefCell<Outgoing>,
     /// What waits in `send` beyond [`SEND_BYTES_MAX`] counts against the core's budget.
     send_lease: RefCell<Lease>,
     /// The task that owns the socket.
@@ -96,7 +94,6 @@ pub async fn serve<E: Env>(core: Rc<Core<E>>, socket: impl Stream, peer: Option<
             peer,
             protocol,
             send: RefCell::default(),
-            sent: Cell::new(0),
             send_lease: RefCell::new(core.budget.lease()),
             waker: RefCell::default(),
             cursors: RefCell::default(),
@@ -298,7 +295,7 @@ impl<E: Env> Session<E> {
     }
 
     fn has_room(&self) -> bool {
-        self.send.borrow().len() - self.sent.get() < SEND_BYTES_MAX
+        self.send.borrow().waiting() < SEND_BYTES_MAX
     }
 
     /// Whether all is said: the client is gone or refused, or the core drains, and nothing is left to send.
@@ -364,7 +361,7 @@ impl<E: Env> Session<E> {
             receive.ended = true;
         }
         if !out.is_empty() {
-            self.send.borrow_mut().extend_from_slice(&out);
+            self.send.borrow_mut().own().extend_from_slice(&out);
             out.clear();
         }
         self.core.reply_scratch.replace(out);
@@ -374,27 +371,18 @@ impl<E: Env> Session<E> {
     /// Writes what waits, as far as the client takes it.
     fn flush(&self, context: &mut Context<'_>, socket: &mut impl Stream) -> Result<(), StreamEnd> {
         let mut send = self.send.borrow_mut();
-        while self.sent.get() < send.len() {
-            match socket.poll_write(context, &send[self.sent.get()..]) {
+        while !send.is_empty() {
+            let (pieces, count) = send.pieces();
+            match socket.poll_write_pieces(context, &pieces[..count]) {
                 Poll::Ready(Ok(0)) | Poll::Ready(Err(StreamEnd)) => return Err(StreamEnd),
                 Poll::Ready(Ok(count)) => {
                     add(&self.core.figures.bytes_sent, count as u64);
-                    self.sent.set(self.sent.get() + count);
+                    send.sent(count);
                 }
                 Poll::Pending => break,
             }
         }
-        if self.sent.get() == send.len() {
-            send.clear();
-            self.sent.set(0);
-            if send.capacity() > SEND_KEPT_BYTES {
-                *send = Vec::new();
-            }
-        } else if self.sent.get() > SEND_BYTES_MAX {
-            send.drain(..self.sent.get());
-            self.sent.set(0);
-        }
-        let waiting = send.len() - self.sent.get();
+        let waiting = send.waiting();
         drop(send);
         // Replies that need no permission may have come on top; then the lease stays as it was until they are sent.
         let _ = self.lease_send(waiting);
@@ -466,7 +454,7 @@ impl<E: Env> Session<E> {
     /// # Errors
     /// RESOURCE_LIMIT when the core's budget does not allow it.
     pub fn hold(&self, bytes: usize) -> Result<(), QueryError> {
-        self.lease_send(self.send.borrow().len() - self.sent.get() + bytes)
+        self.lease_send(self.send.borrow().waiting() + bytes)
     }
 
     fn lease_send(&self, bytes: usize) -> Result<(), QueryError> {
@@ -478,8 +466,27 @@ impl<E: Env> Session<E> {
         if self.closed.get() {
             return;
         }
-        write(&mut self.send.borrow_mut());
+        write(self.send.borrow_mut().own());
         self.wake();
+    }
+
+    /// Leaves an answer to be sent.
+    pub fn reply_answer(&self, token: i64, answer: &Answer) {
+        if self.closed.get() {
+            return;
+        }
+        self.send.borrow_mut().answer(token, answer);
+        self.wake();
+    }
+
+    /// Adds an answer to the replies in `out`, which it may move to the send buffer.
+    pub fn answer(&self, token: i64, answer: &Answer, out: &mut Vec<u8>) {
+        if answer.items.len() >= SHARED_BYTES_MIN {
+            let mut send = self.send.borrow_mut();
+            send.own().append(out);
+            return send.answer(token, answer);
+        }
+        response::answer(token, answer.kind, &answer.items, &answer.notes, answer.profile.as_deref(), out);
     }
 
     fn wake(&self) {

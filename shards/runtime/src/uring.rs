@@ -3,14 +3,14 @@
 //! Always: an executor never waits longer than a beat for a wake that was lost, and the first file glommio sees on a device
 //! is not empty. Both are cures for faults of glommio 0.9 (its preempt timer can park it beside runnable tasks; its probe
 //! for polled I/O succeeds on an empty file and reads then fail), and tests switch them off to show the faults.
-//! `unsafe` here is one call: handing a listening socket to glommio by descriptor.
+//! `unsafe` here is two calls: handing a listening socket to glommio by descriptor, and borrowing a stream's for a gathering write.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::ops::Deref;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -28,7 +28,7 @@ use photondb_storage::engine::StorageError;
 use photondb_storage::memory::MemoryEngine;
 use photondb_storage::slab::{SlabEngine, SlabOptions};
 use rustix::fs::OFlags;
-use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::net::{AddressFamily, SendAncillaryBuffer, SendFlags, SocketType, sendmsg, sockopt};
 
 use crate::env::{Env, StoreOptions, Stream, StreamEnd};
 use crate::{Cures, StartError};
@@ -520,6 +520,23 @@ impl Stream for Socket {
 
     fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, StreamEnd>> {
         Pin::new(&mut self.0).poll_write(context, bytes).map_err(|_| StreamEnd)
+    }
+
+    fn poll_write_pieces(
+        &mut self,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<Result<usize, StreamEnd>> {
+        if pieces.len() > 1 {
+            // SAFETY: the stream owns the descriptor and stays open during this call.
+            let socket = unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) };
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            if let Ok(count) = sendmsg(socket, pieces, &mut SendAncillaryBuffer::default(), flags) {
+                return Poll::Ready(Ok(count));
+            }
+        }
+        // It tells what is wrong, or waits for room as glommio does.
+        self.poll_write(context, pieces.first().map_or(&[][..], |piece| &**piece))
     }
 }
 
