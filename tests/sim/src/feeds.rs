@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::env::SimulatedEnv;
+use crate::following::{Rows, key, table};
 use crate::slab::Slab;
 use crate::{Simulation, for_seeds, seeds};
 
@@ -28,10 +29,6 @@ const WRITES_EACH: u64 = 60;
 /// The keys whose inserts end a history: changes come in order within a shard alone, and these lie in all of them. They are
 /// among the first rows in every order.
 const LAST: std::ops::Range<u64> = KEYS..KEYS + 12;
-
-fn table() -> Value {
-    json!([number::TABLE, [[number::DB, ["d"]], "t"]])
-}
 
 /// A way to follow the table, and the rows it is about.
 struct Kind {
@@ -72,13 +69,9 @@ fn kinds() -> Vec<Kind> {
 /// What a feed has told so far, by key.
 #[derive(Default)]
 struct Told {
-    rows: BTreeMap<u64, Value>,
+    rows: Rows,
     /// The last change of each key: the row, or the row that is gone.
     latest: BTreeMap<u64, (Value, bool)>,
-}
-
-fn key(row: &Value) -> u64 {
-    row["id"].as_u64().expect("rows have keys")
 }
 
 impl Told {
@@ -87,21 +80,15 @@ impl Told {
         if element.get("error").is_some() {
             return Ok(false);
         }
+        self.rows.lay(element, 1)?;
         if let Some(old) = element.get("old_val").filter(|old| !old.is_null()) {
-            let known = self.rows.remove(&key(old));
-            if known.as_ref() != Some(old) {
-                return Err(format!("{element} follows {known:?}"));
-            }
             self.latest.insert(key(old), (old.clone(), true));
         }
-        if let Some(new) = element.get("new_val").filter(|new| !new.is_null()) {
-            if let Some(known) = self.rows.insert(key(new), new.clone()) {
-                return Err(format!("{element} follows {known}"));
-            }
-            // Initial values are what a read would find, durable or not.
-            if element.get("old_val").is_some() {
-                self.latest.insert(key(new), (new.clone(), false));
-            }
+        // Initial values are what a read would find, durable or not.
+        if let Some(new) = element.get("new_val").filter(|new| !new.is_null())
+            && element.get("old_val").is_some()
+        {
+            self.latest.insert(key(new), (new.clone(), false));
         }
         Ok(true)
     }
@@ -174,12 +161,7 @@ impl Site {
             // Some hang up after a while.
             let mut answers_left = if self.random(3) == 0 { 1 + self.random(12) } else { u64::MAX };
             if self.listen(&kind, &mut client, token, &told, patience, &mut answers_left).await? {
-                let found = client.run(&kind.source).await?;
-                let rows = match found {
-                    Value::Array(rows) => rows,
-                    row => vec![row],
-                };
-                let found: BTreeMap<u64, Value> = rows.into_iter().map(|row| (key(&row), row)).collect();
+                let found = Rows::found(&mut client, &kind.source).await?;
                 let told = told.borrow();
                 let seed = self.simulation.seed();
                 assert_eq!(told.rows, found, "seed {seed}: what {:?} told is not what is there", kind.name);
@@ -211,7 +193,7 @@ impl Site {
                 }
             }
             let mut last = if kind.name == "point" { LAST.start..LAST.start + 1 } else { LAST };
-            if last.all(|id| told.borrow().rows.contains_key(&id)) {
+            if last.all(|id| told.borrow().rows.count(id) > 0) {
                 // The feed gives way to the query that compares.
                 client.send_as(token, "[3]").await?;
                 client.receive().await?;

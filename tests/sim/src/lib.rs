@@ -17,6 +17,8 @@ pub mod executor;
 mod faults;
 #[cfg(test)]
 mod feeds;
+#[cfg(test)]
+mod following;
 pub mod history;
 mod image;
 #[cfg(test)]

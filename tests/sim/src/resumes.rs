@@ -1,11 +1,11 @@
-//! Feeds that are resumed, from seeds: over hang-ups and power losses a feed tells each change once, and nothing is missing.
+//! Feeds that are resumed, from seeds: over hang-ups, overflows, restarts and power losses a feed tells each change once, and nothing
+//! is missing.
 //!
 //! A client keeps what it was told with the last resume token, goes back to that when it is cut off, and opens the feed behind the token. What
 //! it is told must follow from what it knows, row by row and place by place, and at the end it has what a query finds. Feeds
 //! are opened on an empty table, so they need no initial values.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use photondb_proto::term::number;
@@ -16,8 +16,9 @@ use serde_json::{Value, json};
 
 use crate::client::Client;
 use crate::env::SimulatedEnv;
+use crate::following::{Rows, table};
 use crate::slab::Slab;
-use crate::{Simulation, for_seeds};
+use crate::{Simulation, for_seeds, seeds};
 
 type World = SimulatedEnv<Slab>;
 
@@ -26,10 +27,6 @@ const WRITERS: u64 = 3;
 const WRITES_EACH: u64 = 40;
 /// Rows whose inserts end a history: they lie on all cores, and in every part of what is followed.
 const LAST: std::ops::Range<u64> = KEYS..KEYS + 20;
-
-fn table() -> Value {
-    json!([number::TABLE, [[number::DB, ["d"]], "t"]])
-}
 
 /// What is followed, and in how many places a row may be found there.
 struct Kind {
@@ -74,13 +71,6 @@ fn kinds() -> Vec<Kind> {
     ]
 }
 
-fn key(row: &Value) -> u64 {
-    row["id"].as_u64().expect("rows have keys")
-}
-
-/// By key: the row as often as it was told to be there.
-type Rows = BTreeMap<u64, Vec<Value>>;
-
 /// What a feed has told, over all its connections.
 #[derive(Default)]
 struct Told {
@@ -89,23 +79,13 @@ struct Told {
     token: Option<String>,
     rows_then: Rows,
     resumed: u64,
+    overflows: u64,
     is_done: bool,
 }
 
 impl Told {
     fn take(&mut self, element: &Value, places: usize) -> Result<(), String> {
-        if let Some(old) = element.get("old_val").filter(|old| !old.is_null()) {
-            let known = self.rows.entry(key(old)).or_default();
-            let place = known.iter().position(|row| row == old);
-            known.remove(place.ok_or_else(|| format!("{element} follows {known:?}"))?);
-        }
-        if let Some(new) = element.get("new_val").filter(|new| !new.is_null()) {
-            let known = self.rows.entry(key(new)).or_default();
-            known.push(new.clone());
-            if known.len() > places {
-                return Err(format!("{element} makes {known:?}"));
-            }
-        }
+        self.rows.lay(element, places)?;
         if let Some(token) = element.get("resume_token") {
             self.token = token.as_str().map(str::to_owned);
             self.rows_then.clone_from(&self.rows);
@@ -115,7 +95,7 @@ impl Told {
 
     /// The last rows have been told by so many members.
     fn has_last(&self, members: usize) -> bool {
-        LAST.into_iter().all(|id| self.rows.get(&id).is_some_and(|rows| rows.len() >= members))
+        LAST.into_iter().all(|id| self.rows.count(id) >= members)
     }
 }
 
@@ -157,6 +137,10 @@ impl Site {
             if self.random(3) == 0 {
                 self.pause().await;
             }
+            // So long that feeds to which nothing happens are told a token.
+            if self.random(40) == 0 {
+                self.simulation.sleep_us(3_000_000).await;
+            }
         }
         Ok(())
     }
@@ -165,12 +149,17 @@ impl Site {
     async fn follow(self: Rc<Self>, kind: Kind, number: usize) -> Result<(), StreamEnd> {
         let told = &self.told.clone()[number];
         let patience = self.random(3);
+        let overflows = self.random(3) == 0;
         let members = if kind.name == "union of equal parts" { 2 } else { 1 };
         loop {
             let mut client = Client::connect(&self.simulation, &self.server).await?;
             let mut options = kind.options.clone();
             options["include_resume_token"] = json!(true);
             options["include_states"] = json!(true);
+            if overflows {
+                options["overflow"] = json!("error");
+                options["changefeed_queue_size"] = json!(1 + self.random(6));
+            }
             let token = told.borrow().token.clone();
             if let Some(token) = token {
                 options["resume_from"] = json!(token);
@@ -184,6 +173,10 @@ impl Site {
             for _ in 0..answers {
                 let response = client.receive().await?;
                 let seed = self.simulation.seed();
+                if overflows && response.response_type == 18 {
+                    told.borrow_mut().overflows += 1;
+                    break;
+                }
                 assert_eq!(response.response_type, 3, "seed {seed}: {}: {response:?}", kind.name);
                 for element in &response.results {
                     if let Err(text) = told.borrow_mut().take(element, kind.places) {
@@ -204,13 +197,8 @@ impl Site {
 
     async fn compare(&self, kind: &Kind, told: &Rows) -> Result<(), StreamEnd> {
         let mut client = Client::connect(&self.simulation, &self.server).await?;
-        let mut found = Rows::new();
-        for row in client.run(&kind.source).await?.as_array().into_iter().flatten() {
-            found.entry(key(row)).or_default().push(row.clone());
-        }
-        let mut told = told.clone();
-        told.retain(|_, rows| !rows.is_empty());
-        assert_eq!(told, found, "seed {}: {}", self.simulation.seed(), kind.name);
+        let found = Rows::found(&mut client, &kind.source).await?;
+        assert_eq!(*told, found, "seed {}: {}", self.simulation.seed(), kind.name);
         Ok(())
     }
 
@@ -294,8 +282,8 @@ async fn life(
 
 #[test]
 fn a_feed_goes_on_behind_its_token_over_hang_ups_and_power_losses() {
-    let resumed = Cell::new(0);
-    for_seeds(250, |seed| {
+    let (resumed, overflows) = (Cell::new(0), Cell::new(0));
+    for_seeds(120, |seed| {
         let simulation = Simulation::new(seed);
         let mut env = SimulatedEnv::new(&simulation, Slab::new(seed));
         let cores = 1 + (seed % 2) as usize;
@@ -308,7 +296,11 @@ fn a_feed_goes_on_behind_its_token_over_hang_ups_and_power_losses() {
         for told in told.iter() {
             assert!(told.borrow().is_done, "seed {seed}");
             resumed.set(resumed.get() + told.borrow().resumed);
+            overflows.set(overflows.get() + told.borrow().overflows);
         }
     });
-    assert!(resumed.get() > 20, "{} resumes", resumed.get());
+    if seeds(2).len() > 1 {
+        let (resumed, overflows) = (resumed.get(), overflows.get());
+        assert!(resumed > 1000 && overflows > 20, "{resumed} resumes, {overflows} overflows");
+    }
 }
