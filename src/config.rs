@@ -442,7 +442,8 @@ pub static SERVE: &[Setting] = &[
         fallback: Fallback::Text("0"),
         help: "Changes kept on disk of each table, for changefeeds that resume; 0 keeps none",
         more: "Old and new values of each change, in files of their own. `changes(resume_from=…)` goes on behind a resume token as long \
-               as what follows it is kept. The oldest goes first. Set back to 0, what was kept is deleted at the next start.",
+               as what follows it is kept. The oldest goes first. Set back to 0, what was kept is deleted at the next start. \
+               A table says otherwise by `change_log` in its row of `table_config`: `{\"bytes\": …, \"age\": seconds}`.",
     },
     Setting {
         name: "change-log-age",

@@ -73,6 +73,8 @@ pub struct CoreReport {
     pub bytes_sent: u64,
     pub feeds_open: u64,
     pub feed_elements_waiting: u64,
+    /// Memory of the changes that wait.
+    pub feed_bytes_waiting: u64,
     pub feed_elements_delivered: u64,
     pub feed_elements_skipped: u64,
     pub cache_hits: u64,
@@ -80,6 +82,10 @@ pub struct CoreReport {
     pub cache_bytes: u64,
     pub dirty_bytes: u64,
     pub disk_bytes: u64,
+    pub change_log_bytes: u64,
+    pub change_log_segments: u64,
+    /// Milliseconds since 1970; 0 without any.
+    pub change_log_since_ms: u64,
     pub wal_flushes: u64,
     pub wal_bytes: u64,
     pub wal_flush_duration: DurationHistogram,

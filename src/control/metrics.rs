@@ -178,6 +178,12 @@ pub static METRICS: &[Metric] = &[
         |report| report.feed_elements_waiting,
     ),
     core(
+        "rethinkdb_feed_bytes_waiting",
+        Kind::Gauge,
+        "Memory of the changes that wait for clients of feeds; those that several wait for count once.",
+        |report| report.feed_bytes_waiting,
+    ),
+    core(
         "rethinkdb_feed_elements_delivered_total",
         Kind::Counter,
         "Elements of feeds that clients were sent.",
@@ -215,6 +221,18 @@ pub static METRICS: &[Metric] = &[
     core("rethinkdb_disk_bytes", Kind::Gauge, "Space that the stores take on disk.", |report| {
         report.disk_bytes
     }),
+    core("rethinkdb_change_log_bytes", Kind::Gauge, "Space that the change logs take on disk.", |report| {
+        report.change_log_bytes
+    }),
+    core("rethinkdb_change_log_segments", Kind::Gauge, "Segments of the change logs.", |report| {
+        report.change_log_segments
+    }),
+    core(
+        "rethinkdb_change_log_oldest_timestamp_seconds",
+        Kind::Gauge,
+        "When the oldest segment of a change log was begun, in seconds since 1970; 0 without any.",
+        |report| report.change_log_since_ms / 1000,
+    ),
     core("rethinkdb_wal_flushes_total", Kind::Counter, "Flushes of the write-ahead log.", |report| {
         report.wal_flushes
     }),

@@ -223,6 +223,9 @@ fn a_filtered_feed_goes_on_with_an_equal_function() {
     assert!(told.resumed > 5, "{}", told.resumed);
 }
 
+const OFF: &str = "Changefeeds on table `t` cannot be resumed: its changes are not kept. Set `change_log` in its `table_config`, or \
+                   start the server with `change-log-bytes` above 0.";
+
 fn changes(source: &Value, options: Value) -> Value {
     json!([number::CHANGES, [source], options])
 }
@@ -309,14 +312,124 @@ fn what_cannot_be_resumed_says_why() {
     assert!(server.stop().success());
 
     let server = Server::start(&machine, &folder, 2);
-    let off = "Changefeeds on table `t` cannot be resumed: its changes are not kept. Start the server with `change-log-bytes` above 0.";
     for options in [from(&token), json!({ "include_resume_token": true })] {
-        assert_eq!(server.client().fail(&changes(&table("t"), options)).message, off);
+        assert_eq!(server.client().fail(&changes(&table("t"), options)).message, OFF);
     }
     assert!(server.stop().success());
     // Nothing was kept meanwhile, so what was kept before is of no use.
     let server = Server::start_with(&machine, &folder, keeping(&folder, 2, 1 << 20));
     let failure = server.client().fail(&changes(&table("t"), from(&token)));
     assert!(failure.message.contains("too old"), "{failure:?}");
+    assert!(server.stop().success());
+}
+
+/// Sets what is kept of the table's changes.
+fn keep(client: &mut Client, change_log: Value) -> Value {
+    let config = term(number::CONFIG, json!([table("t")]));
+    client.run(&term(number::UPDATE, json!([config, { "change_log": change_log }])))
+}
+
+#[test]
+fn what_is_kept_of_changes_is_set_for_each_table() {
+    let machine = Machine::shared();
+    let folder = Folder::new("resume-table");
+    let server = Server::start(&machine, &folder, 2);
+    let mut client = server.client();
+    create(&mut client, &["t", "u"]);
+    let config = term(number::CONFIG, json!([table("t")]));
+    let plain = client.run(&config);
+    assert!(plain.get("change_log").is_none(), "a row looks as RethinkDB's: {plain}");
+    let tokens = changes(&table("t"), json!({ "include_resume_token": true }));
+    assert_eq!(client.fail(&tokens).message, OFF);
+    for (given, want) in [
+        (json!(5), "In `change_log`: Expected an object, got 5"),
+        (json!({}), "In `change_log`: Expected a field named `bytes`."),
+        (json!({ "bytes": 1.5 }), "In `bytes`: Expected a whole number from 0 up, got 1.5"),
+        (json!({ "bytes": 1, "age": "a" }), "In `age`: Expected a whole number from 0 up, got \"a\""),
+        (json!({ "bytes": 1, "days": 1 }), "Unexpected key(s) `days`."),
+    ] {
+        let outcome = keep(&mut client, given);
+        assert_eq!(outcome["errors"], 1, "{outcome}");
+        let message = outcome["first_error"].as_str().expect("a message");
+        assert!(message.contains(want), "{message:?} has {want:?}");
+    }
+    assert_eq!(keep(&mut client, json!({ "bytes": 1 << 20 }))["replaced"], 1);
+    assert_eq!(client.run(&config)["change_log"], json!({ "age": 86_400, "bytes": 1 << 20 }));
+    let other = changes(&table("u"), json!({ "include_resume_token": true }));
+    assert!(client.fail(&other).message.contains("its changes are not kept"));
+    let token = token_of(&server, &table("t"), &insert("t", &[json!({ "id": 1 })]));
+    client.run(&insert("t", &[json!({ "id": 2 })]));
+    assert!(server.stop().success());
+
+    let server = Server::start(&machine, &folder, 2);
+    let mut client = server.client();
+    let resumed = changes(&table("t"), json!({ "resume_from": token }));
+    let feed = client.send(&resumed, &json!({})).expect("it takes queries");
+    let told = client.receive().expect("it answers");
+    assert_eq!(told.results, [json!({ "new_val": { "id": 2 }, "old_val": null })]);
+    client.send_as(feed, "[3]").expect("it takes queries");
+    client.receive().expect("it answers");
+    let figure = |name: &str| crate::http::metric(server.http, name, &[]).expect("a metric");
+    let begun = figure("rethinkdb_change_log_oldest_timestamp_seconds");
+    assert!(figure("rethinkdb_change_log_segments") >= 1.0 && begun > 1.6e9, "{begun}");
+
+    // What is written while nothing is kept is a gap, and what is kept again does not hide it.
+    let first = token_of(&server, &table("t"), &insert("t", &[json!({ "id": 3 })]));
+    for change_log in [json!({ "bytes": 0 }), json!(null)] {
+        keep(&mut client, change_log);
+        // The other core may know a little later.
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while !matches!(client.try_run(&resumed), Ok(Err(failure)) if failure.message == OFF) {
+            assert!(std::time::Instant::now() < end, "it is still kept");
+            client = server.client();
+        }
+    }
+    client.run(&insert("t", &(10..60).map(|id| json!({ "id": id })).collect::<Vec<Value>>()));
+    keep(&mut client, json!({ "bytes": 1 << 20, "age": 60 }));
+    client.run(&insert("t", &[json!({ "id": 100 })]));
+    let failure = client.fail(&changes(&table("t"), json!({ "resume_from": first })));
+    assert!(failure.message.contains("too old"), "{failure:?}");
+    token_of(&server, &table("t"), &insert("t", &[json!({ "id": 4 })]));
+    assert!(server.stop().success());
+}
+
+#[test]
+fn the_token_of_a_feed_to_which_nothing_happens_moves_on() {
+    let machine = Machine::shared();
+    let folder = Folder::new("resume-idle");
+    let server = Server::start_with(&machine, &folder, keeping(&folder, 2, 1 << 20));
+    let mut client = server.client();
+    create(&mut client, &["t"]);
+    let none = json!([69, [[2, [1]], [17, [[31, [[10, [1]], "id"]], -1]]]]);
+    let filtered = json!([number::FILTER, [table("t"), none]]);
+    let mut listener = server.client();
+    let options = json!({ "include_resume_token": true, "include_states": true, "include_types": true });
+    let token = listener.send(&changes(&filtered, options), &json!({})).expect("it takes queries");
+    let ready = listener.receive().expect("it answers").results;
+    let first = ready[0]["resume_token"].as_str().expect("a token").to_owned();
+    listener.send_as(token, "[2]").expect("it takes queries");
+    // More than is kept, so that the first token is of no use any more.
+    let text = "x".repeat(60_000);
+    for round in 0..80 {
+        let rows: Vec<Value> = (0..4).map(|id| json!({ "id": id, "round": round, "text": text })).collect();
+        client.run(&json!([number::INSERT, [table("t"), [2, rows]], { "conflict": "replace" }]));
+    }
+    let resumed = |token: &str| changes(&filtered, json!({ "resume_from": token, "include_states": true }));
+    assert!(client.fail(&resumed(&first)).message.contains("too old"));
+    let end = std::time::Instant::now() + Duration::from_secs(40);
+    loop {
+        let told = listener.receive().expect("it answers").results.swap_remove(0);
+        listener.send_as(token, "[2]").expect("it takes queries");
+        assert_eq!(told.as_object().expect("an object").len(), 2, "nothing but a token: {told}");
+        assert_eq!(told["type"], "state");
+        let mut client = server.client();
+        let later = told["resume_token"].as_str().expect("a token");
+        client.send(&resumed(later), &json!({})).expect("it takes queries");
+        let answer = client.receive().expect("it answers");
+        if answer.response_type == SUCCESS_PARTIAL {
+            break;
+        }
+        assert!(std::time::Instant::now() < end, "its token does not move: {answer:?}");
+    }
     assert!(server.stop().success());
 }

@@ -80,7 +80,8 @@ impl Server {
                 Step::Ready(answer) => {
                     reply.batches += 1;
                     reply.kind.get_or_insert(answer.kind);
-                    let items = format!("[{}]", String::from_utf8(answer.items.to_vec()).expect("JSON is UTF-8"));
+                    let items =
+                        format!("[{}]", String::from_utf8(answer.items.to_vec()).expect("JSON is UTF-8"));
                     let Datum::Array(items) = raw(&items) else { panic!("an array") };
                     assert_eq!(items.len(), answer.count);
                     reply

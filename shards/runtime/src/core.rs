@@ -191,6 +191,7 @@ pub struct Core<E: Env> {
     pub catalog_watchers: Watchers,
     pub owner: Option<CatalogOwner>,
     pub tables: Tables<E::Store>,
+    tends_change_logs: Cell<bool>,
     /// Stores of all cores.
     pub stores: u16,
     pub figures: Figures,
@@ -244,6 +245,8 @@ pub struct CoreParts<E: Env> {
     pub server: Arc<ServerFacts>,
 }
 
+/// Between two looks at what change logs keep beyond its age.
+const CHANGE_LOG_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes read from a socket at a time.
 const SCRATCH_BYTES: usize = 64 << 10;
 
@@ -257,6 +260,7 @@ impl<E: Env> Core<E> {
             catalog_watchers: Watchers::default(),
             owner: parts.owner,
             tables: Tables::new(parts.own_stores, parts.change_log),
+            tends_change_logs: Cell::new(false),
             stores: parts.stores,
             figures: Figures::default(),
             constructing: Turnstile::default(),
@@ -327,14 +331,34 @@ impl<E: Env> Core<E> {
         for store in self.tables.stores.values().filter(|store| !store.engine.change_logs().is_empty()) {
             let (core, store) = (self.clone(), store.clone());
             self.env.spawn(async move {
-                if let Err(error) = store.drop_logs(&core.catalog(), core.tables.retention()).await {
-                    tracing::error!(store = store.number, %error, "changes of a dropped table could not be removed yet");
+                match store.drop_logs(&core.catalog(), core.tables.retention()).await {
+                    Ok(dropped) => dropped.into_iter().for_each(|table| core.tables.unsettle(table)),
+                    Err(error) => {
+                        tracing::error!(store = store.number, %error, "changes of a dropped table could not be removed yet");
+                    }
                 }
             });
         }
+        self.tend_change_logs();
         self.publishing.follow(&self.catalog());
         self.listening.follow(&self.catalog());
         self.catalog_watchers.wake_all();
+    }
+
+    /// From now on looks after change logs, if changes of some table are kept.
+    pub fn tend_change_logs(self: &Rc<Self>) {
+        if !self.tables.keep_any(&self.catalog()) || self.tends_change_logs.replace(true) {
+            return;
+        }
+        let core = self.clone();
+        self.env.spawn(async move {
+            while !core.draining.get() {
+                core.env.sleep(CHANGE_LOG_PAUSE).await;
+                for store in core.tables.stores.values() {
+                    store.engine.tend_change_logs(core.env.unix_ms()).await;
+                }
+            }
+        });
     }
 
     /// Waits until a store's log is durable up to `lsn`.
@@ -440,6 +464,7 @@ impl<E: Env> Core<E> {
             bytes_sent: figures.bytes_sent.get(),
             feeds_open: self.listening.len() as u64,
             feed_elements_waiting: self.listening.waiting() as u64,
+            feed_bytes_waiting: self.listening.waiting_bytes(),
             feed_elements_delivered: self.listening.delivered.get(),
             feed_elements_skipped: self.listening.skipped.get(),
             queue_depths: self.mesh.depths(),
@@ -468,6 +493,12 @@ fn add_store(report: &mut CoreReport, stats: &StorageStats) {
     report.cache_bytes += stats.cache_bytes;
     report.dirty_bytes += stats.dirty_bytes;
     report.disk_bytes += stats.disk_bytes;
+    report.change_log_bytes += stats.change_logs.bytes;
+    report.change_log_segments += stats.change_logs.segments;
+    if let Some(since_ms) = stats.change_logs.since_ms {
+        let oldest = &mut report.change_log_since_ms;
+        *oldest = if *oldest == 0 { since_ms } else { since_ms.min(*oldest) };
+    }
     report.wal_flushes += stats.wal_flushes;
     report.wal_bytes += stats.wal_bytes;
     report.checkpoints += stats.checkpoints;

@@ -53,8 +53,7 @@ impl Outgoing {
         if answer.items.len() < SHARED_BYTES_MIN {
             return response::answer(token, kind, &answer.items, notes, profile, &mut self.own);
         }
-        let place =
-            response::answer_around(token, kind, answer.items.len(), notes, profile, &mut self.own);
+        let place = response::answer_around(token, kind, answer.items.len(), notes, profile, &mut self.own);
         self.shared_bytes += answer.items.len();
         self.shared.push_back((place, answer.items.clone()));
     }

@@ -46,8 +46,6 @@ const COMMANDS_MAX: usize = 64;
 const SLOW_WORK_MAX: usize = 256;
 const SLOW_THREADS: usize = 2;
 const SLOW_NICE: i32 = 10;
-/// Between two looks at what change logs keep beyond its age.
-const CHANGE_LOG_PAUSE: Duration = Duration::from_secs(1);
 /// How long `accept` pauses when descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -309,9 +307,7 @@ async fn run_core(env: UringEnv, plan: ThreadPlan) -> Result<(), String> {
         env.spawn(accept(core.clone(), socket.into_listener()));
     }
     construct::begin(&core);
-    if core.tables.retention().is_some() {
-        env.spawn(tend_change_logs(core.clone()));
-    }
+    core.tend_change_logs();
     obey(&core, &commands).await;
     close(&core).await
 }
@@ -452,16 +448,6 @@ async fn open<E: Env>(
         async move { make_dictionaries(number, &*engine, slow_work).await }
     });
     OpenStore::begin(number, engine).await.map(Rc::new)
-}
-
-/// Drops changes that are too old, for as long as the core lives.
-async fn tend_change_logs<E: Env>(core: Rc<Core<E>>) {
-    while !core.draining.get() {
-        core.env.sleep(CHANGE_LOG_PAUSE).await;
-        for store in core.tables.stores.values() {
-            store.engine.tend_change_logs(core.env.unix_ms()).await;
-        }
-    }
 }
 
 /// Makes the dictionaries that a store wants, on the threads for slow work.

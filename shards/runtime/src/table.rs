@@ -18,7 +18,7 @@ use photondb_storage::engine::{
     Cached, CommitInfo, Edit, Lsn, Range, StorageEngine, StorageError, TreeId, TreeName, TreeUsage, Value,
 };
 
-use crate::catalog::{Catalog, Table};
+use crate::catalog::{Catalog, KeptChanges, Table};
 use crate::index::{self, LocalIndex, LocalIndexes};
 use crate::meter::Meter;
 
@@ -53,7 +53,7 @@ pub struct Shard<S> {
 pub struct LocalTable<S> {
     pub shards: Vec<Option<Shard<S>>>,
     /// Its changes are kept, so much in each store.
-    pub retention: Option<Retention>,
+    retention: Cell<Option<Retention>>,
     log: [u8; 17],
     /// As the catalog has them now.
     indexes: RefCell<LocalIndexes>,
@@ -218,22 +218,25 @@ impl<S: StorageEngine> OpenStore<S> {
         Ok(())
     }
 
-    /// Forgets the changes of tables that are gone, or of all if none are to be kept.
+    /// Forgets the changes of tables that are gone, and of those whose changes are not to be kept. Gives whose were forgotten.
     ///
     /// # Errors
     /// The store's.
     pub async fn drop_logs(
         &self,
         catalog: &Catalog,
-        retention: Option<Retention>,
-    ) -> Result<(), StorageError> {
+        default: Option<Retention>,
+    ) -> Result<Vec<TableId>, StorageError> {
+        let mut dropped = Vec::new();
         for log in self.engine.change_logs() {
-            let table = log.get(1..).and_then(|id| id.try_into().ok()).map(TableId);
-            if retention.is_none() || table.is_none_or(|table| catalog.table(table).is_none()) {
+            let id = log.get(1..).and_then(|id| id.try_into().ok()).map(TableId);
+            let table = id.and_then(|id| catalog.table(id));
+            if table.and_then(|table| retention(table, default)).is_none() {
                 self.engine.remove_change_log(&log).await?;
+                dropped.extend(id);
             }
         }
-        Ok(())
+        Ok(dropped)
     }
 }
 
@@ -242,8 +245,21 @@ impl<S: StorageEngine> Tables<S> {
         Tables { stores, retention, local: RefCell::default() }
     }
 
+    /// What is kept of the changes of tables that say nothing else.
     pub fn retention(&self) -> Option<Retention> {
         self.retention
+    }
+
+    /// Whether changes of some table are kept.
+    pub fn keep_any(&self, catalog: &Catalog) -> bool {
+        self.retention.is_some() || catalog.tables().any(|table| retention(table, None).is_some())
+    }
+
+    /// The table's change log was removed: if it is to be there, it is begun anew.
+    pub fn unsettle(&self, table: TableId) {
+        if let Some(local) = self.local.borrow().get(&table) {
+            local.unsettle();
+        }
     }
 
     /// This core's view of a table.
@@ -264,14 +280,9 @@ impl<S: StorageEngine> Tables<S> {
                 is_kept: Cell::new(false),
             })
         });
-        let mut stores = table.placement.clone();
-        stores.sort_unstable();
-        stores.dedup();
-        let share =
-            |whole: Retention| Retention { bytes_max: whole.bytes_max / stores.len() as u64, ..whole };
         let local = LocalTable {
             shards: shards.collect(),
-            retention: self.retention.map(share),
+            retention: Cell::new(share(table, self.retention)),
             log: table_name(table.id),
             indexes: RefCell::new(index::follow(&[].into(), table)),
             read: Meter::default(),
@@ -288,6 +299,10 @@ impl<S: StorageEngine> Tables<S> {
     pub fn follow(&self, catalog: &Catalog) -> Vec<(Rc<OpenStore<S>>, TreeId)> {
         self.local.borrow_mut().retain(|id, local| match catalog.table(*id) {
             Some(table) => {
+                let retention = share(table, self.retention);
+                if local.retention.replace(retention) != retention {
+                    local.unsettle();
+                }
                 let indexes = index::follow(&local.indexes(), table);
                 local.indexes.replace(indexes);
                 true
@@ -345,20 +360,49 @@ impl<S: StorageEngine> LocalTable<S> {
     /// # Errors
     /// The store's.
     pub async fn keep_changes(&self, shard: &Shard<S>, now_ms: u64) -> Result<(), StorageError> {
-        let Some(retention) = self.retention else { return Ok(()) };
-        if shard.is_kept.get() {
-            return Ok(());
+        while let Some(retention) = self.retention.get()
+            && !shard.is_kept.get()
+        {
+            // Writers of all shards of the store come here first: none is changed before the log has begun.
+            let beside =
+                || self.shards.iter().flatten().filter(|other| Rc::ptr_eq(&other.store, &shard.store));
+            let bases: Vec<(u32, u64)> = beside().map(|shard| (shard.number, shard.last_commit())).collect();
+            shard.store.engine.begin_change_log(&self.log, &bases, retention, now_ms).await?;
+            // The setting may have changed meanwhile.
+            if self.retention.get() == Some(retention) {
+                beside().for_each(|shard| shard.is_kept.set(true));
+            }
         }
-        // Writers of all shards of the store come here first: none is changed before the log has begun.
-        let beside = || self.shards.iter().flatten().filter(|other| Rc::ptr_eq(&other.store, &shard.store));
-        let bases: Vec<(u32, u64)> = beside().map(|shard| (shard.number, shard.last_commit())).collect();
-        shard.store.engine.begin_change_log(&self.log, &bases, retention, now_ms).await?;
-        beside().for_each(|shard| shard.is_kept.set(true));
         Ok(())
     }
 }
 
+/// What is kept of a table's changes.
+fn retention(table: &Table, default: Option<Retention>) -> Option<Retention> {
+    let Some(KeptChanges { bytes_max, age_secs }) = table.change_log else { return default };
+    (bytes_max > 0).then_some(Retention { bytes_max, age_ms_max: age_secs.saturating_mul(1000) })
+}
+
+/// What each store keeps of it.
+fn share(table: &Table, default: Option<Retention>) -> Option<Retention> {
+    let mut stores = table.placement.clone();
+    stores.sort_unstable();
+    stores.dedup();
+    let whole = retention(table, default)?;
+    Some(Retention { bytes_max: whole.bytes_max / stores.len() as u64, ..whole })
+}
+
 impl<S> LocalTable<S> {
+    /// Whether changes are to be kept.
+    pub fn keeps_changes(&self) -> bool {
+        self.retention.get().is_some()
+    }
+
+    /// Whoever writes next sees to the change log first.
+    fn unsettle(&self) {
+        self.shards.iter().flatten().for_each(|shard| shard.is_kept.set(false));
+    }
+
     /// The shard that holds `key`, if it lives here.
     pub fn shard_of(&self, key: &[u8]) -> Option<&Shard<S>> {
         self.shards[usize::from(self.number_of(key))].as_ref()
@@ -451,7 +495,7 @@ impl<S: StorageEngine> Shard<S> {
             Some(tree) => tree,
             None => Box::pin(self.tree_made()).await?,
         };
-        if local.retention.is_some() && !self.is_kept.get() {
+        if !self.is_kept.get() && local.keeps_changes() {
             Box::pin(local.keep_changes(self, now_ms)).await?;
         }
         let engine = &self.store.engine;

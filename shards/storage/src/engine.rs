@@ -10,7 +10,7 @@
 
 use std::rc::Rc;
 
-use crate::changelog::{ChangeLogError, LogPlace, LogRun, Position, Retention};
+use crate::changelog::{ChangeLogError, ChangeLogFigures, LogPlace, LogRun, Position, Retention};
 use crate::compress::{Dictionary, Training};
 use crate::disk::DiskError;
 
@@ -127,6 +127,7 @@ pub struct StorageStats {
     pub wal_bytes: u64,
     pub checkpoints: u64,
     pub disk_bytes: u64,
+    pub change_logs: ChangeLogFigures,
     /// Bytes of the slots that documents lie in.
     pub live_bytes: u64,
     pub trees: u64,
@@ -266,7 +267,7 @@ pub trait StorageEngine {
         self.apply(info, edits)
     }
     /// Makes sure that the changes of a table are kept: those of each of these shards behind that commit. A log that is there already
-    /// and knows the shards stays as it is. The table is named as [its trees](crate::slab::SlabOptions::table_of) name it.
+    /// stays as it is, unless it lacks a change up to there. The table is named as [its trees](crate::slab::SlabOptions::table_of) name it.
     async fn begin_change_log(
         &self,
         log: &[u8],

@@ -296,6 +296,7 @@ pub fn fresh_table(catalog: &Catalog, id: TableId, database: DatabaseId, name: &
         first_shard: catalog.server.next_shard,
         placement: (0..shards).map(|shard| shard % means.stores).collect(),
         write_hook: None,
+        change_log: None,
         indexes: Vec::new(),
     }
 }

@@ -9,7 +9,7 @@ use photondb_proto::op::{DatabaseId, Durability, SYSTEM_DATABASE, Scope, TableId
 
 use super::change::{self, planned};
 use super::edit::{Edit, Fields, Planned, text, uuid};
-use super::{Database, Server, Table, database_record, failed, row, table_record};
+use super::{Database, KeptChanges, Server, Table, database_record, failed, row, table_record};
 
 fn done(plan: change::Plan) -> Planned {
     Planned::Done(plan)
@@ -66,8 +66,18 @@ fn new_id_wanted(what: &str, table: &str) -> QueryError {
 
 // ---------------------------------------------------------------- tables
 
-const TABLE_FIELDS: [&str; 9] =
-    ["db", "durability", "id", "indexes", "name", "primary_key", "shards", "write_acks", "write_hook"];
+const TABLE_FIELDS: [&str; 10] = [
+    "change_log",
+    "db",
+    "durability",
+    "id",
+    "indexes",
+    "name",
+    "primary_key",
+    "shards",
+    "write_acks",
+    "write_hook",
+];
 
 /// # Errors
 /// The row's.
@@ -101,6 +111,7 @@ fn change_table(edit: &Edit<'_>, fields: &Fields<'_>, old: &Table) -> Result<Pla
     let virtual_shards = shards(edit, fields, &fields.get("shards")?)?;
     let write_acks = write_acks(fields, &fields.get("write_acks")?)?;
     let durability = durability(fields, &fields.get("durability")?)?;
+    let change_log = change_log(fields)?;
     if fields.get("write_hook")? != shown.field("write_hook").unwrap_or(Datum::Null) {
         return Err(fields.wrong(
             "The `write_hook` field is read-only and can't be used to create or drop a write hook function.",
@@ -114,7 +125,15 @@ fn change_table(edit: &Edit<'_>, fields: &Fields<'_>, old: &Table) -> Result<Pla
         let text = format!("Can't rename table `{from}` to `{to}` because table `{to}` already exists.");
         return Err(failed(text));
     }
-    let table = Table { name, database: database.id, virtual_shards, write_acks, durability, ..old.clone() };
+    let table = Table {
+        name,
+        database: database.id,
+        virtual_shards,
+        write_acks,
+        durability,
+        change_log,
+        ..old.clone()
+    };
     let mut records = vec![table_record(&table)];
     if database.id != old.database {
         records.extend(super::permissions::records_moved(edit.catalog, old.id, database.id));
@@ -133,6 +152,7 @@ fn create_table(edit: &Edit<'_>, fields: &Fields<'_>, id: TableId) -> Result<Pla
     let shards = given("shards").map(|given| shards(edit, fields, &given)).transpose()?;
     let write_acks = given("write_acks").map(|given| write_acks(fields, &given)).transpose()?;
     let durability = given("durability").map(|given| durability(fields, &given)).transpose()?;
+    let change_log = change_log(fields)?;
     if given("write_hook").is_some_and(|given| !given.is_null()) {
         return Err(fields.wrong(
             "The `write_hook` field is read-only and can't be used to create or drop a write hook function.",
@@ -148,6 +168,7 @@ fn create_table(edit: &Edit<'_>, fields: &Fields<'_>, id: TableId) -> Result<Pla
         virtual_shards: shards.unwrap_or(fresh.virtual_shards),
         write_acks: write_acks.unwrap_or_else(|| fresh.write_acks.clone()),
         durability: durability.unwrap_or(fresh.durability),
+        change_log,
         ..fresh
     };
     Ok(done(change::planned_with_shards(edit.catalog, &table, Datum::Null)))
@@ -194,6 +215,34 @@ fn write_acks(fields: &Fields<'_>, value: &Datum) -> Result<String, QueryError> 
 fn durability(fields: &Fields<'_>, value: &Datum) -> Result<Durability, QueryError> {
     let word = one_of(fields, "durability", value, ["hard", "soft"])?;
     Ok(if word == "soft" { Durability::Soft } else { Durability::Hard })
+}
+
+/// What a row says is to be kept of the table's changes. Without the field, and where it is null, the server's settings hold.
+fn change_log(fields: &Fields<'_>) -> Result<Option<KeptChanges>, QueryError> {
+    let wrong = |why: &str| fields.wrong(&format!("In `change_log`: {why}"));
+    let given = match fields.row.field("change_log") {
+        None | Some(Datum::Null) => return Ok(None),
+        Some(Datum::Object(given)) => given,
+        Some(other) => {
+            return Err(wrong(&format!("Expected an object, got {}", json::to_message_string(&other))));
+        }
+    };
+    super::edit::check_keys(&given, |key| ["age", "bytes"].contains(&key))
+        .map_err(|error| wrong(&error.message))?;
+    let whole = |field: &str| match given.field(field) {
+        None => Ok(None),
+        // Numbers up to there are exact.
+        Some(Datum::Number(number)) if number.fract() == 0.0 && (0.0..=9e15).contains(&number) => {
+            Ok(Some(number as u64))
+        }
+        Some(other) => {
+            let found = json::to_message_string(&other);
+            Err(wrong(&format!("In `{field}`: Expected a whole number from 0 up, got {found}")))
+        }
+    };
+    let bytes_max = whole("bytes")?.ok_or_else(|| wrong("Expected a field named `bytes`."))?;
+    let age_secs = whole("age")?.unwrap_or(KeptChanges::AGE_SECS_DEFAULT);
+    Ok(Some(KeptChanges { bytes_max, age_secs }))
 }
 
 /// How many virtual shards a row lists, each of which is on this server.

@@ -81,8 +81,28 @@ pub struct Table {
     pub placement: Vec<u16>,
     /// As the query crate stores functions.
     pub write_hook: Option<Vec<u8>>,
+    /// What is kept of its changes, if that was set for this table.
+    pub change_log: Option<KeptChanges>,
     /// By name.
     pub indexes: Vec<Index>,
+}
+
+/// What is kept of a table's changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeptChanges {
+    /// 0: nothing is kept.
+    pub bytes_max: u64,
+    pub age_secs: u64,
+}
+
+impl KeptChanges {
+    /// Where a row names no age.
+    pub const AGE_SECS_DEFAULT: u64 = 86_400;
+
+    pub fn datum(self) -> Datum {
+        let number = |number: u64| Datum::Number(number as f64);
+        Datum::object([("age", number(self.age_secs)), ("bytes", number(self.bytes_max))])
+    }
 }
 
 /// A secondary index of a table.
@@ -444,6 +464,7 @@ pub fn table_record(table: &Table) -> Record {
     };
     let placement = table.placement.iter().map(|store| Datum::Number(f64::from(*store))).collect();
     let value = Datum::object([
+        ("change_log", table.change_log.map_or(Datum::Null, KeptChanges::datum)),
         ("database", binary(&table.database.0)),
         ("durability", Datum::string(durability)),
         ("first_shard", Datum::Number(f64::from(table.first_shard))),
@@ -514,6 +535,14 @@ fn table_from(key: &[u8], object: &Object) -> Option<Table> {
         placement,
         write_hook: match object.field("write_hook") {
             Some(Datum::Binary(blob)) => Some(blob.to_vec()),
+            Some(_) | None => None,
+        },
+        // Tables made before there was such a setting have no such field.
+        change_log: match object.field("change_log") {
+            Some(Datum::Object(kept)) => Some(KeptChanges {
+                bytes_max: number(&kept, "bytes")? as u64,
+                age_secs: number(&kept, "age")? as u64,
+            }),
             Some(_) | None => None,
         },
         indexes,

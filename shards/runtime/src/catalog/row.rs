@@ -1,6 +1,6 @@
 //! How the catalog shows itself: rows of `table_config`, `table_status` and `db_config`.
 
-use photondb_proto::datum::Datum;
+use photondb_proto::datum::{Datum, ObjectBuilder};
 use photondb_proto::op::{Durability, Identifiers, uuid_text};
 use photondb_query::blob::describe_write_hook;
 
@@ -27,7 +27,9 @@ pub fn table_config(catalog: &Catalog, table: &Table, identifiers: Identifiers) 
         Durability::Soft => "soft",
     };
     let indexes = table.indexes.iter().map(|index| Datum::string(&index.definition.name));
-    Datum::object([
+    // Rows look as RethinkDB's unless it was set.
+    let kept = table.change_log.map(|kept| ("change_log", kept.datum()));
+    let fields = [
         ("db", database(catalog, table, identifiers)),
         ("durability", Datum::string(durability)),
         ("id", Datum::string(&uuid_text(&table.id.0))),
@@ -37,7 +39,10 @@ pub fn table_config(catalog: &Catalog, table: &Table, identifiers: Identifiers) 
         ("shards", Datum::array(vec![shard; table.virtual_shards as usize])),
         ("write_acks", Datum::string(&table.write_acks)),
         ("write_hook", write_hook(table)),
-    ])
+    ];
+    let mut row = ObjectBuilder::default();
+    kept.into_iter().chain(fields).for_each(|(name, value)| row.set(name, value));
+    Datum::Object(row.build())
 }
 
 /// What `get_write_hook` answers.

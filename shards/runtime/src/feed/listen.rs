@@ -7,6 +7,7 @@
 mod listener;
 mod member;
 mod pace;
+mod remind;
 mod resume;
 
 use std::cell::{Cell, RefCell};
@@ -25,7 +26,7 @@ use self::listener::Listener;
 use self::member::Member;
 use self::pace::Pace;
 use super::log::Opening;
-use super::queue::{Change, Element, Queue};
+use super::queue::{Change, Element, Held, Queue};
 use super::system::Snapshot;
 use super::trail::Trail;
 use super::{FeedRequest, Plan, Published, RowChange, SubscriptionId, aborted, ask};
@@ -42,9 +43,13 @@ pub struct Listening {
     listeners: RefCell<HashMap<FeedNumber, Rc<Listener>>>,
     next_number: Cell<u64>,
     pace: Pace,
+    /// A task sees to the tokens of feeds to which nothing happens.
+    reminds: Cell<bool>,
     /// Elements that clients have taken, and those that were left out for clients that were too slow.
     pub delivered: Cell<u64>,
     pub skipped: Cell<u64>,
+    /// Of changes that wait.
+    waiting_bytes: Rc<Cell<u64>>,
 }
 
 /// One plan, for all of this core's listeners to it.
@@ -140,6 +145,11 @@ impl Listening {
     /// Elements that wait for clients.
     pub fn waiting(&self) -> usize {
         self.listeners.borrow().values().map(|listener| listener.waiting()).sum()
+    }
+
+    /// Memory of the changes that wait.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.waiting_bytes.get()
     }
 
     /// Follows a change of the catalog: feeds of tables and along indexes that are gone, or that their users may not read any
@@ -261,6 +271,9 @@ pub async fn open<E: Env>(
     if listener.spec.include_states && listener.spec.include_initial {
         listener.queue.borrow_mut().push(Element::Initializing);
     }
+    if listener.spec.include_resume_token {
+        remind::begin(core);
+    }
     Ok(handle)
 }
 
@@ -376,6 +389,9 @@ pub fn deliver<E: Env>(core: &Rc<Core<E>>, published: Vec<(u64, Published)>) {
                 }
                 subscription.followers.borrow().iter().for_each(|listener| listener.overflow(count));
             }
+            Published::Reached(stamps) => {
+                listeners.iter().for_each(|(listener, member)| listener.passed(*member, &stamps));
+            }
             Published::Change(row) => {
                 let change = leased(core, row);
                 for (listener, member) in listeners.iter() {
@@ -397,6 +413,6 @@ fn leased<E: Env>(core: &Rc<Core<E>>, row: RowChange) -> Rc<Change> {
     let change = Change::new(row);
     let mut lease = core.budget.lease();
     while lease.set(change.bytes()).is_err() && core.listening.shed() {}
-    *change.lease.borrow_mut() = Some(lease);
+    change.held.replace(Some(Held::new(change.bytes(), lease, core.listening.waiting_bytes.clone())));
     Rc::new(change)
 }

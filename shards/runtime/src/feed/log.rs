@@ -53,8 +53,8 @@ fn refused(text: String) -> QueryError {
 
 fn off(table: &Table) -> QueryError {
     refused(format!(
-        "Changefeeds on table `{}` cannot be resumed: its changes are not kept. Start the server with `change-log-bytes` above \
-         0.",
+        "Changefeeds on table `{}` cannot be resumed: its changes are not kept. Set `change_log` in its `table_config`, or start \
+         the server with `change-log-bytes` above 0.",
         table.name
     ))
 }
@@ -66,7 +66,7 @@ fn off(table: &Table) -> QueryError {
 pub async fn keep<E: Env>(core: &Rc<Core<E>>, id: TableId) -> Result<Vec<Stamp>, QueryError> {
     let table = core.catalog().table(id).cloned().ok_or_else(aborted)?;
     let local = core.tables.local(&table);
-    if local.retention.is_none() {
+    if !local.keeps_changes() {
         return Err(off(&table));
     }
     let now_ms = core.env.unix_ms();
@@ -376,6 +376,13 @@ impl Tokens {
             }
         }
         member.is_ready = true;
+    }
+
+    /// Whether these places are ahead of what was told.
+    pub fn is_before(&self, member: u16, places: &Commits) -> bool {
+        let Some(member) = self.members.get(usize::from(member)) else { return false };
+        let told = |shard: u32| member.places.get(&shard).map_or(0, |(commit, _)| *commit);
+        places.iter().any(|place| place.commit > told(place.shard))
     }
 
     /// The place to go on from; `None` until there is one.

@@ -86,6 +86,11 @@ pub enum FeedRequest {
         id: SubscriptionId,
         plan: Plan,
     },
+    /// Say to this subscription how far the table's changes have come.
+    Reach {
+        id: SubscriptionId,
+        table: TableId,
+    },
     /// Changes for subscriptions of the receiver, in order, and how many were left out before them.
     Publish(Vec<(u64, Published)>),
     /// Rows as they are now, behind the key `after` → [`FeedAnswer::Segment`].
@@ -110,6 +115,8 @@ pub enum FeedRequest {
 pub enum Published {
     Change(RowChange),
     Skipped(u64),
+    /// All changes up to these stamps came before this, and they are durable.
+    Reached(Vec<Stamp>),
 }
 
 #[derive(Debug)]
@@ -149,6 +156,10 @@ pub async fn serve<E: Env>(core: &Rc<Core<E>>, request: FeedRequest) -> FeedAnsw
         FeedRequest::Subscribe { id, plan } => FeedAnswer::Stamps(publish::subscribe(core, id, plan)),
         FeedRequest::Unsubscribe { id, plan } => {
             core.publishing.unsubscribe(id, &plan);
+            FeedAnswer::Done
+        }
+        FeedRequest::Reach { id, table } => {
+            publish::reach(core, id, table).await;
             FeedAnswer::Done
         }
         FeedRequest::Publish(changes) => {

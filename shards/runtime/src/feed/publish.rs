@@ -12,7 +12,7 @@ use std::task::{Poll, Waker};
 use photondb_proto::error::QueryError;
 use photondb_proto::feed::FeedRows;
 use photondb_proto::op::{Durability, TableId};
-use photondb_storage::engine::{Lsn, Value};
+use photondb_storage::engine::{Lsn, StorageEngine, Value};
 
 use super::evaluate::{Evaluator, Looked};
 use super::{FeedRequest, Plan, Published, RowChange, Stamp, SubscriptionId, aborted, ask};
@@ -71,13 +71,15 @@ enum Entry {
     Change(Committed),
     /// So many changes of the table were left out here.
     Skipped(TableId, u64),
+    /// Changes up to here came before.
+    Reached(SubscriptionId, Vec<Stamp>),
 }
 
 impl Entry {
     fn bytes(&self) -> usize {
         match self {
             Entry::Change(change) => change.bytes(),
-            Entry::Skipped(..) => 0,
+            Entry::Skipped(..) | Entry::Reached(..) => 0,
         }
     }
 }
@@ -90,7 +92,7 @@ impl Waiting {
         }
         let left_out = self.entries.iter_mut().rev().map_while(|entry| match entry {
             Entry::Skipped(table, count) => Some((table, count)),
-            Entry::Change(_) => None,
+            Entry::Change(_) | Entry::Reached(..) => None,
         });
         match left_out.into_iter().find(|(table, _)| **table == change.table) {
             Some((_, count)) => *count += 1,
@@ -153,6 +155,10 @@ impl Publishing {
 
     fn release(&self, change: Committed) {
         self.waiting.borrow_mut().add(change);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.waker.borrow_mut().take() {
             waker.wake();
         }
@@ -298,6 +304,33 @@ pub fn subscribe<E: Env>(
     Ok(stamps)
 }
 
+/// Says to a subscription how far the table's changes have come, behind those that it is told before.
+pub async fn reach<E: Env>(core: &Rc<Core<E>>, id: SubscriptionId, table: TableId) {
+    let Some(table) = core.catalog().table(table).cloned() else { return };
+    // What waits for a flush has not come yet.
+    let held: Vec<Stamp> = {
+        let unflushed = core.publishing.unflushed.borrow();
+        let changes = unflushed.values().flatten().map(|(.., change)| change);
+        let changes = changes.filter(|change| change.table == table.id);
+        changes.map(|change| Stamp { shard: change.shard, commit: change.commit }).collect()
+    };
+    let mut stamps = stamps(core, &table);
+    for stamp in &mut stamps {
+        let first = held.iter().filter(|held| held.shard == stamp.shard).map(|held| held.commit).min();
+        stamp.commit = first.map_or(stamp.commit, |first| first - 1);
+    }
+    // A crash must not take back what a token says.
+    let local = core.tables.local(&table);
+    for shard in local.shards.iter().flatten() {
+        let store = &shard.store;
+        if core.flush(store, store.engine.applied()).await.is_err() {
+            return;
+        }
+    }
+    core.publishing.waiting.borrow_mut().entries.push_back(Entry::Reached(id, stamps));
+    core.publishing.wake();
+}
+
 /// The last commit of each shard of a table that lives here.
 pub fn stamps<E: Env>(core: &Rc<Core<E>>, table: &Rc<crate::catalog::Table>) -> Vec<Stamp> {
     let local = core.tables.local(table);
@@ -330,6 +363,9 @@ async fn run<E: Env>(core: Rc<Core<E>>) {
                             outgoing.add(&core, &publication, Published::Change(change)).await;
                         }
                     }
+                }
+                Entry::Reached(id, stamps) => {
+                    outgoing.add_for(&core, *id, Published::Reached(stamps.clone())).await;
                 }
                 Entry::Skipped(table, count) => {
                     for publication in core.publishing.publications(*table, None) {
@@ -369,19 +405,24 @@ struct Outgoing {
 impl Outgoing {
     async fn add<E: Env>(&mut self, core: &Rc<Core<E>>, publication: &Publication, published: Published) {
         let subscribers = publication.subscribers.borrow().clone();
+        for id in subscribers {
+            self.add_for(core, id, published.clone()).await;
+        }
+    }
+
+    async fn add_for<E: Env>(&mut self, core: &Rc<Core<E>>, id: SubscriptionId, published: Published) {
         let bytes = match &published {
             Published::Skipped(_) => 16,
+            Published::Reached(stamps) => 16 * stamps.len(),
             Published::Change(row) => {
                 row.key.len() + row.old.as_ref().map_or(0, Vec::len) + row.new.as_ref().map_or(0, Vec::len)
             }
         };
-        for id in subscribers {
-            let (batch, held) = self.cores.entry(id.core).or_default();
-            batch.push((id.number, published.clone()));
-            *held += bytes;
-            if *held >= SEND_BYTES {
-                self.send(core).await;
-            }
+        let (batch, held) = self.cores.entry(id.core).or_default();
+        batch.push((id.number, published));
+        *held += bytes;
+        if *held >= SEND_BYTES {
+            self.send(core).await;
         }
     }
 

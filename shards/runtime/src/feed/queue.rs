@@ -3,7 +3,7 @@
 //! Always: a queue never holds more elements than its bound. The one that would be too many clears it, and the client
 //! is told how many it missed before anything later. The JSON of a change is made once and shared by all who send it.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
@@ -32,7 +32,29 @@ pub struct Change {
     /// `"new_val":…,"old_val":…`
     json: OnceCell<Box<[u8]>>,
     /// What it takes of the core's memory.
-    pub lease: RefCell<Option<Lease>>,
+    pub held: RefCell<Option<Held>>,
+}
+
+/// Memory of a change that waits.
+#[derive(Debug)]
+pub struct Held {
+    bytes: u64,
+    _lease: Lease,
+    /// Of all changes that wait on the core.
+    all: Rc<Cell<u64>>,
+}
+
+impl Held {
+    pub fn new(bytes: u64, lease: Lease, all: Rc<Cell<u64>>) -> Held {
+        all.set(all.get() + bytes);
+        Held { bytes, _lease: lease, all }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.all.set(self.all.get() - self.bytes);
+    }
 }
 
 impl Change {
@@ -48,7 +70,7 @@ impl Change {
             part,
             more,
             json: OnceCell::new(),
-            lease: RefCell::new(None),
+            held: RefCell::new(None),
         }
     }
 
@@ -164,8 +186,8 @@ pub struct Queue {
     elements: VecDeque<Element>,
     /// Number of the first element; they are numbered as they come.
     first: u64,
-    /// Where the waiting change of a key is.
-    places: HashMap<Key, u64>,
+    /// Where the waiting change of a member's key is.
+    places: HashMap<(u16, Key), u64>,
     squash: Squash,
     elements_max: usize,
     /// Left out since the client was last told.
@@ -179,6 +201,8 @@ pub struct Queue {
     coming: Option<Tokens>,
     marks: VecDeque<(u64, Tokens)>,
     is_marked: bool,
+    /// Changes have passed that the client was told no token of.
+    owes_token: bool,
 }
 
 impl Queue {
@@ -196,6 +220,7 @@ impl Queue {
             coming: None,
             marks: VecDeque::new(),
             is_marked: false,
+            owes_token: false,
         }
     }
 
@@ -207,6 +232,11 @@ impl Queue {
 
     pub fn bears_tokens(&self) -> bool {
         self.tokens.is_some()
+    }
+
+    /// Changes have passed that the client was told no token of.
+    pub fn owes_token(&self) -> bool {
+        self.owes_token
     }
 
     pub fn len(&self) -> usize {
@@ -221,6 +251,9 @@ impl Queue {
 
     /// An element that is not a change: the reader of initial values waits for room, so it always fits.
     pub fn push(&mut self, element: Element) {
+        if let (Element::Reached(member, places), Some(tokens)) = (&element, &self.tokens) {
+            self.owes_token |= tokens.is_before(*member, places);
+        }
         if let Some(coming) = &mut self.coming {
             pass(coming, &element);
             if matches!(element, Element::Reached(..)) {
@@ -269,7 +302,8 @@ impl Queue {
             if self.squashed(member, &change) {
                 return true;
             }
-            self.places.insert(change.key.clone(), self.first + self.elements.len() as u64);
+            let place = self.first + self.elements.len() as u64;
+            self.places.insert((member, change.key.clone()), place);
         }
         self.push_bounded(Element::Change(change, offsets, member))
     }
@@ -293,7 +327,8 @@ impl Queue {
 
     /// Makes one of a change that waits and one that follows it.
     fn squashed(&mut self, member: u16, change: &Rc<Change>) -> bool {
-        let Some(place) = self.places.get(change.from()).copied() else { return false };
+        let from = (member, change.from().clone());
+        let Some(place) = self.places.get(&from).copied() else { return false };
         let Some(at) = place.checked_sub(self.first) else { return false };
         let Some(element @ Element::Change(..)) = self.elements.get_mut(at as usize) else { return false };
         let Element::Change(waiting, ..) = &*element else { return false };
@@ -311,7 +346,7 @@ impl Queue {
                     part: change.part,
                     more: change.more,
                 });
-                *one.lease.borrow_mut() = waiting.lease.borrow_mut().take();
+                one.held.replace(waiting.held.take());
                 Element::Change(Rc::new(one), None, member)
             }
         };
@@ -319,9 +354,9 @@ impl Queue {
         if let Some(coming) = &mut self.coming {
             coming.pass(member, change);
         }
-        self.places.remove(change.from());
+        self.places.remove(&from);
         if !is_gone {
-            self.places.insert(change.key.clone(), place);
+            self.places.insert((member, change.key.clone()), place);
         }
         true
     }
@@ -370,13 +405,16 @@ impl Queue {
         while count < elements_max && bytes < bytes_max as usize {
             let Some(element) = self.elements.pop_front() else { break };
             self.first += 1;
-            if let Element::Change(change, ..) = &element {
-                self.places.remove(&change.key);
+            if let Element::Change(change, _, member) = &element
+                && !self.places.is_empty()
+            {
+                self.places.remove(&(*member, change.key.clone()));
             }
             self.pass(&element);
             if matches!(element, Element::Gone | Element::Reached(..)) {
                 continue;
             }
+            self.owes_token &= !self.tells_token(&element);
             match form {
                 ElementForm::Json => {
                     if count > 0 {
@@ -417,6 +455,12 @@ impl Queue {
     fn token(&self) -> Option<String> {
         let is_place = self.coming.is_none() || self.is_marked;
         self.tokens.as_ref().filter(|_| is_place).and_then(Tokens::text)
+    }
+
+    /// The element bears a token.
+    fn tells_token(&self, element: &Element) -> bool {
+        matches!(element, Element::Ready | Element::Change(..) | Element::Token)
+            && (self.coming.is_none() || self.is_marked)
     }
 
     fn type_of(element: &Element) -> &'static str {

@@ -19,6 +19,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
+use photondb_proto::resume::COMMIT_COUNT_BITS;
+
 use crate::engine::StorageError;
 use crate::event::Event;
 use segment::Head;
@@ -31,6 +33,15 @@ pub struct Retention {
     /// Of all its segments; the oldest go first.
     pub bytes_max: u64,
     pub age_ms_max: u64,
+}
+
+/// What the logs of a store hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChangeLogFigures {
+    pub bytes: u64,
+    pub segments: u64,
+    /// When the oldest segment was begun.
+    pub since_ms: Option<u64>,
 }
 
 /// How far a shard's changes are known.
@@ -164,6 +175,12 @@ impl<F> LogState<F> {
         (self.retention.bytes_max / SEGMENT_PART).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
     }
 
+    /// Whether it has the changes of a shard up to that commit, which may be an opening's number before its first change.
+    fn reaches(&self, shard: u32, commit: u64) -> bool {
+        let is_change = commit & ((1 << COMMIT_COUNT_BITS) - 1) != 0;
+        self.last.get(&shard).is_some_and(|last| *last >= commit || !is_change)
+    }
+
     fn bases(&self) -> Vec<(u32, u64)> {
         self.written.iter().map(|(shard, commit)| (*shard, *commit)).collect()
     }
@@ -182,13 +199,16 @@ impl<F> ChangeLogs<F> {
         self.logs.borrow().keys().cloned().collect()
     }
 
-    /// Bytes of all segments.
-    pub fn disk_bytes(&self) -> u64 {
-        let logs = self.logs.borrow();
-        let bytes = |log: &Rc<ChangeLog<F>>| {
-            log.state.borrow().segments.iter().map(|segment| segment.bytes).sum::<u64>()
-        };
-        logs.values().map(bytes).sum()
+    pub fn figures(&self) -> ChangeLogFigures {
+        let mut figures = ChangeLogFigures::default();
+        for log in self.logs.borrow().values() {
+            let state = log.state.borrow();
+            figures.bytes += state.segments.iter().map(|segment| segment.bytes).sum::<u64>();
+            figures.segments += state.segments.len() as u64;
+            let since_ms = Some(state.since_ms()).filter(|since_ms| *since_ms > 0);
+            figures.since_ms = figures.since_ms.into_iter().chain(since_ms).min();
+        }
+        figures
     }
 
     pub fn keeps(&self, name: &[u8]) -> bool {

@@ -68,7 +68,7 @@ impl<F: Disk> ChangeLogs<F> {
             {
                 let state = &mut *log.state.borrow_mut();
                 state.retention = retention;
-                if bases.iter().all(|(shard, _)| state.last.contains_key(shard)) {
+                if bases.iter().all(|(shard, base)| state.reaches(*shard, *base)) {
                     return Ok(());
                 }
                 state.last = bases.iter().copied().collect();

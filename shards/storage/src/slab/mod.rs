@@ -708,6 +708,7 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
         let state = self.shared.state.borrow();
         let on_disk = |space: &crate::space::Space| u64::from(space.blocks() - space.hole_blocks());
         let blocks = on_disk(&state.page_space) + on_disk(&state.slab_space);
+        let change_logs = self.shared.changes.figures();
         StorageStats {
             cache_hits: state.pool.hits,
             cache_misses: state.pool.misses,
@@ -717,10 +718,8 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
             wal_bytes: self.shared.log.written(),
             checkpoints: state.checkpoints,
             live_bytes: state.chunks.live_bytes,
-            disk_bytes: blocks * 4096
-                + self.shared.log.disk_bytes()
-                + self.shared.changes.disk_bytes()
-                + 8192,
+            change_logs,
+            disk_bytes: blocks * 4096 + self.shared.log.disk_bytes() + change_logs.bytes + 8192,
             trees: (state.trees.len()
                 - usize::from(state.by_name.contains_key(&TreeName(DICTIONARIES.into()))))
                 as u64,

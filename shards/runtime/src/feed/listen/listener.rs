@@ -64,8 +64,10 @@ impl Listener {
     pub(super) fn follow_trail(self: &Rc<Self>) {
         let members = self.members.borrow();
         let [member] = members.as_slice() else { return };
-        let is_plain =
-            self.spec.squash == Squash::Never && member.limit().is_none() && member.snapshot.is_none();
+        let is_plain = self.spec.squash == Squash::Never
+            && !self.spec.include_resume_token
+            && member.limit().is_none()
+            && member.snapshot.is_none();
         if !is_plain || self.spec.elements_max < TRAIL_ELEMENTS_MIN || self.place.borrow().is_some() {
             return;
         }
@@ -101,8 +103,7 @@ impl Listener {
     ) -> Option<Elements> {
         let mut queue = self.queue.borrow_mut();
         if let Some(place) = &mut *self.place.borrow_mut() {
-            let is_shared = form == ElementForm::Json && !queue.bears_tokens();
-            if is_shared && queue.is_empty() && place.is_shown() && place.is_news() {
+            if form == ElementForm::Json && queue.is_empty() && place.is_shown() && place.is_news() {
                 let members = self.members.borrow();
                 let trail = &members.first()?.subscription.trail;
                 let (items, count) = place.take(trail, queue.include_types, elements_max, bytes_max);
