@@ -203,6 +203,8 @@ pub struct Queue {
     is_marked: bool,
     /// Changes have passed that the client was told no token of.
     owes_token: bool,
+    /// The feed has ended.
+    is_over: bool,
 }
 
 impl Queue {
@@ -221,6 +223,7 @@ impl Queue {
             marks: VecDeque::new(),
             is_marked: false,
             owes_token: false,
+            is_over: false,
         }
     }
 
@@ -251,6 +254,9 @@ impl Queue {
 
     /// An element that is not a change: the reader of initial values waits for room, so it always fits.
     pub fn push(&mut self, element: Element) {
+        if self.is_over {
+            return;
+        }
         if let (Element::Reached(member, places), Some(tokens)) = (&element, &self.tokens) {
             self.owes_token |= tokens.is_before(*member, places);
         }
@@ -298,7 +304,7 @@ impl Queue {
 
     /// A change that follows what is there. False when it was too much, and all that waited is left out with it.
     pub fn push_change(&mut self, member: u16, change: Rc<Change>, offsets: Offsets) -> bool {
-        if self.squash != Squash::Never && offsets.is_none() {
+        if self.squash != Squash::Never && offsets.is_none() && !self.is_over {
             if self.squashed(member, &change) {
                 return true;
             }
@@ -309,6 +315,9 @@ impl Queue {
     }
 
     fn push_bounded(&mut self, element: Element) -> bool {
+        if self.is_over {
+            return true;
+        }
         if self.elements.len() >= self.elements_max {
             self.clear(1);
             return false;
@@ -383,8 +392,12 @@ impl Queue {
         self.skipped
     }
 
-    /// How many were left out since the client was told, which it will not be in the stream.
-    pub fn take_skipped(&mut self) -> u64 {
+    /// The feed ends here, with what was left out: nothing behind that is told, and no token that says it was. Gives how many were left
+    /// out since the client was told, which it will not be in the stream.
+    pub fn abandon(&mut self) -> u64 {
+        self.is_over = true;
+        self.elements.clear();
+        self.marks.clear();
         std::mem::take(&mut self.skipped)
     }
 

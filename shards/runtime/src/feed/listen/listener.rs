@@ -79,11 +79,11 @@ impl Listener {
 
     /// Shows a follower what is new. Whether it waits for that.
     pub(super) fn show(&self, stretch: &Rc<Stretch>) -> bool {
-        if let Some(place) = &mut *self.place.borrow_mut() {
-            place.show(stretch);
-        }
         if self.ended.borrow().is_some() {
             return false;
+        }
+        if let Some(place) = &mut *self.place.borrow_mut() {
+            place.show(stretch);
         }
         if self.waiting() > self.spec.elements_max as usize {
             self.overflow(0);
@@ -183,7 +183,7 @@ impl Listener {
 
     pub(super) fn overflowed(&self) {
         if self.spec.ends_on_overflow {
-            let skipped = self.queue.borrow_mut().take_skipped();
+            let skipped = self.queue.borrow_mut().abandon();
             self.end(QueryError::new(
                 ErrorKind::OpFailed,
                 format!(
