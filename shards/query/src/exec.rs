@@ -326,8 +326,7 @@ async fn batches(run: &Run, sequence: &Sequence, options: &QueryOptions, outbox:
         }
         let more = ahead.is_some() || failed.is_some();
         let kind = if more { AnswerKind::Partial } else { AnswerKind::Sequence };
-        let answer =
-            Answer { kind, items: items.into(), count, notes: Vec::new(), profile: profile(run) };
+        let answer = Answer { kind, items: items.into(), count, notes: Vec::new(), profile: profile(run) };
         *outbox.answer.borrow_mut() = Some(answer);
         if !more {
             return Ok(());

@@ -1,7 +1,7 @@
 //! When followers are shown what is new.
 //!
 //! Telling many clients costs a core more than the changes do: a system call each. So when there is much to tell to many, what
-//! comes next waits a little for more, up to three times as long as telling took: then writers keep most of the core. Where there is little
+//! comes next waits a little for more, up to four times as long as telling took: then writers keep most of the core. Where there is little
 //! to tell it hardly waits, and it never waits long.
 
 use std::cell::{Cell, RefCell};
@@ -16,7 +16,9 @@ use crate::env::Env;
 const FEW: u32 = 8;
 /// For each change of the last time.
 const WAIT_EACH: Duration = Duration::from_micros(100);
-const WAIT_MAX: Duration = Duration::from_millis(12);
+/// Times what telling took.
+const WAIT_TELLINGS: u32 = 4;
+const WAIT_MAX: Duration = Duration::from_millis(20);
 /// Telling is not thought to take longer.
 const TELLING_MAX: Duration = Duration::from_millis(20);
 
@@ -53,7 +55,9 @@ impl Pace {
     /// When followers may be shown more.
     fn next(&self) -> Duration {
         let telling = self.telling.get();
-        self.shown.get() + telling + (WAIT_EACH * self.changes.get()).min(3 * telling).min(WAIT_MAX)
+        self.shown.get()
+            + telling
+            + (WAIT_EACH * self.changes.get()).min(WAIT_TELLINGS * telling).min(WAIT_MAX)
     }
 
     fn show(&self, now: Duration) {
