@@ -184,7 +184,8 @@ impl Site {
                     }
                 }
                 if told.borrow().has_last(members) {
-                    return self.compare(&kind, &told.borrow().rows).await;
+                    let rows = told.borrow().rows.clone();
+                    return self.compare(&kind, &rows).await;
                 }
                 if self.random(3) < patience {
                     self.pause().await;
