@@ -34,6 +34,11 @@ pub trait Disk {
     async fn write(&self, offset: u64, source: Self::Buffer) -> Result<(), DiskError>;
     /// Makes every completed write durable (fdatasync).
     async fn sync(&self) -> Result<(), DiskError>;
+    /// Writes the whole buffer at `offset`; it is durable when this ends. Says nothing of other writes.
+    async fn write_durably(&self, offset: u64, source: Self::Buffer) -> Result<(), DiskError> {
+        self.write(offset, source).await?;
+        self.sync().await
+    }
     /// Reserves and zero-fills up to `bytes` so that later writes do not change the file's metadata.
     async fn preallocate(&self, bytes: u64) -> Result<(), DiskError>;
     /// Gives the blocks of a range back to the file system; it reads as zeros.

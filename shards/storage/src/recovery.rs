@@ -57,10 +57,37 @@ pub(crate) async fn open<D: Directory>(
     let superblocks = directory.open(SUPERBLOCKS_FILE, OpenMode::Create).await?;
     let pages = directory.open("pages", OpenMode::Create).await?;
     let slabs = directory.open("slabs", OpenMode::Create).await?;
-    let superblock = match read_superblocks(&superblocks).await? {
+    let (newest, spoiled) = read_superblocks(&superblocks).await?;
+    let superblock = match newest {
         Some(superblock) => superblock,
         None => create(&directory, &superblocks, &pages, &options).await?,
     };
+    let opened = open_with(directory, superblocks, pages, slabs, superblock, options).await;
+    opened.map_err(|error| blamed(error, spoiled))
+}
+
+/// What the store cannot be opened for: where one superblock is not whole, the checkpoint of the other may be too old, and what it
+/// names is not there any more.
+fn blamed(error: StorageError, spoiled: Option<u64>) -> StorageError {
+    match (error, spoiled) {
+        (StorageError::Corrupt { file, offset: at, what }, Some(offset)) => {
+            let what = format!(
+                "this superblock is not whole, and the other cannot take its place ({file} at offset {at}: {what})"
+            );
+            StorageError::Corrupt { file: SUPERBLOCKS_FILE.into(), offset, what }
+        }
+        (error, _) => error,
+    }
+}
+
+async fn open_with<D: Directory>(
+    directory: D,
+    superblocks: D::File,
+    pages: D::File,
+    slabs: D::File,
+    superblock: Superblock,
+    options: SlabOptions,
+) -> Result<Shared<D>, StorageError> {
     let (found, wanted) = (superblock.placement, options.placement.unwrap_or(superblock.placement));
     if found != wanted {
         return Err(StorageError::Backend { found: found.backend(), wanted: wanted.backend() });
@@ -103,9 +130,10 @@ pub(crate) async fn open<D: Directory>(
     Ok(shared)
 }
 
-async fn read_superblocks<F: Disk>(file: &F) -> Result<Option<Superblock>, StorageError> {
+/// The newest superblock that is whole, and the offset of one that is not.
+async fn read_superblocks<F: Disk>(file: &F) -> Result<(Option<Superblock>, Option<u64>), StorageError> {
     let mut newest: Option<Superblock> = None;
-    let mut unknown = None;
+    let (mut unknown, mut spoiled) = (None, None);
     for offset in [0, u64::from(BLOCK_BYTES)] {
         let block = file.read(offset, BLOCK_BYTES).await?;
         match Superblock::decode(&block, offset) {
@@ -114,15 +142,15 @@ async fn read_superblocks<F: Disk>(file: &F) -> Result<Option<Superblock>, Stora
                     newest = Some(found);
                 }
             }
+            Ok(None) if block.iter().any(|&byte| byte != 0) => spoiled = Some(offset),
             Ok(None) => {}
-            Err(error) => unknown = Some(error),
+            Err(error) => (unknown, spoiled) = (Some(error), Some(offset)),
         }
     }
     // A torn version is told from another program's by the other superblock, which is whole.
     match (newest, unknown) {
-        (Some(newest), _) => Ok(Some(newest)),
         (None, Some(error)) => Err(error),
-        (None, None) => Ok(None),
+        (newest, _) => Ok((newest, spoiled)),
     }
 }
 

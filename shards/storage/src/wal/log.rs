@@ -321,7 +321,7 @@ impl<F: Disk> Log<F> {
         self.state.borrow().cut_place
     }
 
-    /// Writes and syncs what is queued. Returns at once when a flush is in flight or nothing is queued.
+    /// Makes what is queued durable. Returns at once when a flush is in flight or nothing is queued.
     pub async fn flush_once(&self) -> Result<(), StorageError> {
         let (payload, start) = {
             let mut state = self.state.borrow_mut();
@@ -377,7 +377,6 @@ impl<F: Disk> Log<F> {
         while !rest.is_empty() {
             let mut place = self.state.borrow().place;
             if place.offset >= segment.bytes {
-                segment.file.sync().await?;
                 let mut state = self.state.borrow_mut();
                 let Some(next) = state.spares.pop_front() else {
                     return Err(DiskError::Full { file: segment_name(segment.number + 1) });
@@ -400,7 +399,7 @@ impl<F: Disk> Log<F> {
                 back: (payload.len() - rest.len()) as u32,
             };
             let sum = frame::encode(head, piece, buffer.as_mut());
-            segment.file.write(place.offset, buffer).await?;
+            segment.file.write_durably(place.offset, buffer).await?;
             let mut state = self.state.borrow_mut();
             state.place.offset += u64::from(bytes);
             state.place.position += piece.len() as u64;
@@ -408,7 +407,7 @@ impl<F: Disk> Log<F> {
             rest = behind;
             begins = Begins::Middle;
         }
-        segment.file.sync().await
+        Ok(())
     }
 
     /// Segments before this place are not needed any more.
