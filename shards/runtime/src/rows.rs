@@ -111,6 +111,11 @@ impl Rows {
         }
     }
 
+    /// How many of the rows that are offered next will be taken at most; `None` when it depends on them.
+    pub fn room(&self) -> Option<usize> {
+        self.pipeline.is_none().then(|| self.rows_max.saturating_sub(self.rows.len()))
+    }
+
     /// Whether rows may be [seen](Rows::see) where they lie.
     pub fn is_quick(&self) -> bool {
         !self.has_keys && self.pipeline.as_ref().is_some_and(Pipeline::is_quick)

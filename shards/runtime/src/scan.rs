@@ -32,8 +32,8 @@ const RUN_ROWS: usize = 512;
 const VISIT_ROWS: usize = 1024;
 /// Bytes read from a shard at a time.
 const RUN_BYTES: usize = 128 << 10;
-/// Rows first read from each of several shards that are merged.
-const MERGE_ROWS_MIN: usize = 16;
+/// Rows read from each of several shards that are merged, beyond its share and what chance adds to that.
+const MERGE_ROWS_MORE: usize = 2;
 /// A step that has worked this long without waiting lets others have their turn.
 const TURN: Duration = Duration::from_micros(500);
 
@@ -384,7 +384,8 @@ async fn any_order<E: Env>(
                     }
                 }
                 let seen = engine.applied();
-                let run = engine.range(tree, &range, Direction::Forward, RUN_ROWS, RUN_BYTES).await;
+                let rows_max = rows.room().map_or(RUN_ROWS, |room| room.clamp(1, RUN_ROWS));
+                let run = engine.range(tree, &range, Direction::Forward, rows_max, RUN_BYTES).await;
                 let run = run.map_err(|error| along.failed(error))?;
                 let (more, mut last) = (run.more, None);
                 since += run.entries.len() + 1;
@@ -477,9 +478,9 @@ async fn in_order<E: Env>(
         Some(Source { shard, tree: along.tree(shard)?, ranges: ranges.clone(), run, wanted: None, seen })
     };
     let mut sources: Vec<Source<'_, E::Store>> = shards.filter_map(source).collect();
-    // Hashing spreads neighbouring keys evenly: a little more than an even share of what is wanted is read first.
+    // Hashing spreads neighbouring keys evenly: a little more than an even share of what is wanted is read at a time.
     let share = scan.rows_max as usize / sources.len().max(1);
-    let rows_max = (share + share / 2).clamp(MERGE_ROWS_MIN, RUN_ROWS);
+    let rows_max = (share + share.isqrt() + MERGE_ROWS_MORE).min(RUN_ROWS);
     for source in &mut sources {
         source.fill(direction, rows_max).await.map_err(|error| along.failed(error))?;
     }

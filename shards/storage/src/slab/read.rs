@@ -7,12 +7,14 @@
 //! [`Shared::behind_damage`] goes on behind it.
 
 use std::borrow::Cow;
+use std::hint::black_box;
 use std::ops::Bound;
 use std::rc::Rc;
 
 use crate::btree::cell::{Cell, Slotted};
 use crate::btree::page::Page;
 use crate::btree::{Missing, PageId, tree};
+use crate::cache::pool::Pool;
 use crate::compress::Unready;
 use crate::disk::{Directory, Disk, DiskError};
 use crate::engine::{Direction, Entries, Range, StorageError, TreeId, Value};
@@ -577,7 +579,13 @@ fn collect_leaf(
     };
     let page = state.pool.peek(stop.leaf).map(Rc::clone).expect("a leaf that was just found");
     let (start, end) = bounds_in(&page, range, from, direction);
-    for step in 0..end.saturating_sub(start) {
+    let count = end.saturating_sub(start);
+    let asked = count.min(rows_max.saturating_sub(gathered.entries.len()));
+    match direction {
+        Direction::Forward => touch(&state.pool, &page, start..start + asked),
+        Direction::Backward => touch(&state.pool, &page, end.saturating_sub(asked)..end),
+    }
+    for step in 0..count {
         let is_begun = !gathered.entries.is_empty();
         if gathered.entries.len() >= rows_max || (gathered.bytes >= bytes_max && is_begun) {
             return Step::Leaf { next: None, full: true };
@@ -606,6 +614,28 @@ fn collect_leaf(
         gathered.entries.push((page.key(index), value));
     }
     Step::Leaf { next: stop.next, full: false }
+}
+
+/// Values whose places are looked up before the first of them is touched.
+const TOUCHED_TOGETHER: usize = 32;
+
+/// Lets the memory answer for the values of some entries at once: looked up one by one, each would be waited for in turn.
+fn touch(pool: &Pool, page: &Page, mut entries: std::ops::Range<usize>) {
+    let mut touched = 0;
+    while !entries.is_empty() {
+        let mut values: [&[u8]; TOUCHED_TOGETHER] = [&[]; TOUCHED_TOGETHER];
+        for (place, index) in values.iter_mut().zip(entries.by_ref()) {
+            let cell = Cell::decode(page.value(index)).expect("cells are checked when a page is read");
+            let value = match cell {
+                Cell::Inline(_) => None,
+                Cell::Unplaced { number, .. } => pool.unplaced.get(&number).map(|value| &*value.bytes),
+                Cell::Placed(slotted) => pool.peek_value(slotted.location),
+            };
+            *place = value.unwrap_or_default();
+        }
+        touched ^= values.iter().fold(0, |all, value| all ^ value.first().copied().unwrap_or_default());
+    }
+    black_box(touched);
 }
 
 fn run_end(run: &[Wanted]) -> u64 {
