@@ -62,6 +62,16 @@ def ask_cursors(asked, conn, movies):
     asked.answer("after a closed cursor", r.expr(1).run(conn), 1)
 
 
+def ask_profile(asked, conn):
+    told = r.table("movies").get(1).run(conn, profile=True)
+    asked.answer("a value beside its profile", told["value"]["id"], 1)
+    asked.answer("tasks of a profile", [task["description"] for task in told["profile"]], ["Evaluating get.", "Perform read."])
+    asked.answer("durations of tasks", all(task["duration(ms)"] > 0 for task in told["profile"]), True)
+    told = r.table("movies").map(lambda movie: movie["id"]).run(conn, profile=True)
+    asked.answer("a profile of the first batch", told["profile"][0]["description"], "Evaluating map.")
+    told["value"].close()
+
+
 def ask_writes(asked, conn, movies):
     t = r.table("scratch")
 
@@ -148,6 +158,7 @@ def main():
     fill(asked, conn, movies, quakes)
     ask_reads(asked, conn, movies, quakes)
     ask_cursors(asked, conn, movies)
+    ask_profile(asked, conn)
     ask_writes(asked, conn, movies)
     ask_errors(asked, conn)
     asked.answer("table_drop", r.table_drop("scratch").run(conn)["tables_dropped"], 1)
