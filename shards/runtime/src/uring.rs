@@ -411,8 +411,8 @@ impl Disk for UringFile {
         if self.durable.get().is_none() {
             let mut options = OpenOptions::new();
             options.read(true).write(true).custom_flags(OFlags::DSYNC.bits() as i32);
-            let path = self.file.path().ok_or_else(|| DiskError::NotFound { file: self.name.to_string() })?;
-            let path = path.to_owned();
+            let path = self.file.path().map(|path| path.to_owned());
+            let path = path.ok_or_else(|| DiskError::NotFound { file: self.name.to_string() })?;
             let opened = options.dma_open(path).await;
             // Another write may have been quicker.
             let _ = self.durable.set(opened.map_err(|error| self.failed("open", 0, 0, error))?);
