@@ -462,6 +462,14 @@ fn literals_are_strays_in_functions_that_travel_too() {
 }
 
 #[test]
+fn for_each_over_groups_writes_for_each_of_them() {
+    let term = r#"[68,[[144,[[39,[T,[69,[[2,[1]],[21,[[170,[[10,[1]],"id"]],6]]]]]],"n"]],[69,[[2,[1]],[56,[[15,["e"]],{"from":[170,[[10,[1]],"id"]],"id":[170,[[10,[1]],"id"]]}]]]]]]"#;
+    let found = server().run(&format!("[1,{}]", term.replace('T', r#"[15,["t"]]"#))).line();
+    assert!(found.starts_with(r#"{"$grouped$":true,"data":[["#), "{found}");
+    assert!(found.contains(r#""inserted":1"#), "{found}");
+}
+
+#[test]
 fn only_tables_have_distinct_values_of_an_index() {
     let refused = "! QueryLogic Can only perform an indexed distinct on a TABLE. []";
     check(r#"[42,[[2,[1,1]]],{"index":"n"}]"#, refused);

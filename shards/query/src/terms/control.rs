@@ -329,6 +329,9 @@ async fn call_later(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Value> {
 const NO_WRITE: &str = "FOR_EACH expects one or more basic write queries.";
 
 async fn for_each(run: &Run, invocation: Invocation) -> Outcome<Value> {
+    if let Value::Grouped(_) = invocation.call.arguments[0].value {
+        return group::each(run, invocation).await;
+    }
     let sequence = invocation.sequence(0)?;
     let function = invocation.function(1, Meaning::Constant)?;
     let mut summary = CombinedSummary::new(&run.limits);
