@@ -38,6 +38,7 @@ const HOUSES: &[House] = &[
             &["table", "index", "mesh", "jobs", "scratch"],
             &["catalog"],
             &["uring"],
+            &["sockets"],
             &["env", "admission", "outgoing", "panics", "meter"],
         ],
     },

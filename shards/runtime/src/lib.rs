@@ -26,6 +26,7 @@ mod rows;
 mod scan;
 mod scratch;
 mod session;
+mod sockets;
 mod start;
 mod system;
 pub mod table;

@@ -31,8 +31,9 @@ use crate::mesh::{Endpoint, Mesh, endpoints};
 use crate::owner;
 use crate::route;
 use crate::session;
+use crate::sockets::{BoundListener, Listener};
 use crate::table::{CATALOG_TREE, OpenStore, table_of_tree};
-use crate::uring::{self, BoundListener, Listener, UringEnv};
+use crate::uring::{self, UringEnv};
 use crate::{
     CoreHandle, CoreMessage, CoreOrder, DataPlane, DataPlaneOptions, ServerFacts, StartError, StartSummary,
     StopError,
@@ -304,7 +305,9 @@ async fn run_core(env: UringEnv, plan: ThreadPlan) -> Result<(), String> {
         core.driver_port.set(address.port());
     }
     for socket in sockets {
-        env.spawn(accept(core.clone(), socket.into_listener()));
+        let listener = socket.into_listener(env.sockets());
+        let listener = listener.map_err(|error| format!("a listener could not be registered: {error}"))?;
+        env.spawn(accept(core.clone(), listener));
     }
     construct::begin(&core);
     core.tend_change_logs();

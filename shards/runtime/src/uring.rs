@@ -1,25 +1,24 @@
-//! Production's [`Env`], sockets and disks: glommio executors over io_uring. The only file that names glommio.
+//! Production's [`Env`] and disks: glommio executors over io_uring. The only file that names glommio.
 //!
 //! Always: an executor never waits longer than a beat for a wake that was lost, and the first file glommio sees on a device
 //! is not empty. Both are cures for faults of glommio 0.9 (its preempt timer can park it beside runnable tasks; its probe
 //! for polled I/O succeeds on an empty file and reads then fail), and tests switch them off to show the faults.
-//! `unsafe` here is two calls: handing a listening socket to glommio by descriptor, and borrowing a stream's for a gathering write.
+//! `unsafe` here is one call: handing an epoll to glommio by descriptor.
 
 use std::cell::{OnceCell, RefCell};
 use std::future::{Future, poll_fn};
-use std::io::{self, IoSlice};
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::io;
 use std::ops::Deref;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use futures_lite::{AsyncRead, AsyncWrite};
+use futures_lite::AsyncRead;
 use glommio::io::{DmaBuffer, DmaFile, OpenOptions, ReadResult};
-use glommio::net::{TcpListener, TcpStream};
+use glommio::net::TcpStream;
 use glommio::timer::Timer;
 use glommio::{GlommioError, LocalExecutorBuilder, Placement};
 use photondb_storage::backend::Store;
@@ -28,9 +27,9 @@ use photondb_storage::engine::StorageError;
 use photondb_storage::memory::MemoryEngine;
 use photondb_storage::slab::{SlabEngine, SlabOptions};
 use rustix::fs::OFlags;
-use rustix::net::{AddressFamily, SendAncillaryBuffer, SendFlags, SocketType, sendmsg, sockopt};
 
-use crate::env::{Env, StoreOptions, Stream, StreamEnd};
+use crate::env::{Env, StoreOptions};
+use crate::sockets::Sockets;
 use crate::{Cures, StartError};
 
 /// How often an executor with work wakes by itself: a lost wake costs at most this.
@@ -45,14 +44,6 @@ const IDLE_TASKS: u64 = 3;
 const STALL: Duration = Duration::from_millis(250);
 /// Zeros written at a time when a file is preallocated.
 const ZERO_RUN_BYTES: u32 = 1 << 20;
-/// Connections the kernel holds for a listener that is busy.
-const BACKLOG: i32 = 4096;
-/// A peer that has been silent for this long is asked whether it is there,
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-/// again after each pause of this,
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-/// and is gone when so many questions went without an answer.
-const KEEPALIVE_PROBES: u32 = 6;
 /// Random bytes fetched from the kernel at a time.
 const RANDOM_POOL_BYTES: usize = 1024;
 /// Memory registered with each executor's rings for its disk buffers; more comes from the allocator.
@@ -80,8 +71,11 @@ pub fn run<T, F: Future<Output = T>>(
         .preempt_timer(cures.preempt_timer)
         .make()
         .map_err(|error| executor_error(&error))?;
-    let env = UringEnv::new(data_dir);
+    let sockets =
+        Sockets::new().map_err(|error| StartError(format!("A core can have no epoll ({error}).")))?;
+    let env = UringEnv::new(data_dir, sockets.clone());
     executor.run(async move {
+        glommio::spawn_local(sockets.tend(env.clone(), ring)).detach();
         if cures.heartbeat {
             glommio::spawn_local(beat()).detach();
         }
@@ -156,6 +150,7 @@ pub struct UringEnv {
 
 struct Shared {
     data_dir: PathBuf,
+    sockets: Rc<Sockets>,
     began: Instant,
     random: RefCell<RandomPool>,
 }
@@ -178,9 +173,16 @@ impl UringEnv {
         Ok(UringDirectory { path: path.into() })
     }
 
-    fn new(data_dir: &Path) -> UringEnv {
+    /// The sockets of this core.
+    pub fn sockets(&self) -> &Rc<Sockets> {
+        &self.shared.sockets
+    }
+
+    fn new(data_dir: &Path, sockets: Rc<Sockets>) -> UringEnv {
         let random = RefCell::new(RandomPool { bytes: [0; RANDOM_POOL_BYTES], used: RANDOM_POOL_BYTES });
-        UringEnv { shared: Rc::new(Shared { data_dir: data_dir.to_owned(), began: Instant::now(), random }) }
+        UringEnv {
+            shared: Rc::new(Shared { data_dir: data_dir.to_owned(), sockets, began: Instant::now(), random }),
+        }
     }
 }
 
@@ -469,96 +471,17 @@ fn failed(file: &str, operation: &'static str, offset: u64, bytes: u64, error: &
 
 // ---------------------------------------------------------------- sockets
 
-/// A listening socket that belongs to no executor yet.
-pub struct BoundListener(StdListener);
-
-impl BoundListener {
-    /// Listens on `address` beside other listeners of the same port in this process.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn bind(address: SocketAddr) -> io::Result<BoundListener> {
-        let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
-        let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
-        rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
-        sockopt::set_socket_reuseaddr(&socket, true)?;
-        sockopt::set_socket_reuseport(&socket, true)?;
-        if address.is_ipv6() {
-            sockopt::set_ipv6_v6only(&socket, true)?;
-        }
-        keep_alive(&socket)?;
-        rustix::net::bind(&socket, &address)?;
-        rustix::net::listen(&socket, BACKLOG)?;
-        Ok(BoundListener(StdListener::from(socket)))
-    }
-
-    pub fn address(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
-
-    /// Hands the socket to the executor of this thread.
-    pub fn into_listener(self) -> Listener {
-        // SAFETY: the descriptor is a listening socket that we own and give up here; the new owner closes it.
-        Listener(unsafe { TcpListener::from_raw_fd(self.0.into_raw_fd()) })
-    }
-}
-
-/// Makes the kernel ask silent peers whether they are there; accepted connections take it over from their listener. A peer that
-/// is gone while data is on its way to it is given up after the kernel's own retries. We set no time limit for that (`TCP_USER_TIMEOUT`):
-/// it would also end connections of clients that are there and only do not read for a while.
-fn keep_alive(socket: &OwnedFd) -> io::Result<()> {
-    sockopt::set_socket_keepalive(socket, true)?;
-    sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE)?;
-    sockopt::set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL)?;
-    sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES)?;
-    Ok(())
-}
-
-/// A core's own listener.
-pub struct Listener(TcpListener);
-
-impl Listener {
-    /// The next connection and its peer.
-    ///
-    /// # Errors
-    /// The kernel's, for instance when descriptors run out; the listener stays good.
-    pub async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>)> {
-        let stream = self.0.accept().await?;
-        // Replies are gathered by us; waiting for more only adds latency.
-        stream.set_nodelay(true)?;
-        let peer = stream.peer_addr().ok();
-        Ok((Socket(stream), peer))
-    }
-}
-
-/// A client's connection.
-pub struct Socket(TcpStream);
-
-impl Stream for Socket {
-    fn poll_read(&mut self, context: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize, StreamEnd>> {
-        Pin::new(&mut self.0).poll_read(context, buffer).map_err(|_| StreamEnd)
-    }
-
-    fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, StreamEnd>> {
-        Pin::new(&mut self.0).poll_write(context, bytes).map_err(|_| StreamEnd)
-    }
-
-    fn poll_write_pieces(
-        &mut self,
-        context: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<Result<usize, StreamEnd>> {
-        if pieces.len() > 1 {
-            // SAFETY: the stream owns the descriptor and stays open during this call.
-            let socket = unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) };
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            if let Ok(count) = sendmsg(socket, pieces, &mut SendAncillaryBuffer::default(), flags) {
-                return Poll::Ready(Ok(count));
-            }
-        }
-        // It tells what is wrong, or waits for room as glommio does.
-        self.poll_write(context, pieces.first().map_or(&[][..], |piece| &**piece))
-    }
+/// Waits until an epoll has something to tell. glommio polls what it takes for a socket: it begins to when it is given one, and the first
+/// read after that ends, here with an error, since there is nothing to receive.
+async fn ring(epoll: BorrowedFd<'_>) {
+    let Ok(copy) = epoll.try_clone_to_owned() else {
+        // Descriptors ran out: look again in a while.
+        Timer::new(BEAT).await;
+        return;
+    };
+    // SAFETY: the descriptor is a copy that we own and give up here; the new owner closes it.
+    let mut bell = unsafe { TcpStream::from_raw_fd(copy.into_raw_fd()) };
+    let _ = poll_fn(|context| Pin::new(&mut bell).poll_read(context, &mut [0])).await;
 }
 
 // ---------------------------------------------------------------- probes
@@ -629,18 +552,6 @@ mod tests {
         let _ = std::fs::remove_dir_all(&place);
         std::fs::create_dir_all(&place).expect("the target directory is writable");
         place
-    }
-
-    #[test]
-    fn accepted_connections_ask_silent_peers_whether_they_are_there() {
-        let listener = BoundListener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
-        let _client =
-            std::net::TcpStream::connect(listener.address().expect("an address")).expect("it listens");
-        let (accepted, _) = listener.0.accept().expect("a connection has come");
-        assert_eq!(sockopt::socket_keepalive(&accepted), Ok(true));
-        assert_eq!(sockopt::tcp_keepidle(&accepted), Ok(KEEPALIVE_IDLE));
-        assert_eq!(sockopt::tcp_keepintvl(&accepted), Ok(KEEPALIVE_INTERVAL));
-        assert_eq!(sockopt::tcp_keepcnt(&accepted), Ok(KEEPALIVE_PROBES));
     }
 
     /// A preempt timer that fires before a task has run now and then, but hardly ever several times in a row.
@@ -725,6 +636,59 @@ mod tests {
                 check_in_child(test, "ill", false);
             }
         }
+    }
+
+    #[test]
+    fn what_peers_send_comes_whole_and_in_order_with_its_end() {
+        use std::io::{Read, Write};
+
+        use crate::env::Stream;
+        use crate::sockets::BoundListener;
+
+        const PEERS: usize = 40;
+        let place = scratch_dir("sockets");
+        let bound = BoundListener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
+        let address = bound.address().expect("it listens");
+        let peer = move |number: usize| {
+            let mut peer = std::net::TcpStream::connect(address).expect("it listens");
+            let sent: Vec<u8> = (0..number * 20_000 + 1).map(|place| (place * 7 + number) as u8).collect();
+            peer.write_all(&sent).expect("it reads");
+            // The end comes right behind the last bytes.
+            peer.shutdown(std::net::Shutdown::Write).expect("it is open");
+            let mut back = Vec::new();
+            peer.read_to_end(&mut back).expect("it answers");
+            back == sent
+        };
+        let work = |env: UringEnv| async move {
+            let listener = bound.into_listener(env.sockets()).expect("a core takes it");
+            let peers: Vec<_> = (0..PEERS).map(|number| std::thread::spawn(move || peer(number))).collect();
+            let mut echoes = Vec::new();
+            for _ in 0..PEERS {
+                let (mut socket, from) = listener.accept().await.expect("they connect");
+                assert!(from.is_some());
+                echoes.push(glommio::spawn_local(async move {
+                    let (mut held, mut buffer) = (Vec::new(), [0; 4096]);
+                    loop {
+                        match poll_fn(|context| socket.poll_read(context, &mut buffer)).await.expect("open") {
+                            0 => break,
+                            count => held.extend_from_slice(&buffer[..count]),
+                        }
+                    }
+                    let mut rest = held.as_slice();
+                    while !rest.is_empty() {
+                        let taken = poll_fn(|context| socket.poll_write(context, rest)).await.expect("open");
+                        rest = &rest[taken..];
+                    }
+                }));
+            }
+            for echo in echoes {
+                echo.await;
+            }
+            peers.into_iter().all(|peer| peer.join().expect("a peer does not fail"))
+        };
+        let ran = run(None, &place, Cures::default(), work);
+        let _ = std::fs::remove_dir_all(&place);
+        assert!(ran.expect("an executor can be made"), "every peer had back what it sent");
     }
 
     #[test]
