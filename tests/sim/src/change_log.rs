@@ -317,3 +317,34 @@ fn a_log_that_cannot_be_written_costs_the_store_nothing_and_begins_anew() {
         });
     });
 }
+
+/// Whoever reads writes what waits first, and may be gone before that is done.
+#[test]
+fn a_reader_that_is_broken_off_takes_no_change_with_it() {
+    for_seeds(60, |seed| {
+        let machine = Machine::new(seed, EVERYTHING);
+        machine.run(async |site| {
+            let after = site.beginning();
+            for _ in 0..20 {
+                site.work(2, 3).await.expect("nothing fails");
+                let mut polls = machine.simulation.random(|random| random.below(8));
+                {
+                    let mut reading = std::pin::pin!(site.read(&after));
+                    std::future::poll_fn(|context| {
+                        if polls == 0 || reading.as_mut().poll(context).is_ready() {
+                            return std::task::Poll::Ready(());
+                        }
+                        polls -= 1;
+                        std::task::Poll::Pending
+                    })
+                    .await;
+                }
+                match site.read(&after).await {
+                    Ok(found) => assert_eq!(found, site.model.borrow().changes),
+                    Err(ChangeLogError::TooOld { .. }) => return,
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+    });
+}

@@ -301,6 +301,20 @@ impl Reading {
         self.cores.iter().all(|core| !core.more || !stamps.iter().any(|stamp| is_behind(core, &stamp)))
     }
 
+    /// Whether the logs ended before these stamps: something is missing.
+    pub fn is_short_of(&self, stamps: &[Stamp]) -> bool {
+        let is_change = |stamp: &&Stamp| stamp.commit & ((1 << COMMIT_COUNT_BITS) - 1) != 0;
+        let is_reached = |core: &CoreReading, stamp: &Stamp| {
+            core.reached.get(&stamp.shard).is_some_and(|commit| *commit >= stamp.commit)
+        };
+        let is_missing = |core: &CoreReading, stamp: &Stamp| {
+            let after = core.after.iter().find(|after| after.shard == stamp.shard);
+            after.is_some_and(|after| after.commit < stamp.commit) && !is_reached(core, stamp)
+        };
+        let mut changes = stamps.iter().filter(is_change);
+        changes.any(|stamp| self.cores.iter().any(|core| is_missing(core, stamp)))
+    }
+
     pub fn is_about(&self, shard: u32) -> bool {
         self.cores.iter().any(|core| core.after.iter().any(|after| after.shard == shard))
     }

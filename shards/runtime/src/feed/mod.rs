@@ -111,6 +111,20 @@ pub enum FeedRequest {
     },
 }
 
+impl FeedRequest {
+    /// Whether change logs are written for it. That must not be broken off: what is on its way to a file would be lost.
+    fn writes(&self) -> bool {
+        match self {
+            FeedRequest::Keep { .. } | FeedRequest::Log { .. } => true,
+            FeedRequest::Subscribe { .. }
+            | FeedRequest::Unsubscribe { .. }
+            | FeedRequest::Reach { .. }
+            | FeedRequest::Publish(_)
+            | FeedRequest::Read { .. } => false,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub enum Published {
     Change(RowChange),
@@ -179,7 +193,16 @@ pub async fn serve<E: Env>(core: &Rc<Core<E>>, request: FeedRequest) -> FeedAnsw
 /// Asks a core, which may be this one.
 async fn ask<E: Env>(core: &Rc<Core<E>>, peer: u16, request: FeedRequest) -> FeedAnswer {
     if peer == core.number {
-        return serve(core, request).await;
+        if !request.writes() {
+            return serve(core, request).await;
+        }
+        // It goes on to its end, although who asked may be gone before.
+        let (sender, answer) = flume::bounded(1);
+        let serving = core.clone();
+        core.env.spawn(async move {
+            let _ = sender.send(serve(&serving, request).await);
+        });
+        return answer.recv_async().await.unwrap_or(FeedAnswer::Done);
     }
     match core.mesh.request(peer, crate::core::Request::Feed(request)).await {
         Answer::Feed(answer) => answer,

@@ -20,6 +20,7 @@ impl<F: Disk> ChangeLogs<F> {
         after: &[Position],
     ) -> Result<LogPlace, ChangeLogError> {
         let log = self.log(name).ok_or(ChangeLogError::Off)?;
+        log.check_whole()?;
         for position in after {
             log.check(directory, position).await?;
         }
@@ -42,6 +43,7 @@ impl<F: Disk> ChangeLogs<F> {
         bytes_max: usize,
     ) -> Result<LogRun, ChangeLogError> {
         let log = self.log(name).ok_or(ChangeLogError::Off)?;
+        log.check_whole()?;
         let mut run = LogRun { changes: Vec::new(), next: place, more: true };
         let mut bytes = 0;
         while bytes < bytes_max {
@@ -64,6 +66,14 @@ impl<F: Disk> ChangeLogs<F> {
 }
 
 impl<F: Disk> ChangeLog<F> {
+    /// A log that was given up lacks its last changes.
+    fn check_whole(&self) -> Result<(), ChangeLogError> {
+        match self.state.borrow().failed {
+            true => Err(ChangeLogError::TooOld { since_ms: 0 }),
+            false => Ok(()),
+        }
+    }
+
     /// The frame at a place, which is moved on to the next segment at the end of one; `None` at the end of the log.
     async fn frame<D: Directory<File = F>>(
         &self,

@@ -1,7 +1,7 @@
 //! Making, writing, dropping and finding the segments of change logs.
 //!
 //! Always: whoever changes files holds the lock. A write that fails costs the log, not the store: what it kept is removed, and
-//! [`ChangeLogs::tend`] begins it anew when it can.
+//! [`ChangeLogs::tend`] begins it anew when it can. So does a write that is broken off.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -197,6 +197,23 @@ pub(crate) enum Extent {
     Much,
 }
 
+/// Gives a log up when its writing is broken off, since whoever waited for it is gone: what was on its way to the file is missing.
+struct Unbroken<'a, F> {
+    log: &'a ChangeLog<F>,
+    is_done: bool,
+}
+
+impl<F> Drop for Unbroken<'_, F> {
+    fn drop(&mut self) {
+        if !self.is_done {
+            tracing::warn!("a change log was not written to its end: what it kept is given up");
+            let state = &mut *self.log.state.borrow_mut();
+            state.failed = true;
+            state.buffer.clear();
+        }
+    }
+}
+
 impl<F: Disk> ChangeLog<F> {
     fn fail(&self, error: &DiskError) {
         let state = &mut *self.state.borrow_mut();
@@ -216,8 +233,13 @@ impl<F: Disk> ChangeLog<F> {
             state.failed = false;
             state.written = state.last.clone();
         }
-        self.remove_files(directory).await?;
-        self.begin_segment(directory, now_ms).await
+        let mut unbroken = Unbroken { log: self, is_done: false };
+        let begun = match self.remove_files(directory).await {
+            Ok(()) => self.begin_segment(directory, now_ms).await,
+            Err(error) => Err(error),
+        };
+        unbroken.is_done = true;
+        begun
     }
 
     async fn remove_files<D: Directory<File = F>>(&self, directory: &D) -> Result<(), DiskError> {
@@ -263,6 +285,17 @@ impl<F: Disk> ChangeLog<F> {
     }
 
     async fn write_out<D: Directory<File = F>>(&self, directory: &D, flushed: u64) -> Result<(), DiskError> {
+        let mut unbroken = Unbroken { log: self, is_done: false };
+        let written = self.write_frames(directory, flushed).await;
+        unbroken.is_done = true;
+        written
+    }
+
+    async fn write_frames<D: Directory<File = F>>(
+        &self,
+        directory: &D,
+        flushed: u64,
+    ) -> Result<(), DiskError> {
         loop {
             let outgoing = {
                 let state = &mut *self.state.borrow_mut();

@@ -132,6 +132,9 @@ impl Listener {
             let (changes, _) = reading.next(core, &member.subscription.plan).await?;
             self.tell_logged(core, index, member, changes, &stamps);
         }
+        if reading.is_short_of(&stamps) {
+            return Err(aborted());
+        }
         member.stamps.borrow_mut().clear();
         member.stamp(&None, &stamps);
         member.is_live.set(true);
