@@ -355,29 +355,35 @@ impl Page {
         true
     }
 
-    /// Where to cut the page so that both halves have room, if an entry of `added` bytes with this key is to come in at `index`.
-    pub fn split_index(&self, index: usize, key: &[u8], added: usize) -> usize {
+    /// Where to cut the page so that both halves have room, if an entry of `added` bytes with this key is to come in at `index`; and
+    /// whether that goes to the first half.
+    pub fn split_at(&self, index: usize, key: &[u8], added: usize) -> (usize, bool) {
         let count = self.count();
         // Keys that come in order fill pages to the brim.
         if index == count {
-            return count;
+            return (count, false);
         }
         // It stands before all others, which might not fit even in two pages without the prefix that they share.
         if !key.starts_with(self.prefix()) {
-            return 0;
+            return (0, true);
         }
         let total: usize = (0..count).map(|entry| self.cell_bytes(entry) + ENTRY).sum::<usize>() + added;
         let mut before = 0;
         for entry in 0..count {
+            // The cut may lie on either side of the new entry: with its neighbour it could be more than there is room for.
             if entry == index {
                 before += added;
+                if before * 2 >= total {
+                    return (entry, true);
+                }
             }
             before += self.cell_bytes(entry) + ENTRY;
             if before * 2 >= total {
-                return (entry + 1).min(count - 1).max(1);
+                let at = (entry + 1).min(count - 1).max(1);
+                return (at, index < at);
             }
         }
-        count
+        (count, true)
     }
 
     /// The bytes to write at `block`: with own address and checksum.

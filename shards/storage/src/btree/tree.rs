@@ -144,9 +144,7 @@ struct Halves {
 
 fn split(page: &Page, (index, key, value): (usize, &[u8], &[u8])) -> Halves {
     const ROOM: &str = "half a page fits in a page";
-    let at = page.split_index(index, key, key.len() + value.len() + 10);
-    // A cut before all entries is for the new one alone.
-    let goes_left = index < at || at == 0;
+    let (at, goes_left) = page.split_at(index, key, key.len() + value.len() + 10);
     let left_extra = goes_left.then_some(key);
     let right_extra = (!goes_left).then_some(key);
     let mut left = page.extract(0..at, page.id(), PAGE_BYTES, left_extra).expect(ROOM);
@@ -364,7 +362,7 @@ pub(crate) struct Gap {
 }
 
 /// Pages that a [`Gap`] names beside its own: a scan reads them together.
-const AHEAD_MAX: usize = 7;
+const AHEAD_MAX: usize = 31;
 
 /// The leaf where a scan from `from` begins.
 pub(crate) fn seek(
@@ -374,9 +372,13 @@ pub(crate) fn seek(
     direction: Direction,
 ) -> Result<Stop, Gap> {
     let (mut id, mut next) = (root, None);
-    let mut ahead = Vec::new();
+    let mut parent = None;
     loop {
-        let Ok(page) = pool.page(id) else { return Err(Gap { page: id, ahead, next }) };
+        let Ok(page) = pool.page(id) else {
+            let ahead =
+                parent.map_or_else(Vec::new, |(parent, index)| siblings(pool, parent, index, direction));
+            return Err(Gap { page: id, ahead, next });
+        };
         if page.kind() == PageKind::Leaf {
             return Ok(Stop { leaf: id, next });
         }
@@ -396,14 +398,19 @@ pub(crate) fn seek(
             Direction::Backward if index > 0 => next = Some(Bound::Excluded(page.key(index))),
             Direction::Forward | Direction::Backward => {}
         }
-        let siblings: &mut dyn Iterator<Item = usize> = match direction {
-            Direction::Forward => &mut (index + 1..page.count()),
-            Direction::Backward => &mut (0..index).rev(),
-        };
-        ahead.clear();
-        ahead.extend(siblings.take(AHEAD_MAX).map(|sibling| page.child(sibling).page));
+        parent = Some((id, index));
         id = page.child(index).page;
     }
+}
+
+/// What a scan comes to behind a child of a page.
+fn siblings(pool: &Pool, parent: PageId, index: usize, direction: Direction) -> Vec<PageId> {
+    let Some(page) = pool.peek(parent) else { return Vec::new() };
+    let siblings: &mut dyn Iterator<Item = usize> = match direction {
+        Direction::Forward => &mut (index + 1..page.count()),
+        Direction::Backward => &mut (0..index).rev(),
+    };
+    siblings.take(AHEAD_MAX).map(|sibling| page.child(sibling).page).collect()
 }
 
 #[cfg(test)]
@@ -411,6 +418,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::btree::page::PAIR_BYTES_MAX;
     use crate::engine::Range;
     use crate::suite::Random;
 
@@ -456,6 +464,25 @@ mod tests {
             }
             agree(&mut pool, root, &model, &mut random);
             assert!(pool.frames.len() - pool.freed.len() < 3, "an empty tree gives its pages back");
+        }
+    }
+
+    #[test]
+    fn a_leaf_of_a_few_large_cells_is_cut_wherever_the_next_one_comes() {
+        for seed in 0..200 {
+            let mut random = Random::new(seed);
+            let mut pool = Pool::new(1 << 30);
+            let root = pool.allocate_page(1, |id| Page::new(PageKind::Leaf, id, 1, SMALL_PAGE_BYTES));
+            let mut model = BTreeMap::new();
+            for _ in 0..120 {
+                let key = random.number().to_be_bytes().to_vec();
+                let most = PAIR_BYTES_MAX - key.len();
+                let bytes = if random.one_in(3) { most } else { 1 + random.below(most as u64) as usize };
+                let cell = vec![1; bytes];
+                put(&mut pool, root, &key, &cell, |_| {}).unwrap();
+                model.insert(key, cell);
+            }
+            agree(&mut pool, root, &model, &mut random);
         }
     }
 
