@@ -362,6 +362,10 @@ impl<D: Directory> Shared<D> {
                 }
                 spare_failed = false;
             } else {
+                if self.log.failure().is_some() {
+                    // There will be no checkpoint any more for those who wait for one.
+                    self.checkpointed.notify();
+                }
                 work.await;
             }
         }
