@@ -27,6 +27,9 @@ use crate::table::{LocalTable, Shard, storage_failed};
 const STEP_ROWS: usize = 64;
 /// Bytes of rows read for a step.
 const STEP_BYTES: usize = 64 << 10;
+/// A construction begins so much later than its index is created: a client that creates several, or asks at once how far one is,
+/// need not share the cores with it.
+const BEGIN_REST: Duration = Duration::from_millis(100);
 /// How long a construction that failed (a full disk, say) rests before it is tried again.
 const RETRY_REST: Duration = Duration::from_secs(1);
 
@@ -45,6 +48,7 @@ pub fn begin<E: Env>(core: &Rc<Core<E>>) {
 
 /// Constructs an index on all cores and marks it ready.
 async fn whole<E: Env>(core: &Rc<Core<E>>, table: TableId, index: IndexId) {
+    core.env.sleep(BEGIN_REST).await;
     while is_wanted(core, table, index) {
         match parts(core, table, index).await {
             Ok(()) => {
