@@ -14,5 +14,6 @@ pub mod limits;
 pub mod op;
 pub mod outside;
 pub mod resume;
+pub mod rows;
 pub mod term;
 pub mod wire;

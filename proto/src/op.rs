@@ -8,6 +8,7 @@ use std::fmt;
 use crate::error::QueryError;
 use crate::feed::{FeedOp, FeedReply};
 use crate::outside::{OutsideOp, OutsideReply};
+use crate::rows::{RowBlock, RowForm};
 
 /// Encoded document: [`crate::datum::document`].
 pub type Document = Vec<u8>;
@@ -192,6 +193,8 @@ pub struct Scan {
     /// What is asked of the geometries of a geo index, in bytes that the query crate makes and reads: each that answers gives
     /// a row, however many of its entries lie in the ranges. Empty: every entry gives its row.
     pub question: Vec<u8>,
+    /// What the rows that come of it are given as.
+    pub form: RowForm,
     /// A part stops after about this many bytes of results.
     pub bytes_max: u32,
     /// A part stops after this many result rows.
@@ -256,18 +259,11 @@ pub enum TableReply {
 pub struct PartBatch {
     /// Names the part in the next step's `resume`; opaque to the query.
     pub part: u16,
-    pub rows: Vec<ScanRow>,
+    pub rows: RowBlock,
     /// The terminal's partial result so far in this step, when the pipeline has a terminal.
     pub partial: Option<Vec<u8>>,
     /// Where to go on; `None` when the part is at its end. Opaque.
     pub next: Option<Vec<u8>>,
-}
-
-#[derive(Clone, Debug)]
-pub struct ScanRow {
-    /// The primary key, or the index entry's; empty in scans of [`ScanOrder::Any`].
-    pub key: Key,
-    pub value: Document,
 }
 
 // ---------------------------------------------------------------- tables: writing

@@ -98,8 +98,35 @@ pub fn secondary_bound(datum: &Datum) -> Result<Key, QueryError> {
 
 /// The length of the first key in `bytes`, behind which anything may follow.
 pub fn first_length(bytes: &[u8]) -> Option<usize> {
-    let (_, rest) = decode_one(bytes, 0)?;
-    Some(bytes.len() - rest.len())
+    let (mut at, mut depth) = (0, 0u32);
+    loop {
+        let tag = *bytes.get(at)?;
+        at += 1;
+        match tag {
+            ARRAY => depth += 1,
+            END => depth = depth.checked_sub(1)?,
+            MINVAL | MAXVAL | FALSE | TRUE => {}
+            NUMBER | TIME => at += 8,
+            STRING | BINARY => at += escaped_length(bytes.get(at..)?)?,
+            _ => return None,
+        }
+        if depth == 0 {
+            return (at <= bytes.len()).then_some(at);
+        }
+    }
+}
+
+/// The length of escaped bytes and their end.
+fn escaped_length(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += bytes.get(at..)?.iter().position(|byte| *byte == 0)?;
+        match bytes.get(at + 1)? {
+            &END => return Some(at + 2),
+            &ESCAPED => at += 2,
+            _ => return None,
+        }
+    }
 }
 
 /// The key of an entry of an index: the value's key, the row's, and, from the second time on that a row has the value, how

@@ -4,30 +4,23 @@
 //! stages live apart from the source ([`Stages`]), so that [`crate::push`] drives the very same code.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
 
-use photondb_proto::datum::{Array, Datum, document, key};
-use photondb_proto::op::{Key, KeyBound, ScanOrder, ScanRange, ScanRow, TableRead, TableReply};
+use photondb_proto::datum::{Array, Datum, document};
+use photondb_proto::op::{TableRead, TableReply};
 
 use crate::eval::{self, Now, Stop};
-use crate::failure::{Failure, Outcome, Place};
+use crate::failure::{Failure, Outcome};
 use crate::feed::FeedCursor;
-use crate::fields::{Paths, RowTerm, Work};
 use crate::fold::FoldCursor;
 use crate::join::JoinCursor;
 use crate::merge::UnionCursor;
-use crate::push;
 use crate::run::{Run, wrong_reply};
-use crate::stream::{Sequence, Source, Stage, TableScan, sequence_of};
+use crate::scan::{self, ScanCursor, ValuesCursor};
+use crate::stream::{Sequence, Source, Stage, sequence_of};
 use crate::terms::Evaluation;
 use crate::ties::TiesCursor;
 use crate::value::{TableHandle, Value};
 
-/// Rows of the first step of a scan; later steps ask for more.
-const FIRST_STEP_ROWS: u32 = 64;
-const STEP_ROWS_MAX: u32 = 4096;
-/// A part's answer to a step stops after about this many bytes.
-const STEP_BYTES: u32 = 256 << 10;
 /// Keys read together by `get_all`.
 const KEYS_TOGETHER: usize = 128;
 
@@ -86,10 +79,9 @@ impl Cursor {
                 TiesCursor::new(ScanCursor::new(scan, Vec::new(), wanted), keys.clone()),
             )),
             Source::Scan(scan) => {
-                travelling = sequence.stages.iter().take_while(|stage| stage.travels()).count();
-                let (there, here) = sequence.stages.split_at(travelling);
-                let pipeline = push::encode(run, there, None)?;
-                SourceCursor::Scan(ScanCursor::new(scan, pipeline, fewest(wanted, here)))
+                let (scan, left) = scan::open(run, scan, &sequence.stages, wanted)?;
+                travelling = sequence.stages.len() - left.len();
+                SourceCursor::Scan(scan)
             }
             Source::IndexValues(scan) => SourceCursor::IndexValues(ValuesCursor::open(run, scan, wanted)?),
             Source::Keys { table, keys } => SourceCursor::Keys {
@@ -198,26 +190,6 @@ impl Cursor {
     }
 }
 
-/// The rows that the remaining stages can use at most, as far as that is plain.
-fn fewest(wanted: Option<u64>, stages: &[Stage]) -> Option<u64> {
-    let mut rows = wanted;
-    let mut skipped = 0;
-    for stage in stages {
-        match stage {
-            Stage::Limit(count) => return Some((count + skipped).min(rows.unwrap_or(u64::MAX))),
-            Stage::Skip(count) => {
-                skipped += count;
-                rows = rows.map(|rows| rows.saturating_add(*count));
-            }
-            Stage::Map(_) => {}
-            Stage::Filter(..) | Stage::Equal(_) | Stage::ConcatMap(_) | Stage::Row(_) | Stage::Zip(_) => {
-                return None;
-            }
-        }
-    }
-    rows
-}
-
 impl SourceCursor {
     /// A row at hand, or the end; `None` when that takes waiting.
     fn next_now(&mut self) -> Option<Option<Datum>> {
@@ -322,188 +294,6 @@ impl SourceCursor {
 
 fn boxed<'a, T: 'a>(future: impl Future<Output = Outcome<T>> + 'a) -> Evaluation<'a, T> {
     Box::pin(future)
-}
-
-// ---------------------------------------------------------------- scans
-
-/// Walks a table's rows, step by step, merging the parts.
-pub struct ScanCursor {
-    scan: TableScan,
-    pipeline: Vec<u8>,
-    parts: Option<Vec<Part>>,
-    rows_max: u32,
-    /// Where to look first among unordered parts.
-    turn: usize,
-}
-
-struct Part {
-    number: u16,
-    rows: VecDeque<ScanRow>,
-    next: Option<Vec<u8>>,
-}
-
-impl Part {
-    /// It has rows to give, but must be asked for them.
-    fn is_short(&self) -> bool {
-        self.rows.is_empty() && self.next.is_some()
-    }
-}
-
-impl ScanCursor {
-    pub fn new(scan: &TableScan, pipeline: Vec<u8>, wanted: Option<u64>) -> ScanCursor {
-        let wanted = wanted.map(|rows| u32::try_from(rows).unwrap_or(STEP_ROWS_MAX));
-        ScanCursor {
-            scan: scan.clone(),
-            pipeline,
-            // Nobody need be asked for what cannot be there.
-            parts: scan.ranges.is_empty().then(Vec::new),
-            rows_max: wanted.unwrap_or(FIRST_STEP_ROWS).clamp(1, STEP_ROWS_MAX),
-            turn: 0,
-        }
-    }
-
-    /// The next row, if no part has to be asked first.
-    fn at_hand(&mut self) -> Option<ScanRow> {
-        let parts = self.parts.as_mut()?;
-        let part = match self.scan.order {
-            ScanOrder::Any | ScanOrder::Keyed => {
-                self.turn = next_unordered(parts, self.turn);
-                parts.get_mut(self.turn)
-            }
-            ScanOrder::Ascending | ScanOrder::Descending => {
-                if parts.iter().any(Part::is_short) {
-                    return None;
-                }
-                next_ordered(parts, self.scan.order)
-            }
-        };
-        part?.rows.pop_front()
-    }
-
-    /// The next row with the key of its index value; the scan's rows must bear their entries' keys.
-    pub async fn next_keyed(&mut self, run: &Run) -> Outcome<Option<(Key, Datum)>> {
-        let Some(row) = self.next(run).await? else { return Ok(None) };
-        let (value, _) = key::split_entry(&row.key).ok_or_else(wrong_reply)?;
-        Ok(Some((value.to_vec(), document::decode(row.value.into()))))
-    }
-
-    pub async fn next(&mut self, run: &Run) -> Outcome<Option<ScanRow>> {
-        loop {
-            if let Some(row) = self.at_hand() {
-                return Ok(Some(row));
-            }
-            if self.parts.as_ref().is_some_and(|parts| !parts.iter().any(Part::is_short)) {
-                return Ok(None);
-            }
-            self.step(run).await?;
-        }
-    }
-
-    async fn step(&mut self, run: &Run) -> Outcome<()> {
-        let resume = self.parts.as_mut().map(|parts| {
-            parts
-                .iter_mut()
-                .filter(|part| part.rows.is_empty())
-                .filter_map(|part| Some((part.number, part.next.take()?)))
-                .collect()
-        });
-        let pipeline = self.pipeline.clone();
-        let mut step = self.scan.step(self.scan.order, pipeline, self.rows_max, STEP_BYTES);
-        step.resume = resume;
-        let read = TableRead::Scan(step);
-        self.rows_max = (self.rows_max.saturating_mul(4)).min(STEP_ROWS_MAX);
-        let table = &self.scan.table;
-        let TableReply::Parts(batches) = run.read(table.info.id, read, table.mode).await? else {
-            return Err(wrong_reply());
-        };
-        let parts = self.parts.get_or_insert_default();
-        for batch in batches {
-            match parts.iter_mut().find(|part| part.number == batch.part) {
-                Some(part) => {
-                    part.rows.extend(batch.rows);
-                    part.next = batch.next;
-                }
-                None => parts.push(Part { number: batch.part, rows: batch.rows.into(), next: batch.next }),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The first part with rows, from `turn` on.
-fn next_unordered(parts: &[Part], turn: usize) -> usize {
-    let count = parts.len();
-    (0..count).map(|step| (turn + step) % count).find(|at| !parts[*at].rows.is_empty()).unwrap_or(0)
-}
-
-fn next_ordered(parts: &mut [Part], order: ScanOrder) -> Option<&mut Part> {
-    let first = |part: &Part| part.rows.front().map(|row| row.key.clone());
-    let filled = parts.iter_mut().filter(|part| !part.rows.is_empty());
-    if order == ScanOrder::Descending {
-        filled.max_by_key(|part| first(part))
-    } else {
-        filled.min_by_key(|part| first(part))
-    }
-}
-
-/// The values of an index, each once. Where a value has many entries those that follow are leapt over.
-struct ValuesCursor {
-    scan: ScanCursor,
-    last: Option<Key>,
-    /// Entries of the last value that were passed by.
-    repeats: u32,
-}
-
-/// Entries of one value that are read before the rest of them is leapt over.
-const REPEATS_MAX: u32 = 48;
-
-impl ValuesCursor {
-    fn open(run: &Run, scan: &TableScan, wanted: Option<u64>) -> Outcome<ValuesCursor> {
-        // The rows themselves can stay where they are.
-        let nothing = Work::Pluck(Paths::new(Vec::new())?);
-        let nothing = RowTerm { work: nothing, name: "pluck".into(), place: Place::root() };
-        let pipeline = push::encode(run, &[Stage::Row(Rc::new(nothing))], None)?;
-        Ok(ValuesCursor { scan: ScanCursor::new(scan, pipeline, wanted), last: None, repeats: 0 })
-    }
-
-    async fn next(&mut self, run: &Run) -> Outcome<Option<Datum>> {
-        loop {
-            let Some((value, _)) = self.scan.next_keyed(run).await? else { return Ok(None) };
-            if self.last.as_ref() != Some(&value) {
-                let datum = key::decode(&value).ok_or_else(wrong_reply)?;
-                self.last = Some(value);
-                self.repeats = 0;
-                return Ok(Some(datum));
-            }
-            self.repeats += 1;
-            if self.repeats == REPEATS_MAX && self.scan.scan.order == ScanOrder::Ascending {
-                let mut rest = self.scan.scan.clone();
-                rest.ranges = behind(&rest.ranges, key::behind_entries(&value));
-                let pipeline = std::mem::take(&mut self.scan.pipeline);
-                self.scan = ScanCursor::new(&rest, pipeline, None);
-            }
-        }
-    }
-}
-
-/// What of the ranges lies behind a bound.
-fn behind(ranges: &[ScanRange], bound: Key) -> Rc<[ScanRange]> {
-    let is_left = |range: &&ScanRange| match &range.range.end {
-        KeyBound::Unbounded => true,
-        KeyBound::Included(end) | KeyBound::Excluded(end) => *end > bound,
-    };
-    let cut = |range: &ScanRange| {
-        let mut range = range.clone();
-        let is_before = match &range.range.start {
-            KeyBound::Unbounded => true,
-            KeyBound::Included(start) | KeyBound::Excluded(start) => *start < bound,
-        };
-        if is_before {
-            range.range.start = KeyBound::Excluded(bound.clone());
-        }
-        range
-    };
-    ranges.iter().filter(is_left).map(cut).collect()
 }
 
 // ---------------------------------------------------------------- stages

@@ -30,8 +30,9 @@ use crate::feed;
 use crate::group;
 use crate::options::{self, QueryOptions};
 use crate::run::{Ops, Run, wrong_reply};
+use crate::scan::TextCursor;
 use crate::stream::{self, Sequence, Source};
-use crate::terms::string::put_json;
+use crate::terms::string::{put_json, put_text};
 use crate::value::Value;
 
 /// What a query is told from outside.
@@ -300,31 +301,31 @@ fn atom(run: &Run, datum: &Datum) -> Outcome<Answer> {
 
 /// Delivers a sequence, batch by batch.
 async fn batches(run: &Run, sequence: &Sequence, options: &QueryOptions, outbox: &Outbox) -> Outcome<()> {
-    let mut cursor = Cursor::open(run, sequence, None)?;
+    let mut rows = Rows::open(run, sequence)?;
     let rows_max = match sequence.source {
         Source::Range { .. } => options.batch_rows_max.min(limits::RANGE_BATCH_ROWS),
         _ => options.batch_rows_max,
     };
     let mut bytes_max = (options.batch_bytes_max / options.first_batch_factor).max(1);
-    let mut ahead = cursor.next(run).await?;
+    let mut is_there = rows.advance(run).await?;
     loop {
         let (mut items, mut count) = (Vec::new(), 0);
         let mut failed = None;
-        while let Some(row) = ahead.take() {
+        while std::mem::take(&mut is_there) {
             if count > 0 {
                 items.push(b',');
             }
-            put_json(&row, ATOM_BYTES_MAX, &mut items)?;
+            rows.put(&mut items)?;
             count += 1;
-            match cursor.next(run).await {
-                Ok(next) => ahead = next,
+            match rows.advance(run).await {
+                Ok(more) => is_there = more,
                 Err(failure) => failed = Some(failure),
             }
             if count >= rows_max || items.len() >= bytes_max {
                 break;
             }
         }
-        let more = ahead.is_some() || failed.is_some();
+        let more = is_there || failed.is_some();
         let kind = if more { AnswerKind::Partial } else { AnswerKind::Sequence };
         let answer = Answer { kind, items: items.into(), count, notes: Vec::new(), profile: profile(run) };
         *outbox.answer.borrow_mut() = Some(answer);
@@ -336,6 +337,44 @@ async fn batches(run: &Run, sequence: &Sequence, options: &QueryOptions, outbox:
             return Err(failure);
         }
         bytes_max = options.batch_bytes_max;
+    }
+}
+
+/// The rows of a sequence, on their way to the client.
+enum Rows {
+    Values { cursor: Box<Cursor>, row: Option<Datum> },
+    Texts(Box<TextCursor>),
+}
+
+impl Rows {
+    fn open(run: &Run, sequence: &Sequence) -> Outcome<Rows> {
+        match TextCursor::open(run, sequence)? {
+            Some(texts) => Ok(Rows::Texts(Box::new(texts))),
+            None => {
+                let cursor = Box::new(Cursor::open(run, sequence, None)?);
+                Ok(Rows::Values { cursor, row: None })
+            }
+        }
+    }
+
+    /// Goes to the next row; false when there is none.
+    async fn advance(&mut self, run: &Run) -> Outcome<bool> {
+        match self {
+            Rows::Values { cursor, row } => {
+                *row = cursor.next(run).await?;
+                Ok(row.is_some())
+            }
+            Rows::Texts(texts) => texts.advance(run).await,
+        }
+    }
+
+    /// Writes the row that was gone to.
+    fn put(&self, items: &mut Vec<u8>) -> Outcome<()> {
+        match self {
+            Rows::Values { row: Some(row), .. } => put_json(row, ATOM_BYTES_MAX, items),
+            Rows::Values { row: None, .. } => Ok(()),
+            Rows::Texts(texts) => put_text(texts.text(), ATOM_BYTES_MAX, items),
+        }
     }
 }
 

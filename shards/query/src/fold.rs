@@ -13,7 +13,7 @@ use photondb_proto::datum::{Datum, document, key};
 use photondb_proto::op::{ScanOrder, TableRead, TableReply};
 
 use crate::call::check_array_size;
-use crate::cursor::{Cursor, ScanCursor, Stages};
+use crate::cursor::{Cursor, Stages};
 use crate::eval::{Now, Stop};
 use crate::failure::{Failure, Outcome, Place};
 use crate::first::{First, FirstRows};
@@ -22,6 +22,7 @@ use crate::push;
 use crate::quick::{self, Totals};
 use crate::run::{Run, wrong_reply};
 use crate::scalar::{self, scalar_of};
+use crate::scan::ScanCursor;
 use crate::stream::{Sequence, Source, Stage, TableScan, sequence_of};
 use crate::terms::Evaluation;
 use crate::value::{Value, wrong_type};
@@ -647,7 +648,7 @@ pub async fn aggregate(
         let order = if is_ordered(scan) { scan.order } else { ScanOrder::Keyed };
         let mut cursor = ScanCursor::new(&TableScan { order, ..scan.clone() }, Vec::new(), None);
         while let Some(row) = cursor.next(run).await? {
-            aggregation.feed(run, &row.key, document::decode(row.value.into())).await?;
+            aggregation.feed(run, row.key, document::decode(row.value.into())).await?;
         }
         return aggregation.finish();
     }

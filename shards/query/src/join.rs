@@ -10,11 +10,12 @@ use std::rc::Rc;
 use photondb_proto::datum::{Datum, document, key};
 use photondb_proto::op::{Key, ScanOrder, TableRead, TableReply};
 
-use crate::cursor::{Cursor, ScanCursor};
+use crate::cursor::Cursor;
 use crate::failure::{Failure, Outcome};
 use crate::function::Function;
 use crate::index;
 use crate::run::{Run, wrong_reply};
+use crate::scan::ScanCursor;
 use crate::stream::{ScanIndex, Sequence, TableScan, ranges_of};
 use crate::terms::object;
 use crate::value::{TableHandle, wrong_type};

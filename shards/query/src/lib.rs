@@ -39,6 +39,7 @@ pub mod quick;
 pub mod row;
 pub mod run;
 pub mod scalar;
+pub mod scan;
 pub mod shape;
 pub mod source;
 pub mod stream;

@@ -17,7 +17,7 @@ use std::rc::Rc;
 use photondb_proto::datum::document::{put_bytes, put_varint};
 use photondb_proto::datum::{Datum, Slice, Text, document};
 use photondb_proto::error::{Frame, QueryError};
-use photondb_proto::op::ScanRow;
+use photondb_proto::rows::{HasBound, RowBlock};
 use photondb_proto::term::{Term, wire};
 
 use crate::call::Limits;
@@ -32,6 +32,7 @@ use crate::merge::SortKeys;
 use crate::quick::{Passed, Quick};
 use crate::run::{Ops, Run};
 use crate::stream::Stage;
+use crate::terms::string::has_bound;
 use crate::terms::{Determinism, Evaluation};
 use crate::value::Direction;
 
@@ -84,12 +85,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// The query's.
-    pub async fn feed(
-        &mut self,
-        key: &[u8],
-        row: Rc<[u8]>,
-        out: &mut Vec<ScanRow>,
-    ) -> Result<Flow, QueryError> {
+    pub async fn feed(&mut self, key: &[u8], row: Rc<[u8]>, out: &mut RowBlock) -> Result<Flow, QueryError> {
         match self.take_now(key, row, 0, out) {
             Ok(flow) => Ok(flow),
             Err(Stop::Failed(failure)) => Err(failure.into_query_error()),
@@ -101,7 +97,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// The query's.
-    pub async fn go_on(&mut self, key: &[u8], out: &mut Vec<ScanRow>) -> Result<Flow, QueryError> {
+    pub async fn go_on(&mut self, key: &[u8], out: &mut RowBlock) -> Result<Flow, QueryError> {
         let later: Evaluation<'_, Flow> = Box::pin(self.take_later(key, out));
         later.await.map_err(Failure::into_query_error)
     }
@@ -116,12 +112,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// The query's.
-    pub fn see(
-        &mut self,
-        rows: &[&[u8]],
-        out: &mut Vec<ScanRow>,
-        rows_max: usize,
-    ) -> Result<Seen, QueryError> {
+    pub fn see(&mut self, rows: &[&[u8]], out: &mut RowBlock, rows_max: usize) -> Result<Seen, QueryError> {
         let Some(quick) = &self.quick else { return Ok(Seen::All) };
         quick.touch(rows);
         for (index, row) in rows.iter().enumerate() {
@@ -135,12 +126,12 @@ impl Pipeline {
         Ok(Seen::All)
     }
 
-    fn see_one(&mut self, row: &[u8], out: &mut Vec<ScanRow>) -> Now<()> {
+    fn see_one(&mut self, row: &[u8], out: &mut RowBlock) -> Now<()> {
         let Some(quick) = &mut self.quick else { return Ok(()) };
         match quick.take(&self.run, self.aggregation.as_mut(), row)? {
             Passed::Done => {}
             Passed::From(stages) if self.aggregation.is_none() && stages == self.stages.count() => {
-                out.push(ScanRow { key: Vec::new(), value: row.to_vec() });
+                out.push(&[], row);
             }
             Passed::From(stages) => {
                 self.take_now(&[], row.into(), stages, out)?;
@@ -149,7 +140,7 @@ impl Pipeline {
         Ok(())
     }
 
-    fn take_now(&mut self, key: &[u8], row: Rc<[u8]>, from: usize, out: &mut Vec<ScanRow>) -> Now<Flow> {
+    fn take_now(&mut self, key: &[u8], row: Rc<[u8]>, from: usize, out: &mut RowBlock) -> Now<Flow> {
         let Pipeline { run, stages, aggregation, fed, quick: _ } = self;
         let row = document::decode(Slice::new(row));
         if !run.spend() {
@@ -165,7 +156,7 @@ impl Pipeline {
                     }
                     other => other?,
                 },
-                None => out.push(ScanRow { key: key.to_vec(), value: document::to_bytes(&row) }),
+                None => out.push_value(key, &row).map_err(|HasBound(name)| has_bound(name))?,
             }
         }
         if stages.has_expansions() {
@@ -175,7 +166,7 @@ impl Pipeline {
     }
 
     /// Goes on where [`Pipeline::take_now`] stopped.
-    async fn take_later(&mut self, key: &[u8], out: &mut Vec<ScanRow>) -> Outcome<Flow> {
+    async fn take_later(&mut self, key: &[u8], out: &mut RowBlock) -> Outcome<Flow> {
         let Pipeline { run, stages, aggregation, fed, quick: _ } = self;
         run.tick().await;
         let mut next = match fed.take() {
@@ -187,7 +178,7 @@ impl Pipeline {
             if let Some(row) = next {
                 match aggregation {
                     Some(aggregation) => aggregation.feed(run, key, row).await?,
-                    None => out.push(ScanRow { key: key.to_vec(), value: document::to_bytes(&row) }),
+                    None => out.push_value(key, &row).map_err(|HasBound(name)| has_bound(name))?,
                 }
             }
             next = stages.next_expanded(run).await?;

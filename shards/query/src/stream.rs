@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use photondb_proto::datum::{Array, Datum};
 use photondb_proto::op::{IndexId, IndexInfo, Key, KeyBound, KeyRange, Scan, ScanOrder, ScanRange};
+use photondb_proto::rows::RowForm;
 
 use crate::call::check_array_size;
 use crate::cursor::Cursor;
@@ -144,6 +145,7 @@ impl TableScan {
             resume: None,
             pipeline,
             question: self.question.as_ref().map_or_else(Vec::new, |question| question.bytes().to_vec()),
+            form: RowForm::Document,
             bytes_max,
             rows_max,
         }

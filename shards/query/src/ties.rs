@@ -10,10 +10,10 @@ use photondb_proto::datum::Datum;
 use photondb_proto::op::Key;
 
 use crate::call::check_array_size;
-use crate::cursor::ScanCursor;
 use crate::failure::Outcome;
 use crate::merge::SortKeys;
 use crate::run::Run;
+use crate::scan::ScanCursor;
 
 pub struct TiesCursor {
     scan: ScanCursor,

@@ -16,6 +16,7 @@ use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::feed::{ElementForm, Elements, FeedNumber, FeedOp, FeedReply, FeedSpec};
 use photondb_proto::op::*;
 use photondb_proto::outside::{OutsideOp, OutsideReply};
+use photondb_proto::rows::RowBlock;
 use photondb_proto::term::parse::{Parser, QueryMessage};
 
 use crate::exec::{AnswerKind, Context, Execution, Step};
@@ -598,7 +599,7 @@ fn scan_part(
     if let Some(last) = next {
         found.retain(|(key, _, _)| if descending { **key < last } else { **key > last });
     }
-    let (mut out, mut last, mut enough) = (Vec::new(), None, false);
+    let (mut out, mut last, mut enough) = (RowBlock::new(scan.form), None, false);
     let more = found.len() > STEP_ROWS;
     let mut pipeline = match scan.pipeline.is_empty() {
         true => None,
@@ -629,7 +630,7 @@ fn scan_part(
         };
         for row in given {
             match &mut pipeline {
-                None => out.push(ScanRow { key: key.clone(), value: row.to_vec() }),
+                None => out.push(key, &row),
                 Some(pipeline) => {
                     enough |= finish(pipeline.feed(key, row.clone(), &mut out))? == Flow::Enough
                 }

@@ -3,7 +3,8 @@
 //! Always: what is gathered stays within the step's bounds in rows and bytes, give or take one row's results.
 
 use photondb_proto::error::QueryError;
-use photondb_proto::op::{Scan, ScanOrder, ScanRow};
+use photondb_proto::op::{Scan, ScanOrder};
+use photondb_proto::rows::RowBlock;
 use photondb_query::push::{Flow, Pipeline, Seen};
 use photondb_query::quick::BATCH_ROWS;
 use photondb_storage::engine::Value;
@@ -22,8 +23,7 @@ pub enum Taken {
 
 pub struct Rows {
     pipeline: Option<Pipeline>,
-    rows: Vec<ScanRow>,
-    bytes: usize,
+    rows: RowBlock,
     bytes_max: usize,
     rows_max: usize,
     has_keys: bool,
@@ -50,8 +50,7 @@ impl Rows {
         let pipeline = if scan.pipeline.is_empty() { None } else { Some(Pipeline::decode(&scan.pipeline)?) };
         Ok(Rows {
             pipeline,
-            rows: Vec::new(),
-            bytes: 0,
+            rows: RowBlock::new(scan.form),
             bytes_max: scan.bytes_max as usize,
             rows_max: scan.rows_max as usize,
             has_keys,
@@ -89,24 +88,24 @@ impl Rows {
     pub async fn take(&mut self, key: &[u8], value: Value) -> Result<Taken, QueryError> {
         let key = if self.has_keys { key } else { &[] };
         self.taken += 1;
-        let before = self.rows.len();
         let flow = match &mut self.pipeline {
             None => {
-                self.rows.push(ScanRow { key: key.to_vec(), value: value.to_vec() });
+                self.rows.push(key, &value);
                 Flow::More
             }
             Some(pipeline) => caught(pipeline.feed(key, value, &mut self.rows)).await??,
         };
-        Ok(self.measure(before, flow))
+        Ok(self.measure(flow))
     }
 
-    /// Counts the rows from `before` on.
-    fn measure(&mut self, before: usize, flow: Flow) -> Taken {
-        self.bytes += self.rows[before..].iter().map(|row| row.key.len() + row.value.len()).sum::<usize>();
-        let is_full = self.rows.len() >= self.rows_max || self.bytes >= self.bytes_max;
+    fn is_full(&self) -> bool {
+        self.rows.len() >= self.rows_max || self.rows.bytes() >= self.bytes_max
+    }
+
+    fn measure(&self, flow: Flow) -> Taken {
         match flow {
             Flow::Enough => Taken::End,
-            Flow::More if is_full => Taken::Full,
+            Flow::More if self.is_full() => Taken::Full,
             Flow::More => Taken::GoOn,
         }
     }
@@ -126,11 +125,9 @@ impl Rows {
         let Some(pipeline) = &mut self.pipeline else { return 0 };
         let mut taken = 0;
         for batch in values.chunks(BATCH_ROWS) {
-            let before = self.rows.len();
             let seen = caught_step(|| pipeline.see(batch, &mut self.rows, self.rows_max));
             let seen = seen.unwrap_or_else(Err);
-            self.bytes += self.rows[before..].iter().map(|row| row.value.len()).sum::<usize>();
-            let is_full = self.bytes >= self.bytes_max;
+            let is_full = self.rows.bytes() >= self.bytes_max;
             let (count, stopped) = match seen {
                 Ok(Seen::All) => (batch.len(), is_full.then_some(Stopped::Full)),
                 Ok(Seen::Some(count)) => (count, Some(Stopped::Full)),
@@ -156,16 +153,15 @@ impl Rows {
             (Some(Stopped::Failed(error)), _) => Err(error),
             (Some(Stopped::Full), _) => Ok(Taken::Full),
             (Some(Stopped::Waits), Some(pipeline)) => {
-                let before = self.rows.len();
                 let flow = caught(pipeline.go_on(&[], &mut self.rows)).await??;
-                Ok(self.measure(before, flow))
+                Ok(self.measure(flow))
             }
             (Some(Stopped::Waits) | None, _) => Ok(Taken::GoOn),
         }
     }
 
     /// The rows, and the partial result of a terminal.
-    pub fn end(self) -> (Vec<ScanRow>, Option<Vec<u8>>) {
+    pub fn end(self) -> (RowBlock, Option<Vec<u8>>) {
         (self.rows, self.pipeline.and_then(Pipeline::partial))
     }
 }

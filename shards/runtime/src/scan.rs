@@ -30,6 +30,8 @@ use crate::table::{LocalTable, Shard, storage_failed, storage_range};
 const RUN_ROWS: usize = 512;
 /// Rows of a shard that are looked at in the cache at a time.
 const VISIT_ROWS: usize = 1024;
+/// Rows that are looked up together, so that their memory is waited for together.
+const ROWS_TOGETHER: usize = 32;
 /// Bytes read from a shard at a time.
 const RUN_BYTES: usize = 128 << 10;
 /// Rows read from each of several shards that are merged, beyond its share and what chance adds to that.
@@ -167,48 +169,120 @@ impl<'a, S: StorageEngine> Along<'a, S> {
         }
     }
 
-    /// The row of what was found under `key` when the store stood at `seen`, and the key it is known by; `None` when it has
-    /// gone since, or is not in the range after all.
-    async fn row<'k>(
+    /// The rows of these that are in memory, as they were when their entries were read, looked up together. What is not said is to be
+    /// looked up when it is given.
+    fn look_up(&self, met: &[Met<'_, S>]) -> Result<Vec<Cached<Option<Value>>>, StorageError> {
+        let Some(first) = met.first().filter(|_| self.index.is_some()) else { return Ok(Vec::new()) };
+        let store = &first.shard.store;
+        let applied = store.engine.applied();
+        let entries: Vec<Cow<'_, [u8]>> = met.iter().map(Met::entry).collect();
+        let asked = met.iter().zip(&entries).map(|(met, entry)| {
+            let (_, primary) = key::split_entry(entry)?;
+            (met.seen == applied && Rc::ptr_eq(&met.shard.store, store))
+                .then_some((met.shard.tree()?, primary))
+        });
+        let asked: Vec<Option<(TreeId, &[u8])>> = asked.collect();
+        let keys: Vec<(TreeId, &[u8])> = asked.iter().flatten().copied().collect();
+        let mut found = store.engine.cached_many(&keys)?.into_iter();
+        let found = asked.iter().map(|asked| asked.and_then(|_| found.next()).unwrap_or(Cached::Miss));
+        Ok(found.collect())
+    }
+
+    /// The row of what was met, and the key it is known by; `None` when it has gone since, or is not in the range after all.
+    async fn row<'m>(
         &self,
-        shard: &Shard<S>,
-        tree: TreeId,
-        key: &'k [u8],
-        value: Value,
-        seen: Lsn,
-        wanted: &Wanted,
-    ) -> Result<Option<(Cow<'k, [u8]>, Value)>, StorageError> {
+        met: &'m Met<'_, S>,
+        known: Option<Cached<Option<Value>>>,
+    ) -> Result<Option<(Cow<'m, [u8]>, Value)>, StorageError> {
         if self.index.is_none() {
-            return Ok(Some((Cow::Borrowed(key), value)));
+            return Ok(Some((Cow::Borrowed(&met.key), met.value.clone())));
         }
-        let entry = match value.is_empty() {
-            true => Cow::Borrowed(key),
-            false => Cow::Owned(key::stored_entry(key, &value)),
-        };
-        if wanted.is_clamped && !wanted.holds(&entry) {
+        let entry = met.entry();
+        if met.wanted.is_clamped && !met.wanted.holds(&entry) {
             return Ok(None);
         }
-        let (Some((_, primary)), Some(rows)) = (key::split_entry(&entry), shard.tree()) else {
+        if let Some(Cached::Hit(row)) = known {
+            return Ok(row.map(|row| (entry, row)));
+        }
+        let (Some((_, primary)), Some(rows)) = (key::split_entry(&entry), met.shard.tree()) else {
             return Ok(None);
         };
-        let engine = &shard.store.engine;
+        let engine = &met.shard.store.engine;
         loop {
             let Cached::Hit(row) = engine.cached(rows, primary)? else {
                 engine.get(rows, primary).await?;
                 continue;
             };
-            if engine.applied() == seen {
+            if engine.applied() == met.seen {
                 return Ok(row.map(|row| (entry, row)));
             }
             // Something was written since: the row counts only if its entry still stands.
-            match engine.cached(tree, key)? {
+            match engine.cached(met.tree, &met.key)? {
                 Cached::Hit(None) => return Ok(None),
-                Cached::Hit(Some(rest)) if rest != value => return Ok(None),
+                Cached::Hit(Some(rest)) if rest != met.value => return Ok(None),
                 Cached::Hit(Some(_)) => return Ok(row.map(|row| (entry, row))),
-                Cached::Miss => drop(engine.get(tree, key).await?),
+                Cached::Miss => drop(engine.get(met.tree, &met.key).await?),
             }
         }
     }
+
+    /// Gives what was met, in its order, and says which was the last that was taken if the step ends with it.
+    async fn give_all<E: Env>(
+        &self,
+        met: Vec<Met<'_, S>>,
+        rows: &mut Rows,
+        pace: &mut Pace<'_, E>,
+    ) -> Result<Option<Ended>, QueryError> {
+        let mut known = self.look_up(&met).map_err(|error| self.failed(error))?.into_iter();
+        for met in met {
+            let copies = met.wanted.copies;
+            let row = self.row(&met, known.next()).await;
+            let taken = match row.map_err(|error| self.failed(error))? {
+                Some((key, row)) => self.give(&key, row, copies, rows).await?,
+                None => Taken::GoOn,
+            };
+            if self.question.is_some() {
+                // A geometry is a lot of work.
+                pace.keep().await;
+            }
+            match taken {
+                Taken::GoOn => {}
+                Taken::Full => return Ok(Some(Ended::Full(met.key))),
+                Taken::End => return Ok(Some(Ended::Whole)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// An entry that was read and is to be given.
+struct Met<'a, S> {
+    shard: &'a Shard<S>,
+    tree: TreeId,
+    key: Vec<u8>,
+    value: Value,
+    /// What it was read for.
+    wanted: Rc<Wanted>,
+    /// Where the store stood before it was read.
+    seen: Lsn,
+}
+
+impl<S> Met<'_, S> {
+    /// The entry's whole key, in a scan along an index.
+    fn entry(&self) -> Cow<'_, [u8]> {
+        match self.value.is_empty() {
+            true => Cow::Borrowed(&self.key),
+            false => Cow::Owned(key::stored_entry(&self.key, &self.value)),
+        }
+    }
+}
+
+/// How a step ended before its entries did.
+enum Ended {
+    /// It has enough, with the entry of that key as its last.
+    Full(Vec<u8>),
+    /// No more rows are needed at all.
+    Whole,
 }
 
 fn index_dropped() -> QueryError {
@@ -387,22 +461,22 @@ async fn any_order<E: Env>(
                 let rows_max = rows.room().map_or(RUN_ROWS, |room| room.clamp(1, RUN_ROWS));
                 let run = engine.range(tree, &range, Direction::Forward, rows_max, RUN_BYTES).await;
                 let run = run.map_err(|error| along.failed(error))?;
-                let (more, mut last) = (run.more, None);
+                let last = run.entries.last().map(|(key, _)| key.clone());
                 since += run.entries.len() + 1;
-                for (key, value) in run.entries {
-                    let row = along.row(shard, tree, &key, value, seen, &wanted).await;
-                    let taken = match row.map_err(|error| along.failed(error))? {
-                        Some((known, row)) => along.give(&known, row, wanted.copies, rows).await?,
-                        None => Taken::GoOn,
-                    };
-                    if along.question.is_some() {
-                        // A geometry is a lot of work.
-                        pace.keep().await;
-                    }
-                    match taken {
-                        Taken::GoOn => last = Some(key),
-                        Taken::Full => return Ok(Some(place(number, &key))),
-                        Taken::End => return Ok(None),
+                let mut entries = run.entries.into_iter();
+                while !entries.as_slice().is_empty() {
+                    let met = entries.by_ref().take(ROWS_TOGETHER).map(|(key, value)| Met {
+                        shard,
+                        tree,
+                        key,
+                        value,
+                        wanted: wanted.clone(),
+                        seen,
+                    });
+                    match along.give_all(met.collect(), rows, pace).await? {
+                        None => {}
+                        Some(Ended::Full(key)) => return Ok(Some(place(number, &key))),
+                        Some(Ended::Whole) => return Ok(None),
                     }
                 }
                 if since >= RUN_ROWS / 8 {
@@ -410,7 +484,7 @@ async fn any_order<E: Env>(
                     pace.keep().await;
                 }
                 match last {
-                    Some(last) if more => range.start = Bound::Excluded(last),
+                    Some(last) if run.more => range.start = Bound::Excluded(last),
                     Some(_) | None => break,
                 }
             }
@@ -486,23 +560,26 @@ async fn in_order<E: Env>(
     }
     let mut since = 0;
     loop {
-        let nearest = nearest(&sources, direction);
-        let Some(nearest) = nearest else { return Ok(None) };
-        let source = &mut sources[nearest];
-        let (key, value) = source.run.pop_front().expect("the nearest has a row");
-        let wanted = source.wanted.as_ref().expect("a run was read for a range");
-        let row = along.row(source.shard, source.tree, &key, value, source.seen, wanted).await;
-        let taken = match row.map_err(|error| along.failed(error))? {
-            Some((known, row)) => along.give(&known, row, wanted.copies, rows).await?,
-            None => Taken::GoOn,
-        };
-        match taken {
-            Taken::GoOn => {}
-            Taken::Full => return Ok(Some(key)),
-            Taken::End => return Ok(None),
+        let together = rows.room().map_or(ROWS_TOGETHER, |room| room.clamp(1, ROWS_TOGETHER));
+        let mut met = Vec::with_capacity(together);
+        while met.len() < together
+            && let Some(nearest) = nearest(&sources, direction)
+        {
+            let source = &mut sources[nearest];
+            let (key, value) = source.run.pop_front().expect("the nearest has a row");
+            let wanted = source.wanted.clone().expect("a run was read for a range");
+            met.push(Met { shard: source.shard, tree: source.tree, key, value, wanted, seen: source.seen });
+            source.fill(direction, rows_max).await.map_err(|error| along.failed(error))?;
         }
-        source.fill(direction, rows_max).await.map_err(|error| along.failed(error))?;
-        since += 1;
+        if met.is_empty() {
+            return Ok(None);
+        }
+        since += met.len();
+        match along.give_all(met, rows, pace).await? {
+            None => {}
+            Some(Ended::Full(key)) => return Ok(Some(key)),
+            Some(Ended::Whole) => return Ok(None),
+        }
         if since >= RUN_ROWS {
             since = 0;
             pace.keep().await;

@@ -91,6 +91,10 @@ impl<D: Directory> StorageEngine for Store<D> {
         ask!(self, engine => engine.cached(tree, key))
     }
 
+    fn cached_many(&self, keys: &[(TreeId, &[u8])]) -> Result<Vec<Cached<Option<Value>>>, StorageError> {
+        ask!(self, engine => engine.cached_many(keys))
+    }
+
     async fn range(
         &self,
         tree: TreeId,

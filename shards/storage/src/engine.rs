@@ -187,6 +187,10 @@ pub trait StorageEngine {
     async fn get(&self, tree: TreeId, key: &[u8]) -> Result<Option<Value>, StorageError>;
     /// [`StorageEngine::get`] without I/O.
     fn cached(&self, tree: TreeId, key: &[u8]) -> Result<Cached<Option<Value>>, StorageError>;
+    /// [`StorageEngine::cached`] of several keys.
+    fn cached_many(&self, keys: &[(TreeId, &[u8])]) -> Result<Vec<Cached<Option<Value>>>, StorageError> {
+        keys.iter().map(|(tree, key)| self.cached(*tree, key)).collect()
+    }
     /// Entries of a range in order, at least one if there is any, about `bytes_max` of values and at most `rows_max`.
     async fn range(
         &self,

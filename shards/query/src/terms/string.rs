@@ -186,8 +186,24 @@ pub fn put_json(datum: &Datum, bytes_max: usize, out: &mut Vec<u8>) -> Outcome<(
     match json::write_within(datum, bytes_max, out) {
         Written::Whole => Ok(()),
         Written::TooLarge => Err(value_too_large(bytes_max)),
-        Written::Bound(name) => Err(Failure::logic(format!("Cannot convert `{name}` to JSON."))),
+        Written::Bound(name) => Err(has_bound(name)),
     }
+}
+
+/// Appends what is JSON already.
+///
+/// # Errors
+/// It would be longer than `bytes_max`.
+pub fn put_text(text: &[u8], bytes_max: usize, out: &mut Vec<u8>) -> Outcome<()> {
+    if out.len() + text.len() > bytes_max {
+        return Err(value_too_large(bytes_max));
+    }
+    out.extend_from_slice(text);
+    Ok(())
+}
+
+pub fn has_bound(name: &str) -> Failure {
+    Failure::logic(format!("Cannot convert `{name}` to JSON."))
 }
 
 /// A value's JSON as text.

@@ -9,6 +9,7 @@ use photondb_proto::datum::key;
 use photondb_proto::error::QueryError;
 use photondb_proto::feed::FeedRows;
 use photondb_proto::op::{Document, IndexId, Key, KeyBound, KeyRange};
+use photondb_proto::rows::RowBlock;
 use photondb_query::geo::question::Question;
 use photondb_query::push::Pipeline;
 use photondb_storage::engine::Value;
@@ -159,9 +160,9 @@ impl Evaluator {
 /// What a pipeline, if there is one, makes of a row.
 pub async fn passed(pipeline: &mut Option<Pipeline>, row: Value) -> Option<Document> {
     let Some(pipeline) = pipeline else { return Some(row.to_vec()) };
-    let mut out = Vec::new();
+    let mut out = RowBlock::default();
     match caught(pipeline.feed(&[], row, &mut out)).await {
-        Ok(Ok(_)) => out.pop().map(|row| row.value),
+        Ok(Ok(_)) => out.iter().last().map(|row| row.value.to_vec()),
         Ok(Err(_)) | Err(_) => None,
     }
 }

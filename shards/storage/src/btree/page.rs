@@ -24,6 +24,7 @@
 //! Pages begin with 4 KiB and grow to 8, so that the many trees of small tables cost little.
 
 use std::cmp::Ordering;
+use std::hint::black_box;
 
 use crate::btree::PageId;
 use crate::bytes::checksum;
@@ -38,6 +39,7 @@ const HEADER: usize = 32;
 const ENTRY: usize = 6;
 const CELL_HEADER: usize = 4;
 const CHILD_BYTES: usize = 12;
+const CACHE_LINE_BYTES: usize = 64;
 /// Key and value of the largest entry: a page that overflows can be split so that each half has room for one more.
 pub(crate) const PAIR_BYTES_MAX: usize = (PAGE_BYTES - HEADER) / 4 - ENTRY - CELL_HEADER;
 const _: () = assert!(
@@ -81,6 +83,16 @@ fn head_of(suffix: &[u8]) -> u32 {
             u32::from_be_bytes(four)
         }
     }
+}
+
+fn head_in(entry: &[u8; ENTRY]) -> u32 {
+    let [a, b, c, d, _, _] = *entry;
+    u32::from_le_bytes([a, b, c, d])
+}
+
+fn cell_in(entry: &[u8; ENTRY]) -> usize {
+    let [_, _, _, _, a, b] = *entry;
+    usize::from(u16::from_le_bytes([a, b]))
 }
 
 fn common_bytes(a: &[u8], b: &[u8]) -> usize {
@@ -159,7 +171,10 @@ impl Page {
 
     /// The key without the page's prefix.
     pub fn suffix(&self, index: usize) -> &[u8] {
-        let cell = self.cell_at(index);
+        self.suffix_of(self.cell_at(index))
+    }
+
+    fn suffix_of(&self, cell: usize) -> &[u8] {
         &self.bytes[cell + CELL_HEADER..cell + CELL_HEADER + self.u16_at(cell)]
     }
 
@@ -211,21 +226,35 @@ impl Page {
             return Err(if key < prefix { 0 } else { self.count() });
         };
         let head = head_of(suffix);
-        let base = HEADER + prefix.len();
-        let (mut low, mut high) = (0, self.count());
-        while low < high {
-            let middle = low.midpoint(high);
-            let order = match self.u32_at(base + ENTRY * middle).cmp(&head) {
-                Ordering::Equal => self.suffix(middle).cmp(suffix),
-                unequal => unequal,
-            };
-            match order {
-                Ordering::Less => low = middle + 1,
-                Ordering::Greater => high = middle,
-                Ordering::Equal => return Ok(middle),
-            }
+        let entries = self.entries();
+        let is_like = |entry: &[u8; ENTRY]| head_in(entry) == head;
+        let mut at = entries.partition_point(|entry| head_in(entry) < head);
+        if entries.get(at + 1).is_some_and(is_like) {
+            let is_before = |entry: &[u8; ENTRY]| is_like(entry) && self.suffix_of(cell_in(entry)) < suffix;
+            at += entries[at..].partition_point(is_before);
         }
-        Err(low)
+        let order = match entries.get(at) {
+            Some(entry) if is_like(entry) => self.suffix_of(cell_in(entry)).cmp(suffix),
+            Some(_) | None => Ordering::Greater,
+        };
+        match order {
+            Ordering::Equal => Ok(at),
+            Ordering::Less => Err(at + 1),
+            Ordering::Greater => Err(at),
+        }
+    }
+
+    fn entries(&self) -> &[[u8; ENTRY]] {
+        let (start, end) = (self.entry_at(0), self.entry_at(self.count()));
+        self.bytes[start..end].as_chunks().0
+    }
+
+    /// Has the processor fetch what a search looks at first. Several pages that are touched before the first is searched are
+    /// waited for together.
+    pub fn touch(&self) {
+        for line in self.bytes[..self.entry_at(self.count())].chunks(CACHE_LINE_BYTES) {
+            black_box(line[0]);
+        }
     }
 
     /// The child of an inner page that a key belongs to.

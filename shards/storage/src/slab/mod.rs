@@ -46,7 +46,7 @@ use crate::engine::{
 };
 use crate::event::{Event, both, yield_now};
 use crate::slab::dictionaries::DICTIONARIES;
-use crate::slab::state::{Found, SLOT_VALUE_BYTES_MAX, State, Traffic};
+use crate::slab::state::{SLOT_VALUE_BYTES_MAX, State, Traffic};
 pub use crate::superblock::Placement;
 use crate::wal::log::Log;
 use crate::wal::record::{self, Change, Extent};
@@ -488,13 +488,16 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
     fn cached(&self, tree: TreeId, key: &[u8]) -> Result<Cached<Option<Value>>, StorageError> {
         let mut state = self.shared.state.borrow_mut();
         let root = state.root(tree)?;
-        Ok(match state.lookup(root, key) {
-            Found::Value(value) => {
-                state.pool.hits += 1;
-                Cached::Hit(value)
-            }
-            Found::Page(_) | Found::Slot(_) => Cached::Miss,
-        })
+        let found = state.lookup(root, key);
+        Ok(state.cached(found))
+    }
+
+    fn cached_many(&self, keys: &[(TreeId, &[u8])]) -> Result<Vec<Cached<Option<Value>>>, StorageError> {
+        let mut state = self.shared.state.borrow_mut();
+        let rooted = keys.iter().map(|(tree, key)| Ok((state.root(*tree)?, *key)));
+        let rooted = rooted.collect::<Result<Vec<_>, StorageError>>()?;
+        let found = state.lookup_many(&rooted);
+        Ok(found.into_iter().map(|found| state.cached(found)).collect())
     }
 
     async fn range(

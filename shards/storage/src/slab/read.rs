@@ -139,19 +139,22 @@ impl<D: Directory> Shared<D> {
                 let mut state = self.state.borrow_mut();
                 let root = state.root(tree)?;
                 let asked = open.len() as u64;
-                open.retain(|entry| match state.lookup(root, &keys[*entry]) {
-                    Found::Value(value) => {
+                let rooted: Vec<_> = open.iter().map(|entry| (root, keys[*entry].as_slice())).collect();
+                let mut found = state.lookup_many(&rooted).into_iter();
+                open.retain(|entry| match found.next() {
+                    Some(Found::Value(value)) => {
                         values[*entry] = value;
                         false
                     }
-                    Found::Page(page) => {
+                    Some(Found::Page(page)) => {
                         pages.push(page);
                         true
                     }
-                    Found::Slot(slotted) => {
+                    Some(Found::Slot(slotted)) => {
                         wanted.push((*entry, slotted));
                         true
                     }
+                    None => true,
                 });
                 if std::mem::replace(&mut is_first, false) {
                     state.pool.hits += asked - open.len() as u64;

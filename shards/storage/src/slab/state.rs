@@ -11,7 +11,7 @@ use crate::btree::page::{KEY_BYTES_MAX, PAIR_BYTES_MAX, Page, PageKind, SMALL_PA
 use crate::btree::{Missing, PageId, tree};
 use crate::cache::pool::Pool;
 use crate::compress::Codec;
-use crate::engine::{Edit, StorageError, TreeId, TreeName, Value};
+use crate::engine::{Cached, Edit, StorageError, TreeId, TreeName, Value};
 use crate::slab::chunks::{CHUNK_BLOCKS_FIRST, Chunk, ChunkKind, Chunks};
 use crate::slab::dictionaries::{DICTIONARIES, Dictionaries};
 use crate::slab::{Placement, SlabOptions, slot};
@@ -128,10 +128,29 @@ impl State {
     }
 
     pub fn lookup(&mut self, root: PageId, key: &[u8]) -> Found {
-        let leaf = match tree::leaf_of(&mut self.pool, root, key) {
-            Ok(leaf) => leaf,
-            Err(Missing(page)) => return Found::Page(page),
-        };
+        match tree::leaf_of(&mut self.pool, root, key) {
+            Ok(leaf) => self.lookup_in(leaf, key),
+            Err(Missing(page)) => Found::Page(page),
+        }
+    }
+
+    /// [`State::lookup`] of several keys. All leaves are found and touched before the first is searched, so that they are waited for together.
+    pub fn lookup_many(&mut self, keys: &[(PageId, &[u8])]) -> Vec<Found> {
+        let leaf_of = |(root, key): &(PageId, &[u8])| tree::leaf_of(&mut self.pool, *root, key);
+        let leaves: Vec<Result<PageId, Missing>> = keys.iter().map(leaf_of).collect();
+        for leaf in leaves.iter().flatten() {
+            if let Some(page) = self.pool.peek(*leaf) {
+                page.touch();
+            }
+        }
+        let found = leaves.iter().zip(keys).map(|(leaf, (_, key))| match leaf {
+            Ok(leaf) => self.lookup_in(*leaf, key),
+            Err(Missing(page)) => Found::Page(*page),
+        });
+        found.collect()
+    }
+
+    fn lookup_in(&mut self, leaf: PageId, key: &[u8]) -> Found {
         let Some(page) = self.pool.peek(leaf) else { return Found::Page(leaf) };
         let Ok(index) = page.search(key) else { return Found::Value(None) };
         let cell = Cell::decode(page.value(index)).expect("cells are checked when a page is read");
@@ -142,6 +161,17 @@ impl State {
                 None => Found::Slot(slotted),
             },
             Cell::Unplaced { number, .. } => Found::Value(Some(self.unplaced(number))),
+        }
+    }
+
+    /// What can be answered from memory of what a lookup found.
+    pub fn cached(&mut self, found: Found) -> Cached<Option<Value>> {
+        match found {
+            Found::Value(value) => {
+                self.pool.hits += 1;
+                Cached::Hit(value)
+            }
+            Found::Page(_) | Found::Slot(_) => Cached::Miss,
         }
     }
 
