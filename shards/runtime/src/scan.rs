@@ -19,6 +19,7 @@ use photondb_query::geo::question::Question;
 use photondb_storage::engine::{
     Cached, Direction, Lsn, Range, StorageEngine, StorageError, TreeId, Value, VisitEnd, Visited,
 };
+use photondb_storage::touch_value;
 
 use crate::core::Core;
 use crate::env::Env;
@@ -172,7 +173,11 @@ impl<'a, S: StorageEngine> Along<'a, S> {
     /// The rows of these that are in memory, as they were when their entries were read, looked up together. What is not said is to be
     /// looked up when it is given.
     fn look_up(&self, met: &[Met<'_, S>]) -> Result<Vec<Cached<Option<Value>>>, StorageError> {
-        let Some(first) = met.first().filter(|_| self.index.is_some()) else { return Ok(Vec::new()) };
+        let Some(first) = met.first() else { return Ok(Vec::new()) };
+        if self.index.is_none() {
+            met.iter().for_each(|met| touch_value(&met.value));
+            return Ok(Vec::new());
+        }
         let store = &first.shard.store;
         let applied = store.engine.applied();
         let entries: Vec<Cow<'_, [u8]>> = met.iter().map(Met::entry).collect();

@@ -331,7 +331,7 @@ impl<D: Directory> Shared<D> {
         let state = self.state.borrow();
         for index in 0..page.count() {
             if let Some(Cell::Unplaced { number, .. }) = Cell::decode(page.value(index)) {
-                values.push((index, number, state.unplaced(number)));
+                values.push((index, number, Rc::clone(state.unplaced(number))));
             }
         }
         values

@@ -29,3 +29,5 @@ mod superblock;
 mod tables;
 pub mod verify;
 mod wal;
+
+pub use cache::touch_value;

@@ -24,10 +24,10 @@
 //! Pages begin with 4 KiB and grow to 8, so that the many trees of small tables cost little.
 
 use std::cmp::Ordering;
-use std::hint::black_box;
 
 use crate::btree::PageId;
 use crate::bytes::checksum;
+use crate::cache::touch;
 
 /// The largest page; one read of the disk.
 pub(crate) const PAGE_BYTES: usize = 8192;
@@ -39,7 +39,6 @@ const HEADER: usize = 32;
 const ENTRY: usize = 6;
 const CELL_HEADER: usize = 4;
 const CHILD_BYTES: usize = 12;
-const CACHE_LINE_BYTES: usize = 64;
 /// Key and value of the largest entry: a page that overflows can be split so that each half has room for one more.
 pub(crate) const PAIR_BYTES_MAX: usize = (PAGE_BYTES - HEADER) / 4 - ENTRY - CELL_HEADER;
 const _: () = assert!(
@@ -252,9 +251,7 @@ impl Page {
     /// Has the processor fetch what a search looks at first. Several pages that are touched before the first is searched are
     /// waited for together.
     pub fn touch(&self) {
-        for line in self.bytes[..self.entry_at(self.count())].chunks(CACHE_LINE_BYTES) {
-            black_box(line[0]);
-        }
+        touch(&self.bytes[..self.entry_at(self.count())]);
     }
 
     /// The child of an inner page that a key belongs to.

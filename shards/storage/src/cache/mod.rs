@@ -4,3 +4,21 @@
 
 pub(crate) mod pool;
 pub(crate) mod queue;
+
+use std::hint::black_box;
+
+const LINE_BYTES: usize = 64;
+/// Of a value so much is fetched: then the processor has seen where it goes on.
+const TOUCHED_BYTES_MAX: usize = 1 << 10;
+
+/// Has the processor fetch these bytes. What is touched before the first of it is used is waited for together.
+pub(crate) fn touch(bytes: &[u8]) {
+    for line in bytes.chunks(LINE_BYTES) {
+        black_box(line[0]);
+    }
+}
+
+/// [`touch`] for the beginning of a value.
+pub fn touch_value(value: &[u8]) {
+    touch(&value[..value.len().min(TOUCHED_BYTES_MAX)]);
+}

@@ -4,6 +4,7 @@
 //! keeps a page number for a page across an await. A page that a checkpoint is writing is shared with it (`Rc`): the first
 //! change after the checkpoint began copies it, so the checkpoint writes the store exactly as it was at one position of the log.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -57,7 +58,7 @@ pub(crate) enum FrameState {
 
 struct Clean {
     bytes: Value,
-    frequency: u8,
+    frequency: Cell<u8>,
 }
 
 /// What a tree has in the pool, or a part of it.
@@ -304,12 +305,13 @@ impl Pool {
 
     // Values.
 
-    pub fn cached_value(&mut self, location: Location) -> Option<Value> {
-        let clean = self.values.get_mut(&location.0)?;
-        if clean.frequency < FREQUENCY_MAX && !self.in_passing {
-            clean.frequency += 1;
+    pub fn cached_value(&self, location: Location) -> Option<&Value> {
+        let clean = self.values.get(&location.0)?;
+        let frequency = clean.frequency.get();
+        if frequency < FREQUENCY_MAX && !self.in_passing {
+            clean.frequency.set(frequency + 1);
         }
-        Some(Rc::clone(&clean.bytes))
+        Some(&clean.bytes)
     }
 
     /// The value if it is in memory, without counting as a use: what scans pass by should not stay for that.
@@ -319,7 +321,7 @@ impl Pool {
 
     pub fn add_value(&mut self, location: Location, bytes: Value) {
         let length = bytes.len();
-        if self.values.insert(location.0, Clean { bytes, frequency: 0 }).is_none() {
+        if self.values.insert(location.0, Clean { bytes, frequency: Cell::new(0) }).is_none() {
             self.bytes += length as u64 + OVERHEAD_BYTES;
             self.queue.push(location.0, length as u32);
             if self.queue.len() > 2 * (self.values.len() + self.frames.len()) + 1024 {
@@ -430,11 +432,11 @@ impl Pool {
             if !is_heavy && self.values.len() as u64 <= self.values_max {
                 return;
             }
-            let (values, frames) = (&mut self.values, &mut self.frames);
+            let (values, frames) = (&self.values, &mut self.frames);
             // Where there are only too many values, the newest go first and pages stay.
             let budget = if is_heavy { self.budget } else { 0 };
             let victim = self.queue.victim(budget, |key| match key & PAGE_KEY {
-                0 => judge_value(values.get_mut(&key)),
+                0 => judge_value(values.get(&key)),
                 _ if !is_heavy => Verdict::Asked,
                 _ => judge_page(&mut frames[(key & !PAGE_KEY) as usize]),
             });
@@ -447,14 +449,16 @@ impl Pool {
     }
 }
 
-fn judge_value(clean: Option<&mut Clean>) -> Verdict {
+fn judge_value(clean: Option<&Clean>) -> Verdict {
     match clean {
         None => Verdict::Absent,
-        Some(Clean { frequency: 0, .. }) => Verdict::Idle,
-        Some(clean) => {
-            clean.frequency -= 1;
-            Verdict::Asked
-        }
+        Some(clean) => match clean.frequency.get().checked_sub(1) {
+            None => Verdict::Idle,
+            Some(left) => {
+                clean.frequency.set(left);
+                Verdict::Asked
+            }
+        },
     }
 }
 

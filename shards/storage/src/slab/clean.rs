@@ -151,7 +151,9 @@ impl<D: Directory> Shared<D> {
             return Unplaced::Done;
         }
         drop(page);
-        let Some(value) = state.pool.cached_value(location).or(plain) else { return Unplaced::WantsValue };
+        let Some(value) = state.pool.cached_value(location).cloned().or(plain) else {
+            return Unplaced::WantsValue;
+        };
         let number = state.pool.add_unplaced(slot.tree, value);
         let pointer = Pointer::Unplaced { number, value_bytes: slot.plain_bytes as u32 };
         state.pool.page_mut(leaf).value_mut(index).copy_from_slice(&pointer.encode());

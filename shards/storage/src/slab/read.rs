@@ -599,9 +599,10 @@ fn collect_leaf(
         };
         let value = match Cell::decode(page.value(index)).expect("cells are checked when a page is read") {
             Cell::Inline(inline) => Rc::from(inline),
-            Cell::Unplaced { number, .. } => state.unplaced(number),
+            Cell::Unplaced { number, .. } => Rc::clone(state.unplaced(number)),
             Cell::Placed(slotted) => match state.pool.cached_value(slotted.location) {
                 Some(value) => {
+                    let value = Rc::clone(value);
                     state.pool.hits += 1;
                     value
                 }

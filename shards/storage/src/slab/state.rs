@@ -10,6 +10,7 @@ use crate::btree::cell::{Cell, INLINE_BYTES_MAX, Location, Pointer, Slotted, inl
 use crate::btree::page::{KEY_BYTES_MAX, PAIR_BYTES_MAX, Page, PageKind, SMALL_PAGE_BYTES};
 use crate::btree::{Missing, PageId, tree};
 use crate::cache::pool::Pool;
+use crate::cache::{touch, touch_value};
 use crate::compress::Codec;
 use crate::engine::{Cached, Edit, StorageError, TreeId, TreeName, Value};
 use crate::slab::chunks::{CHUNK_BLOCKS_FIRST, Chunk, ChunkKind, Chunks};
@@ -84,6 +85,34 @@ pub(crate) enum Found {
     Slot(Slotted),
 }
 
+/// [`Found`], where it lies.
+enum Met<'a> {
+    Nothing,
+    Inline(&'a [u8]),
+    Value(&'a Value),
+    Page(PageId),
+    Slot(Slotted),
+}
+
+impl Met<'_> {
+    fn value(&self) -> Option<&[u8]> {
+        match self {
+            Met::Value(value) => Some(value),
+            Met::Nothing | Met::Inline(_) | Met::Page(_) | Met::Slot(_) => None,
+        }
+    }
+
+    fn found(self) -> Found {
+        match self {
+            Met::Nothing => Found::Value(None),
+            Met::Inline(bytes) => Found::Value(Some(Rc::from(bytes))),
+            Met::Value(value) => Found::Value(Some(Rc::clone(value))),
+            Met::Page(page) => Found::Page(page),
+            Met::Slot(slotted) => Found::Slot(slotted),
+        }
+    }
+}
+
 impl State {
     pub fn count_read(&mut self, tree: u32, bytes: u64) {
         if let Some(tree) = self.trees.get_mut(&tree) {
@@ -129,38 +158,53 @@ impl State {
 
     pub fn lookup(&mut self, root: PageId, key: &[u8]) -> Found {
         match tree::leaf_of(&mut self.pool, root, key) {
-            Ok(leaf) => self.lookup_in(leaf, key),
+            Ok(leaf) => self.meet(self.cell_in(leaf, key)).found(),
             Err(Missing(page)) => Found::Page(page),
         }
     }
 
-    /// [`State::lookup`] of several keys. All leaves are found and touched before the first is searched, so that they are waited for together.
+    /// [`State::lookup`] of several keys, all of which go one step before the first goes the next: what they need of memory is
+    /// touched before it is used, and so waited for together.
     pub fn lookup_many(&mut self, keys: &[(PageId, &[u8])]) -> Vec<Found> {
         let leaf_of = |(root, key): &(PageId, &[u8])| tree::leaf_of(&mut self.pool, *root, key);
         let leaves: Vec<Result<PageId, Missing>> = keys.iter().map(leaf_of).collect();
-        for leaf in leaves.iter().flatten() {
-            if let Some(page) = self.pool.peek(*leaf) {
-                page.touch();
-            }
+        for page in leaves.iter().flatten().filter_map(|leaf| self.pool.peek(*leaf)) {
+            page.touch();
         }
-        let found = leaves.iter().zip(keys).map(|(leaf, (_, key))| match leaf {
-            Ok(leaf) => self.lookup_in(*leaf, key),
-            Err(Missing(page)) => Found::Page(*page),
+        let cells = leaves.iter().zip(keys).map(|(leaf, (_, key))| {
+            let cell = leaf.map_or_else(|Missing(page)| Err(page), |leaf| self.cell_in(leaf, key));
+            if let Ok(Some(cell)) = cell {
+                touch(cell);
+            }
+            cell
         });
-        found.collect()
+        let cells: Vec<_> = cells.collect();
+        let met: Vec<Met<'_>> = cells.into_iter().map(|cell| self.meet(cell)).collect();
+        for value in met.iter().filter_map(Met::value) {
+            touch_value(value);
+        }
+        met.into_iter().map(Met::found).collect()
     }
 
-    fn lookup_in(&mut self, leaf: PageId, key: &[u8]) -> Found {
-        let Some(page) = self.pool.peek(leaf) else { return Found::Page(leaf) };
-        let Ok(index) = page.search(key) else { return Found::Value(None) };
-        let cell = Cell::decode(page.value(index)).expect("cells are checked when a page is read");
-        match cell {
-            Cell::Inline(bytes) => Found::Value(Some(Rc::from(bytes))),
+    /// What the leaf has for a key, or the page that is not in memory.
+    fn cell_in(&self, leaf: PageId, key: &[u8]) -> Result<Option<&[u8]>, PageId> {
+        let page = self.pool.peek(leaf).ok_or(leaf)?;
+        Ok(page.search(key).ok().map(|index| page.value(index)))
+    }
+
+    fn meet<'a>(&'a self, cell: Result<Option<&'a [u8]>, PageId>) -> Met<'a> {
+        let cell = match cell {
+            Ok(Some(cell)) => cell,
+            Ok(None) => return Met::Nothing,
+            Err(page) => return Met::Page(page),
+        };
+        match Cell::decode(cell).expect("cells are checked when a page is read") {
+            Cell::Inline(bytes) => Met::Inline(bytes),
             Cell::Placed(slotted) => match self.pool.cached_value(slotted.location) {
-                Some(value) => Found::Value(Some(value)),
-                None => Found::Slot(slotted),
+                Some(value) => Met::Value(value),
+                None => Met::Slot(slotted),
             },
-            Cell::Unplaced { number, .. } => Found::Value(Some(self.unplaced(number))),
+            Cell::Unplaced { number, .. } => Met::Value(self.unplaced(number)),
         }
     }
 
@@ -181,9 +225,9 @@ impl State {
         matches!(self.lookup(root, key), Found::Slot(now) if now == slotted)
     }
 
-    pub fn unplaced(&self, number: u64) -> Value {
+    pub fn unplaced(&self, number: u64) -> &Value {
         let unplaced = self.pool.unplaced.get(&number);
-        Rc::clone(&unplaced.expect("a value without a place stays in memory").bytes)
+        &unplaced.expect("a value without a place stays in memory").bytes
     }
 
     /// Whether all that the edits touch is in memory; else a page to load.
