@@ -20,7 +20,7 @@ fn put(tree: TreeId, number: u64) -> [Edit; 1] {
 }
 
 fn bench_engine(criterion: &mut Criterion, name: &str, engine: &impl StorageEngine) {
-    let mut background = pin!(engine.background());
+    let mut background = pin!(engine.work());
     let fill = async {
         let tree = engine.create_tree(&TreeName((*b"bench").into())).await.expect("a tree");
         for number in 0..DOCUMENTS {

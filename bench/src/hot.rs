@@ -220,7 +220,7 @@ fn store(folder: &Path) -> (&'static SlabEngine<BlockingDirectory>, TreeId) {
         }
         tree
     };
-    let tree = block_on_with(pin!(engine.background()).as_mut(), fill);
+    let tree = block_on_with(pin!(engine.work()).as_mut(), fill);
     (engine, tree)
 }
 
@@ -237,7 +237,7 @@ fn tree_get(folder: &Path) -> Box<dyn FnMut()> {
 /// A soft write of a row that is there: its record into the log's queue, and its value into the tree.
 fn log_append(folder: &Path) -> Box<dyn FnMut()> {
     let (engine, tree) = store(folder);
-    let mut background = Box::pin(engine.background());
+    let mut background = Box::pin(engine.work());
     let edits: Vec<[Edit; 1]> = (0..64).map(|number| put(tree, number * 100)).collect();
     let next = Cell::new(0);
     Box::new(move || {

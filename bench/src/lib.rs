@@ -7,6 +7,7 @@ pub mod fan_out;
 pub mod fio;
 pub mod floors;
 pub mod hot;
+pub mod load;
 pub mod resp;
 pub mod server;
 pub mod work;

@@ -89,6 +89,10 @@ pub struct CoreReport {
     pub wal_flushes: u64,
     pub wal_bytes: u64,
     pub wal_flush_duration: DurationHistogram,
+    /// How long a task that can run waits for its turn.
+    pub foreground_wait: DurationHistogram,
+    /// How long background work rests after a slice.
+    pub background_wait: DurationHistogram,
     pub checkpoints: u64,
     /// Requests waiting in the rings towards this core, by the core that sent them.
     pub queue_depths: Vec<u64>,

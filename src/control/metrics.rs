@@ -245,6 +245,18 @@ pub static METRICS: &[Metric] = &[
         help: "How long a flush of the write-ahead log took.",
         figure: Figure::Durations(|report| &report.wal_flush_duration),
     },
+    Metric {
+        name: "rethinkdb_foreground_wait_seconds",
+        kind: Kind::Histogram,
+        help: "How long a task of the core that clients wait for waits for its turn, sampled ten times a second.",
+        figure: Figure::Durations(|report| &report.foreground_wait),
+    },
+    Metric {
+        name: "rethinkdb_background_wait_seconds",
+        kind: Kind::Histogram,
+        help: "How long checkpoints, constructions of indexes and other background work rested after each slice of the core's time.",
+        figure: Figure::Durations(|report| &report.background_wait),
+    },
     core("rethinkdb_checkpoints_total", Kind::Counter, "Checkpoints finished.", |report| report.checkpoints),
     Metric {
         name: "rethinkdb_queue_depth",

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use photondb_bench::floors::{ROWS, Redis, Row, Unit};
+use photondb_bench::load::Loadgen;
 use photondb_bench::resp::{self, Resp};
 use photondb_bench::server::{Server, emptied, local, on_server_cpu, pin_to_client_cpu};
 use photondb_loadgen::choose::Distribution;
@@ -223,27 +224,9 @@ fn ask(arguments: &Arguments, address: SocketAddr, row: &Row) -> Result<Figure> 
     Ok(Figure { value, p50_ms: operation.at(0.5) / 1e3, p99_ms: operation.at(0.99) / 1e3 })
 }
 
-/// Runs the load generator to its end.
 fn loadgen(arguments: &Arguments, address: SocketAddr, line: &str) -> Result<Report> {
-    let output = Command::new(&arguments.loadgen)
-        .args(line.split_whitespace())
-        .args([
-            "--host",
-            &address.ip().to_string(),
-            "--port",
-            &address.port().to_string(),
-            "--quiet",
-            "--json",
-            "-",
-        ])
-        .args(["--records", &arguments.records.to_string(), "--duration", &format!("{}s", arguments.seconds)])
-        .output()?;
-    if !output.status.success() {
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said).into_owned();
-        return Err(Error::other(format!("`photondb-loadgen {line}` failed: {said}")));
-    }
-    Ok(serde_json::from_slice(&output.stdout)?)
+    let loadgen = Loadgen { program: arguments.loadgen.clone(), address, records: arguments.records };
+    loadgen.run(&format!("{line} --duration {}s", arguments.seconds))
 }
 
 /// The page's part: the machine, Redis, and the table.

@@ -125,7 +125,7 @@ fn on_store<T>(arguments: &Arguments, work: impl AsyncFnOnce(Rc<Site>) -> T) -> 
         let engine = Rc::new(env.open_store(0, options).await.expect("the store opens"));
         println!("opened in {:.2} s", began.elapsed().as_secs_f64());
         let (working, training) = (engine.clone(), engine.clone());
-        env.spawn(async move { working.background().await.expect("the background works") });
+        env.spawn(async move { working.work().await.expect("the background works") });
         env.spawn(async move {
             // A server has threads for this; here a dictionary or two stop everything for some tens of milliseconds.
             while let Some(training_data) = training.training().await {

@@ -16,6 +16,7 @@ use photondb_storage::engine::{
     Cached, CommitInfo, Direction, Edit, Range, StorageEngine, StorageError, TreeId,
 };
 
+use crate::behind::behind;
 use crate::catalog::Table;
 use crate::core::Core;
 use crate::env::Env;
@@ -88,7 +89,8 @@ pub async fn part<E: Env>(core: &Rc<Core<E>>, table: &Rc<Table>, id: IndexId) ->
     let _inside = core.constructing.enter().await;
     let local = core.tables.local(table);
     let Some(index) = local.index(id) else { return Ok(()) };
-    rows(core, &local, &index).await.map_err(storage_failed)?;
+    let rows = behind(&core.env, &core.figures.waits, rows(core, &local, &index));
+    rows.await.map_err(storage_failed)?;
     for store in core.tables.stores.values() {
         core.flush(store, store.engine.applied()).await.map_err(storage_failed)?;
     }
@@ -116,13 +118,13 @@ async fn rows<E: Env>(
             if local.index(index.id).is_none() || core.draining.get() {
                 return Ok(());
             }
-            let began = core.env.elapsed();
             let run =
                 shard.store.engine.range(tree, &range, Direction::Forward, STEP_ROWS, STEP_BYTES).await?;
             let keys: Vec<Vec<u8>> = run.entries.into_iter().map(|(key, _)| key).collect();
             step(core, shard, tree, index, &keys).await?;
             index.progress.done.set(index.progress.done.get() + keys.len() as u64);
-            pause(core, began).await;
+            core.flush_soon();
+            core.env.next_turn().await;
             match keys.into_iter().next_back() {
                 Some(last) if run.more => range.start = Bound::Excluded(last),
                 Some(_) | None => break,
@@ -130,16 +132,6 @@ async fn rows<E: Env>(
         }
     }
     Ok(())
-}
-
-/// Lets others have their turn, and as much of the core as this had while they have work.
-async fn pause<E: Env>(core: &Rc<Core<E>>, began: Duration) {
-    core.flush_soon();
-    let worked = core.env.elapsed() - began;
-    core.env.next_turn().await;
-    if core.figures.queries_in_flight.get() > 0 {
-        core.env.sleep(worked).await;
-    }
 }
 
 /// Adds the entries of these rows, as they are at the moment of adding.

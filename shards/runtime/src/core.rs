@@ -24,6 +24,7 @@ use photondb_storage::engine::{Lsn, StorageEngine, StorageError, StorageStats, T
 use crate::OutsideJob;
 use crate::ServerFacts;
 use crate::admission::{Budget, Turnstile, Watchers};
+use crate::behind::{self, Waits, behind};
 use crate::catalog::{Catalog, Record, Table};
 use crate::env::Env;
 use crate::feed::{FeedAnswer, FeedRequest, Listening, Publishing};
@@ -147,6 +148,7 @@ pub struct Figures {
     pub query_duration: RefCell<DurationHistogram>,
     /// How long writers and the soft flush waited for the log.
     pub flush_duration: RefCell<DurationHistogram>,
+    pub waits: Rc<Waits>,
     /// Why a store takes no writes any more.
     pub read_only: RefCell<Option<String>>,
     pub connections_open: Cell<u64>,
@@ -240,11 +242,15 @@ pub struct CoreParts<E: Env> {
     /// What is kept of the changes of each table.
     pub change_log: Option<Retention>,
     pub slow_work: flume::Sender<SlowWork>,
+    pub waits: Rc<Waits>,
     pub password_iterations: u32,
     pub outside: flume::Sender<OutsideJob>,
     pub server: Arc<ServerFacts>,
 }
 
+/// Between two measurements of how long a task waits for its turn; on a core that does nothing, longer.
+const PROBE_REST: Duration = Duration::from_millis(100);
+const IDLE_PROBE_REST: Duration = Duration::from_secs(2);
 /// Between two looks at what change logs keep beyond its age.
 const CHANGE_LOG_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes read from a socket at a time.
@@ -262,7 +268,7 @@ impl<E: Env> Core<E> {
             tables: Tables::new(parts.own_stores, parts.change_log),
             tends_change_logs: Cell::new(false),
             stores: parts.stores,
-            figures: Figures::default(),
+            figures: Figures { waits: parts.waits, ..Figures::default() },
             constructing: Turnstile::default(),
             jobs: Jobs::default(),
             server: parts.server,
@@ -322,7 +328,7 @@ impl<E: Env> Core<E> {
                 .expect("a change of the catalog is understood by its own program");
         }
         for (store, tree) in self.tables.follow(&self.catalog()) {
-            self.env.spawn(async move {
+            self.spawn_behind(async move {
                 if let Err(error) = store.engine.drop_tree(tree).await {
                     tracing::error!(store = store.number, %error, "a dropped table could not be removed yet");
                 }
@@ -330,7 +336,7 @@ impl<E: Env> Core<E> {
         }
         for store in self.tables.stores.values().filter(|store| !store.engine.change_logs().is_empty()) {
             let (core, store) = (self.clone(), store.clone());
-            self.env.spawn(async move {
+            self.spawn_behind(async move {
                 match store.drop_logs(&core.catalog(), core.tables.retention()).await {
                     Ok(dropped) => dropped.into_iter().for_each(|table| core.tables.unsettle(table)),
                     Err(error) => {
@@ -345,13 +351,31 @@ impl<E: Env> Core<E> {
         self.catalog_watchers.wake_all();
     }
 
+    /// Does work behind all that somebody waits for.
+    pub fn spawn_behind(&self, work: impl Future<Output = ()> + 'static) {
+        self.env.spawn(behind(&self.env, &self.figures.waits, work));
+    }
+
+    /// Measures how long a task waits for its turn, until the core ends.
+    pub async fn measure_turns(self: Rc<Self>) {
+        let mut queries = 0;
+        while !self.draining.get() {
+            let before = self.env.elapsed();
+            self.env.next_turn().await;
+            behind::record(&self.figures.waits.foreground, self.env.elapsed().saturating_sub(before));
+            let now: u64 = self.figures.queries.iter().map(Cell::get).sum();
+            let is_idle = std::mem::replace(&mut queries, now) == now;
+            self.env.sleep(if is_idle { IDLE_PROBE_REST } else { PROBE_REST }).await;
+        }
+    }
+
     /// From now on looks after change logs, if changes of some table are kept.
     pub fn tend_change_logs(self: &Rc<Self>) {
         if !self.tables.keep_any(&self.catalog()) || self.tends_change_logs.replace(true) {
             return;
         }
         let core = self.clone();
-        self.env.spawn(async move {
+        self.spawn_behind(async move {
             while !core.draining.get() {
                 core.env.sleep(CHANGE_LOG_PAUSE).await;
                 for store in core.tables.stores.values() {
@@ -455,6 +479,8 @@ impl<E: Env> Core<E> {
             query_errors: figures.query_errors.get(),
             query_duration: figures.query_duration.borrow().clone(),
             wal_flush_duration: figures.flush_duration.borrow().clone(),
+            foreground_wait: figures.waits.foreground.borrow().clone(),
+            background_wait: figures.waits.background.borrow().clone(),
             read_only: figures.read_only.borrow().clone(),
             connections_open: figures.connections_open.get(),
             connections_total: figures.connections_total.get(),

@@ -20,6 +20,7 @@ use photondb_proto::wire::scram::{Credential, ITERATIONS_EMPTY, SALT_BYTES};
 use photondb_storage::backend::Backend;
 use photondb_storage::engine::{CommitInfo, Edit, StorageEngine, StorageError, TreeName};
 
+use crate::behind::{Waits, behind};
 use crate::catalog::{
     Catalog, DEFAULT_TAG, Database, HEARTBEAT_TIMEOUT_SECS, Record, Server, database_record, server_record,
     user_record,
@@ -311,6 +312,7 @@ async fn run_core(env: UringEnv, plan: ThreadPlan) -> Result<(), String> {
     }
     construct::begin(&core);
     core.tend_change_logs();
+    env.spawn(core.clone().measure_turns());
     obey(&core, &commands).await;
     close(&core).await
 }
@@ -349,9 +351,10 @@ pub(crate) async fn recover<E: Env>(
         compression_bytes_min: plan.options.compression_bytes_min,
         table_of: table_of_tree,
     };
+    let waits = Rc::<Waits>::default();
     let mut own_stores = BTreeMap::new();
     for number in &plan.own_stores {
-        let store = open(&env, *number, options, plan.slow_work.clone()).await;
+        let store = open(&env, &waits, *number, options, plan.slow_work.clone()).await;
         let store = store.map_err(|error| cannot_open(*number, &error))?;
         own_stores.insert(*number, store);
     }
@@ -402,6 +405,7 @@ pub(crate) async fn recover<E: Env>(
         query_memory_bytes: plan.options.query_memory_bytes / plan.options.cpus.len() as u64,
         change_log: plan.options.change_log,
         slow_work: plan.slow_work,
+        waits,
         password_iterations: plan.options.password_iterations,
         outside: plan.options.outside.0.clone(),
         server: plan.server,
@@ -433,6 +437,7 @@ fn cannot_open(number: u16, error: &StorageError) -> StartError {
 /// Opens a store, starts its own work and begins a new epoch in it.
 async fn open<E: Env>(
     env: &E,
+    waits: &Rc<Waits>,
     number: u16,
     options: StoreOptions,
     slow_work: flume::Sender<SlowWork>,
@@ -440,16 +445,22 @@ async fn open<E: Env>(
     let engine = Rc::new(env.open_store(number, options).await?);
     env.spawn({
         let engine = engine.clone();
+        async move { engine.foreground().await }
+    });
+    let background = {
+        let engine = engine.clone();
         async move {
             if let Err(error) = engine.background().await {
                 tracing::error!(store = number, %error, "a store has stopped writing");
             }
         }
-    });
-    env.spawn({
+    };
+    env.spawn(behind(env, waits, background));
+    let dictionaries = {
         let engine = engine.clone();
         async move { make_dictionaries(number, &*engine, slow_work).await }
-    });
+    };
+    env.spawn(behind(env, waits, dictionaries));
     OpenStore::begin(number, engine).await.map(Rc::new)
 }
 

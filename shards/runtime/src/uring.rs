@@ -540,7 +540,10 @@ pub fn probe_direct_io(data_dir: &Path) -> Result<(), StartError> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
+    use crate::behind::{Waits, behind};
 
     fn scratch_dir(name: &str) -> PathBuf {
         // The target directory is on a disk; the temporary one may be on tmpfs.
@@ -589,6 +592,45 @@ mod tests {
             hangs,
             "without it, it sleeps beside runnable tasks: if that is cured upstream, drop the heartbeat"
         );
+    }
+
+    /// Uses the core in pieces of that length until it is over, and counts what it used.
+    async fn spin(env: UringEnv, piece: Duration, used: Rc<Cell<Duration>>, is_over: Rc<Cell<bool>>) {
+        while !is_over.get() {
+            let began = env.elapsed();
+            while env.elapsed() - began < piece {}
+            used.set(used.get() + (env.elapsed() - began));
+            env.next_turn().await;
+        }
+    }
+
+    #[test]
+    fn background_work_has_its_share_of_a_busy_core_and_all_of_an_idle_one() {
+        let place = scratch_dir("behind");
+        let work = |env: UringEnv| async move {
+            let mut shares = Vec::new();
+            for is_busy in [true, false] {
+                let (front, back) = (Rc::new(Cell::new(Duration::ZERO)), Rc::new(Cell::new(Duration::ZERO)));
+                let (is_over, waits) = (Rc::new(Cell::new(false)), Rc::<Waits>::default());
+                if is_busy {
+                    env.spawn(spin(env.clone(), Duration::from_micros(500), front.clone(), is_over.clone()));
+                }
+                let piece = Duration::from_micros(300);
+                let behind = behind(&env, &waits, spin(env.clone(), piece, back.clone(), is_over.clone()));
+                env.spawn(behind);
+                env.sleep(Duration::from_millis(400)).await;
+                is_over.set(true);
+                env.sleep(Duration::from_millis(50)).await;
+                assert!(waits.background.borrow().count() > 0, "rests are recorded");
+                shares.push((front.get(), back.get()));
+            }
+            shares
+        };
+        let shares = run(None, &place, Cures::default(), work).expect("an executor can be made");
+        let _ = std::fs::remove_dir_all(&place);
+        let [(front, back), (_, alone)] = shares[..] else { panic!("both were measured: {shares:?}") };
+        assert!(back * 3 / 2 < front && back * 12 > front, "a share, neither more nor nothing: {shares:?}");
+        assert!(alone > back, "nothing holds it back on an idle core: {shares:?}");
     }
 
     /// The answer about polled I/O is kept for the life of a process, so this runs in a process of its own.

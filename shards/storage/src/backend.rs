@@ -216,6 +216,10 @@ impl<D: Directory> StorageEngine for Store<D> {
         ask!(self, engine => engine.applied())
     }
 
+    async fn foreground(&self) {
+        ask!(self, engine => engine.foreground().await);
+    }
+
     async fn background(&self) -> Result<(), StorageError> {
         ask!(self, engine => engine.background().await)
     }

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use crate::changelog::{ChangeLogError, ChangeLogFigures, LogPlace, LogRun, Position, Retention};
 use crate::compress::{Dictionary, Training};
 use crate::disk::DiskError;
+use crate::event::both;
 
 /// Why storage could not do something.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -328,8 +329,15 @@ pub trait StorageEngine {
     /// The end of the log: what is applied so far.
     fn applied(&self) -> Lsn;
 
-    /// Runs the store's own work (flushing the log, checkpoints) until [`StorageEngine::close`]; the owner spawns it once.
+    /// Does the work that calls wait for (flushing the log, reading ahead) until [`StorageEngine::close`]; the owner spawns it once,
+    /// and [`StorageEngine::background`] beside it.
+    async fn foreground(&self);
+    /// Does the work that nobody waits for (checkpoints, giving space back, change logs) until [`StorageEngine::close`].
     async fn background(&self) -> Result<(), StorageError>;
+    /// Both, for an owner to whom they are one.
+    async fn work(&self) -> Result<(), StorageError> {
+        both(self.foreground(), self.background()).await.1
+    }
     /// Flushes, checkpoints and ends the background work.
     async fn close(&self) -> Result<(), StorageError>;
 

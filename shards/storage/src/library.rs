@@ -83,7 +83,7 @@ impl SlabStorage {
                 }
             };
             // Its error comes back from the calls: a store whose flush failed refuses what follows.
-            if let (Err(error), ()) = both(working.background(), training).await {
+            if let (Err(error), ()) = both(working.work(), training).await {
                 tracing::error!("the store's background work ended: {error}");
             }
             std::future::pending().await

@@ -210,6 +210,8 @@ impl StorageEngine for MemoryEngine {
         Lsn(self.store.borrow().applied)
     }
 
+    async fn foreground(&self) {}
+
     async fn background(&self) -> Result<(), StorageError> {
         std::future::poll_fn(|context| {
             if self.closed.get() {

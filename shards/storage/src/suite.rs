@@ -709,7 +709,7 @@ mod tests {
 
         fn run<T>(&mut self, test: impl AsyncFnOnce(&MemoryEngine) -> T) -> T {
             let engine = self.0.reopen();
-            let background = pin!(engine.background());
+            let background = pin!(engine.work());
             block_on_with(background, async {
                 let result = test(&engine).await;
                 engine.close().await.unwrap();

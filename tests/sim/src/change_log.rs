@@ -73,7 +73,7 @@ impl Machine {
             let engine = Rc::new(opened.expect("it opens"));
             let background = engine.clone();
             self.simulation.spawn(async move {
-                let _ = background.background().await;
+                let _ = background.work().await;
             });
             let mut trees = Vec::new();
             for shard in 0..SHARDS {

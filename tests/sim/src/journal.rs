@@ -305,6 +305,8 @@ impl StorageEngine for JournalEngine {
         self.memory.applied()
     }
 
+    async fn foreground(&self) {}
+
     async fn background(&self) -> Result<(), StorageError> {
         loop {
             self.until(|| !self.queue.borrow().is_empty() || self.closing.get()).await;

@@ -85,7 +85,7 @@ impl<B: Backend> Life<B> {
         let engine = Rc::new(self.backend.open(self.directory.clone(), CACHE_BYTES).await?);
         let (background, traced) = (engine.clone(), self.simulation.is_traced());
         self.simulation.spawn(async move {
-            if let Err(error) = background.background().await
+            if let Err(error) = background.work().await
                 && traced
             {
                 println!("the background work ended: {error}");

@@ -112,7 +112,7 @@ fn a_miss_reads_one_leaf_and_the_blocks_of_its_document() {
     let reads = Reads::default();
     let directory = Noting { directory: host.directory.clone(), reads: reads.clone() };
     let engine = block_on(SlabEngine::open(directory, options)).unwrap();
-    let background = pin!(engine.background());
+    let background = pin!(engine.work());
     block_on_with(background, async {
         let tree = fill(&engine, DOCUMENTS).await;
         let mut random = Random::new(2);
@@ -145,7 +145,7 @@ fn a_scan_finds_what_was_read_ahead_and_nothing_is_read_twice() {
     let reads = Reads::default();
     let directory = Noting { directory: host.directory.clone(), reads: reads.clone() };
     let engine = block_on(SlabEngine::open(directory, options)).unwrap();
-    let background = pin!(engine.background());
+    let background = pin!(engine.work());
     block_on_with(background, async {
         let tree = fill(&engine, DOCUMENTS).await;
         for direction in [Direction::Forward, Direction::Backward] {
@@ -183,7 +183,7 @@ fn documents_that_came_in_any_order_are_scanned_in_pieces_that_grow() {
         block_on(SlabEngine::open(directory, options)).unwrap()
     };
     let engine = open();
-    block_on_with(pin!(engine.background()), async {
+    block_on_with(pin!(engine.work()), async {
         let tree = engine.create_tree(&named("a")).await.unwrap();
         let mut random = Random::new(1);
         for round in 0..ROUNDS {
@@ -196,7 +196,7 @@ fn documents_that_came_in_any_order_are_scanned_in_pieces_that_grow() {
         engine.close().await.unwrap();
     });
     let engine = open();
-    block_on_with(pin!(engine.background()), async {
+    block_on_with(pin!(engine.work()), async {
         let tree = engine.tree(&named("a")).unwrap();
         // The store's own work begins when somebody waits.
         yield_now().await;

@@ -645,11 +645,14 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
         Lsn(self.shared.log.applied())
     }
 
-    async fn background(&self) -> Result<(), StorageError> {
+    async fn foreground(&self) {
         self.shared.background.set(true);
-        let work = both(self.shared.work_loop(), self.shared.changes_loop());
-        both(self.shared.flush_loop(), both(work, self.shared.ahead_loop())).await;
+        both(self.shared.flush_loop(), self.shared.ahead_loop()).await;
         self.shared.background.set(false);
+    }
+
+    async fn background(&self) -> Result<(), StorageError> {
+        both(self.shared.work_loop(), self.shared.changes_loop()).await;
         Ok(())
     }
 

@@ -50,7 +50,7 @@ impl Host for Blocking {
                 engine.set_dictionary(training.train()).await.unwrap();
             }
         };
-        let mut background = pin!(both(engine.background(), training));
+        let mut background = pin!(both(engine.work(), training));
         block_on_with(background.as_mut(), async {
             let result = test(&engine).await;
             engine.close().await.unwrap();

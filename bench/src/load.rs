@@ -1,0 +1,66 @@
+//! The load generator, run as a program of its own on the client's CPU.
+
+use std::io::{Error, Result};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use photondb_loadgen::report::Report;
+
+/// The load generator and the server that it loads.
+#[derive(Clone, Debug)]
+pub struct Loadgen {
+    pub program: PathBuf,
+    pub address: SocketAddr,
+    pub records: u64,
+}
+
+/// A load that goes on beside another.
+pub struct Beside(Child);
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Beside {
+    /// # Errors
+    /// The system's.
+    pub fn is_over(&mut self) -> Result<bool> {
+        Ok(self.0.try_wait()?.is_some())
+    }
+}
+
+impl Loadgen {
+    fn command(&self, line: &str) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(line.split_whitespace());
+        command.args(["--host", &self.address.ip().to_string(), "--port", &self.address.port().to_string()]);
+        command.args(["--records", &self.records.to_string(), "--quiet", "--json", "-"]);
+        command
+    }
+
+    /// Runs a workload to its end.
+    ///
+    /// # Errors
+    /// It failed; the error has what it said.
+    pub fn run(&self, line: &str) -> Result<Report> {
+        let output = self.command(line).output()?;
+        if !output.status.success() {
+            let said = [output.stdout, output.stderr].concat();
+            let said = String::from_utf8_lossy(&said).into_owned();
+            return Err(Error::other(format!("`photondb-loadgen {line}` failed: {said}")));
+        }
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// Starts a workload that ends by itself or with its owner.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn beside(&self, line: &str) -> Result<Beside> {
+        Ok(Beside(self.command(line).stdout(Stdio::null()).spawn()?))
+    }
+}
