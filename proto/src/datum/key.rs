@@ -121,9 +121,9 @@ fn escaped_length(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
         at += bytes.get(at..)?.iter().position(|byte| *byte == 0)?;
-        match bytes.get(at + 1)? {
-            &END => return Some(at + 2),
-            &ESCAPED => at += 2,
+        match *bytes.get(at + 1)? {
+            END => return Some(at + 2),
+            ESCAPED => at += 2,
             _ => return None,
         }
     }

@@ -220,6 +220,10 @@ impl<D: Directory> StorageEngine for Store<D> {
         ask!(self, engine => engine.foreground().await);
     }
 
+    async fn work(&self) -> Result<(), StorageError> {
+        ask!(self, engine => engine.work().await)
+    }
+
     async fn background(&self) -> Result<(), StorageError> {
         ask!(self, engine => engine.background().await)
     }
