@@ -1,13 +1,13 @@
-//! The two scheduling classes of a core: what somebody waits for, and behind it what nobody waits for (checkpoints, the
-//! construction of indexes, what is dropped or too old).
+//! The two scheduling classes of a core: what is short, and behind it what is long (queries and writes that have held the core for a
+//! while) or what nobody waits for (checkpoints, the construction of indexes, what is dropped or too old).
 //!
-//! Always: work of the second class that has used the core for a slice rests until the others, if they are busy, have used it
-//! [`SHARE`] times as long; on an idle core it rests for one turn. So it neither starves nor is felt. The executor's own task
-//! queues would run one class until it has nothing left to do or a timer ends its turn, and that timer cannot be relied on
-//! (`uring.rs`), so the slices are measured here. The two waits are kept as figures: the turn that a task of the first class
-//! waits for, and the rests of the second.
+//! Always: whoever of the second class has used the core for a slice rests until the others, if they are busy, have used it
+//! [`SHARE`] times as long or have nothing more to do, and only one rests at a time, the next after it; on an idle core a rest is
+//! one turn. So the class neither starves nor is felt. The executor's own task queues would run one class until it has nothing
+//! left to do or a timer ends its turn, and that timer cannot be relied on (`uring.rs`), so the slices are measured here. Two
+//! waits are kept as figures: the turn that a task of the first class waits for, and the rests of the second.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use photondb_proto::control::DurationHistogram;
 
+use crate::admission::Watchers;
 use crate::env::Env;
 
 /// What is used before a rest.
@@ -27,28 +28,30 @@ const IDLE_TURN: Duration = Duration::from_micros(100);
 /// However busy the others are, a rest is no longer.
 const REST_MAX: Duration = Duration::from_millis(20);
 
-/// How long a core's tasks wait.
+/// Who rests, and how long a core's tasks wait.
 #[derive(Default)]
-pub struct Waits {
+pub struct Classes {
     /// A task that can run waits so long for its turn.
     pub foreground: RefCell<DurationHistogram>,
     /// Background work rests so long after a slice.
     pub background: RefCell<DurationHistogram>,
+    is_resting: Cell<bool>,
+    rested: Watchers,
 }
 
 /// Work that rests after each slice.
 pub fn behind<'a, E: Env, T>(
     env: &E,
-    waits: &Rc<Waits>,
+    classes: &Rc<Classes>,
     work: impl Future<Output = T> + 'a,
 ) -> Behind<'a, E, T> {
-    let (env, waits) = (env.clone(), waits.clone());
-    Behind { env, waits, work: Box::pin(work), used: Duration::ZERO, rest: None }
+    let (env, classes) = (env.clone(), classes.clone());
+    Behind { env, classes, work: Box::pin(work), used: Duration::ZERO, rest: None }
 }
 
 pub struct Behind<'a, E: Env, T> {
     env: E,
-    waits: Rc<Waits>,
+    classes: Rc<Classes>,
     work: Pin<Box<dyn Future<Output = T> + 'a>>,
     /// Since the last rest.
     used: Duration,
@@ -76,25 +79,44 @@ impl<E: Env, T> Future for Behind<'_, E, T> {
             }
             // It is polled once more after the rest, woken or not.
             let used = std::mem::take(&mut this.used);
-            this.rest = Some(Box::pin(rest(this.env.clone(), this.waits.clone(), used)));
+            let (env, classes) = (this.env.clone(), this.classes.clone());
+            this.rest = Some(Box::pin(async move { rest(&env, &classes, used).await }));
         }
     }
 }
 
 /// Waits until the others have had their part of the core, or have nothing to do.
-async fn rest<E: Env>(env: E, waits: Rc<Waits>, used: Duration) {
-    let began = env.elapsed();
+pub async fn rest<E: Env>(env: &E, classes: &Classes, used: Duration) {
+    let asked = env.elapsed();
+    classes.rested.until(|| !classes.is_resting.get()).await;
+    let _resting = Resting::begin(classes);
     let wanted = (used * SHARE).min(REST_MAX);
+    let began = env.elapsed();
     let mut turn = began;
     loop {
         env.next_turn().await;
         let now = env.elapsed();
-        let rested = now.saturating_sub(began);
-        if now.saturating_sub(turn) <= IDLE_TURN || rested >= wanted {
-            record(&waits.background, rested);
-            return;
+        if now.saturating_sub(turn) <= IDLE_TURN || now.saturating_sub(began) >= wanted {
+            return record(&classes.background, now.saturating_sub(asked));
         }
         turn = now;
+    }
+}
+
+/// The one who rests.
+struct Resting<'a>(&'a Classes);
+
+impl Resting<'_> {
+    fn begin(classes: &Classes) -> Resting<'_> {
+        classes.is_resting.set(true);
+        Resting(classes)
+    }
+}
+
+impl Drop for Resting<'_> {
+    fn drop(&mut self) {
+        self.0.is_resting.set(false);
+        self.0.rested.wake_all();
     }
 }
 

@@ -89,7 +89,7 @@ pub async fn part<E: Env>(core: &Rc<Core<E>>, table: &Rc<Table>, id: IndexId) ->
     let _inside = core.constructing.enter().await;
     let local = core.tables.local(table);
     let Some(index) = local.index(id) else { return Ok(()) };
-    let rows = behind(&core.env, &core.figures.waits, rows(core, &local, &index));
+    let rows = behind(&core.env, &core.figures.classes, rows(core, &local, &index));
     rows.await.map_err(storage_failed)?;
     for store in core.tables.stores.values() {
         core.flush(store, store.engine.applied()).await.map_err(storage_failed)?;

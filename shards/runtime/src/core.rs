@@ -24,7 +24,7 @@ use photondb_storage::engine::{Lsn, StorageEngine, StorageError, StorageStats, T
 use crate::OutsideJob;
 use crate::ServerFacts;
 use crate::admission::{Budget, Turnstile, Watchers};
-use crate::behind::{self, Waits, behind};
+use crate::behind::{self, Classes, behind};
 use crate::catalog::{Catalog, Record, Table};
 use crate::env::Env;
 use crate::feed::{FeedAnswer, FeedRequest, Listening, Publishing};
@@ -148,7 +148,7 @@ pub struct Figures {
     pub query_duration: RefCell<DurationHistogram>,
     /// How long writers and the soft flush waited for the log.
     pub flush_duration: RefCell<DurationHistogram>,
-    pub waits: Rc<Waits>,
+    pub classes: Rc<Classes>,
     /// Why a store takes no writes any more.
     pub read_only: RefCell<Option<String>>,
     pub connections_open: Cell<u64>,
@@ -242,7 +242,7 @@ pub struct CoreParts<E: Env> {
     /// What is kept of the changes of each table.
     pub change_log: Option<Retention>,
     pub slow_work: flume::Sender<SlowWork>,
-    pub waits: Rc<Waits>,
+    pub classes: Rc<Classes>,
     pub password_iterations: u32,
     pub outside: flume::Sender<OutsideJob>,
     pub server: Arc<ServerFacts>,
@@ -268,7 +268,7 @@ impl<E: Env> Core<E> {
             tables: Tables::new(parts.own_stores, parts.change_log),
             tends_change_logs: Cell::new(false),
             stores: parts.stores,
-            figures: Figures { waits: parts.waits, ..Figures::default() },
+            figures: Figures { classes: parts.classes, ..Figures::default() },
             constructing: Turnstile::default(),
             jobs: Jobs::default(),
             server: parts.server,
@@ -353,7 +353,12 @@ impl<E: Env> Core<E> {
 
     /// Does work behind all that somebody waits for.
     pub fn spawn_behind(&self, work: impl Future<Output = ()> + 'static) {
-        self.env.spawn(behind(&self.env, &self.figures.waits, work));
+        self.env.spawn(behind(&self.env, &self.figures.classes, work));
+    }
+
+    /// To be waited for by what has held the core for so long without a wait: see [`crate::behind`].
+    pub async fn rest(&self, held: Duration) {
+        behind::rest(&self.env, &self.figures.classes, held).await;
     }
 
     /// Measures how long a task waits for its turn, until the core ends.
@@ -362,7 +367,7 @@ impl<E: Env> Core<E> {
         while !self.draining.get() {
             let before = self.env.elapsed();
             self.env.next_turn().await;
-            behind::record(&self.figures.waits.foreground, self.env.elapsed().saturating_sub(before));
+            behind::record(&self.figures.classes.foreground, self.env.elapsed().saturating_sub(before));
             let now: u64 = self.figures.queries.iter().map(Cell::get).sum();
             let is_idle = std::mem::replace(&mut queries, now) == now;
             self.env.sleep(if is_idle { IDLE_PROBE_REST } else { PROBE_REST }).await;
@@ -479,8 +484,8 @@ impl<E: Env> Core<E> {
             query_errors: figures.query_errors.get(),
             query_duration: figures.query_duration.borrow().clone(),
             wal_flush_duration: figures.flush_duration.borrow().clone(),
-            foreground_wait: figures.waits.foreground.borrow().clone(),
-            background_wait: figures.waits.background.borrow().clone(),
+            foreground_wait: figures.classes.foreground.borrow().clone(),
+            background_wait: figures.classes.background.borrow().clone(),
             read_only: figures.read_only.borrow().clone(),
             connections_open: figures.connections_open.get(),
             connections_total: figures.connections_total.get(),

@@ -30,6 +30,8 @@ use crate::session::Session;
 
 /// Work of one step: some 100 us.
 const FUEL: u32 = 5_000;
+/// A step that took longer is followed by a rest.
+const TURN: Duration = Duration::from_micros(300);
 /// Characters of a query in the log.
 const LOGGED_CHARACTERS: usize = 2_000;
 
@@ -336,6 +338,7 @@ async fn batch<E: Env>(
 ) -> Option<Halt> {
     let mut gathering = None;
     let mut held = session.core.budget.lease();
+    let mut since = session.core.env.elapsed();
     loop {
         if let Err(error) = held.set(execution.memory_bytes() as u64) {
             return Some(Halt::Failed(error));
@@ -359,11 +362,15 @@ async fn batch<E: Env>(
                 };
                 execution.answer(futures_lite::future::or(reply, ending).await?);
             }
-            None => session.core.env.next_turn().await,
+            None => match session.core.env.elapsed().saturating_sub(since) {
+                held if held > TURN => session.core.rest(held).await,
+                _ => session.core.env.next_turn().await,
+            },
         }
         if cursor.is_ending() {
             return None;
         }
+        since = session.core.env.elapsed();
         match drive(session, execution, &cursor.term) {
             Halt::Waits(next) => waiting = next,
             halt @ (Halt::Answer(_) | Halt::Failed(_)) => return Some(halt),

@@ -83,8 +83,9 @@ impl<'a, E: Env> Pace<'a, E> {
     }
 
     pub async fn keep(&mut self) {
-        if self.core.env.elapsed() - self.began > TURN {
-            self.core.env.next_turn().await;
+        let held = self.core.env.elapsed() - self.began;
+        if held > TURN {
+            self.core.rest(held).await;
             self.began = self.core.env.elapsed();
         }
     }

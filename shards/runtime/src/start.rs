@@ -20,7 +20,7 @@ use photondb_proto::wire::scram::{Credential, ITERATIONS_EMPTY, SALT_BYTES};
 use photondb_storage::backend::Backend;
 use photondb_storage::engine::{CommitInfo, Edit, StorageEngine, StorageError, TreeName};
 
-use crate::behind::{Waits, behind};
+use crate::behind::{Classes, behind};
 use crate::catalog::{
     Catalog, DEFAULT_TAG, Database, HEARTBEAT_TIMEOUT_SECS, Record, Server, database_record, server_record,
     user_record,
@@ -351,10 +351,10 @@ pub(crate) async fn recover<E: Env>(
         compression_bytes_min: plan.options.compression_bytes_min,
         table_of: table_of_tree,
     };
-    let waits = Rc::<Waits>::default();
+    let classes = Rc::<Classes>::default();
     let mut own_stores = BTreeMap::new();
     for number in &plan.own_stores {
-        let store = open(&env, &waits, *number, options, plan.slow_work.clone()).await;
+        let store = open(&env, &classes, *number, options, plan.slow_work.clone()).await;
         let store = store.map_err(|error| cannot_open(*number, &error))?;
         own_stores.insert(*number, store);
     }
@@ -405,7 +405,7 @@ pub(crate) async fn recover<E: Env>(
         query_memory_bytes: plan.options.query_memory_bytes / plan.options.cpus.len() as u64,
         change_log: plan.options.change_log,
         slow_work: plan.slow_work,
-        waits,
+        classes,
         password_iterations: plan.options.password_iterations,
         outside: plan.options.outside.0.clone(),
         server: plan.server,
@@ -437,7 +437,7 @@ fn cannot_open(number: u16, error: &StorageError) -> StartError {
 /// Opens a store, starts its own work and begins a new epoch in it.
 async fn open<E: Env>(
     env: &E,
-    waits: &Rc<Waits>,
+    classes: &Rc<Classes>,
     number: u16,
     options: StoreOptions,
     slow_work: flume::Sender<SlowWork>,
@@ -455,12 +455,12 @@ async fn open<E: Env>(
             }
         }
     };
-    env.spawn(behind(env, waits, background));
+    env.spawn(behind(env, classes, background));
     let dictionaries = {
         let engine = engine.clone();
         async move { make_dictionaries(number, &*engine, slow_work).await }
     };
-    env.spawn(behind(env, waits, dictionaries));
+    env.spawn(behind(env, classes, dictionaries));
     OpenStore::begin(number, engine).await.map(Rc::new)
 }
 

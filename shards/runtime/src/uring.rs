@@ -543,7 +543,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::behind::{Waits, behind};
+    use crate::behind::{Classes, behind};
 
     fn scratch_dir(name: &str) -> PathBuf {
         // The target directory is on a disk; the temporary one may be on tmpfs.
@@ -611,17 +611,17 @@ mod tests {
             let mut shares = Vec::new();
             for is_busy in [true, false] {
                 let (front, back) = (Rc::new(Cell::new(Duration::ZERO)), Rc::new(Cell::new(Duration::ZERO)));
-                let (is_over, waits) = (Rc::new(Cell::new(false)), Rc::<Waits>::default());
+                let (is_over, classes) = (Rc::new(Cell::new(false)), Rc::<Classes>::default());
                 if is_busy {
                     env.spawn(spin(env.clone(), Duration::from_micros(500), front.clone(), is_over.clone()));
                 }
                 let piece = Duration::from_micros(300);
-                let behind = behind(&env, &waits, spin(env.clone(), piece, back.clone(), is_over.clone()));
+                let behind = behind(&env, &classes, spin(env.clone(), piece, back.clone(), is_over.clone()));
                 env.spawn(behind);
                 env.sleep(Duration::from_millis(400)).await;
                 is_over.set(true);
                 env.sleep(Duration::from_millis(50)).await;
-                assert!(waits.background.borrow().count() > 0, "rests are recorded");
+                assert!(classes.background.borrow().count() > 0, "rests are recorded");
                 shares.push((front.get(), back.get()));
             }
             shares

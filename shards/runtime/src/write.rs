@@ -20,7 +20,7 @@ use crate::route::Written;
 use crate::table::{self, LocalTable, storage_failed};
 
 /// How long the rows of one write may hold the core.
-const HELD_MAX: Duration = Duration::from_millis(2);
+const HELD_MAX: Duration = Duration::from_micros(500);
 
 /// Applies the rows of a write. Gives their outcomes and how far each store's log must be flushed for them to be durable.
 ///
@@ -99,8 +99,9 @@ struct Batch<'a, E: Env> {
 impl<E: Env> Batch<'_, E> {
     /// Lets the core's other tasks run where a long batch has held it for [`HELD_MAX`].
     async fn pace(&mut self) {
-        if self.core.env.elapsed() - self.since > HELD_MAX {
-            self.core.env.next_turn().await;
+        let held = self.core.env.elapsed() - self.since;
+        if held > HELD_MAX {
+            self.core.rest(held).await;
             self.since = self.core.env.elapsed();
         }
     }
