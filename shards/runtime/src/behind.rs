@@ -8,6 +8,7 @@
 //! waits are kept as figures: the turn that a task of the first class waits for, and the rests of the second.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -35,7 +36,9 @@ pub struct Classes {
     pub foreground: RefCell<DurationHistogram>,
     /// Background work rests so long after a slice.
     pub background: RefCell<DurationHistogram>,
-    is_resting: Cell<bool>,
+    /// Who rests, and behind it who is to rest, by number.
+    resting: RefCell<VecDeque<u64>>,
+    next: Cell<u64>,
     rested: Watchers,
 }
 
@@ -88,8 +91,8 @@ impl<E: Env, T> Future for Behind<'_, E, T> {
 /// Waits until the others have had their part of the core, or have nothing to do.
 pub async fn rest<E: Env>(env: &E, classes: &Classes, used: Duration) {
     let asked = env.elapsed();
-    classes.rested.until(|| !classes.is_resting.get()).await;
-    let _resting = Resting::begin(classes);
+    let own = Resting::queue(classes);
+    classes.rested.until(|| classes.resting.borrow().front() == Some(&own.number)).await;
     let wanted = (used * SHARE).min(REST_MAX);
     let began = env.elapsed();
     let mut turn = began;
@@ -103,20 +106,24 @@ pub async fn rest<E: Env>(env: &E, classes: &Classes, used: Duration) {
     }
 }
 
-/// The one who rests.
-struct Resting<'a>(&'a Classes);
+/// A place among those who rest, until it is dropped.
+struct Resting<'a> {
+    classes: &'a Classes,
+    number: u64,
+}
 
 impl Resting<'_> {
-    fn begin(classes: &Classes) -> Resting<'_> {
-        classes.is_resting.set(true);
-        Resting(classes)
+    fn queue(classes: &Classes) -> Resting<'_> {
+        let number = classes.next.replace(classes.next.get() + 1);
+        classes.resting.borrow_mut().push_back(number);
+        Resting { classes, number }
     }
 }
 
 impl Drop for Resting<'_> {
     fn drop(&mut self) {
-        self.0.is_resting.set(false);
-        self.0.rested.wake_all();
+        self.classes.resting.borrow_mut().retain(|number| *number != self.number);
+        self.classes.rested.wake_all();
     }
 }
 

@@ -9,8 +9,9 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use photondb_proto::error::{ErrorKind, QueryError};
@@ -37,6 +38,8 @@ const GATHERING_MAX: usize = 16;
 const RECEIVE_KEPT_BYTES: usize = 1 << 10;
 /// Receive buffers up to this are part of what every connection may cost; larger ones are leased from the core's budget.
 const UNLEASED_BYTES: usize = 64 << 10;
+/// A turn that took longer is followed by a rest.
+const LONG_TURN: Duration = Duration::from_micros(300);
 /// Reads of one session before the others have their turn.
 const READS_A_TURN: usize = 8;
 /// A peer that has not proved who it is within this is sent away.
@@ -112,10 +115,24 @@ pub async fn serve<E: Env>(core: Rc<Core<E>>, socket: impl Stream, peer: Option<
         drop(rest);
         let mut drained = std::pin::pin!(core.drain_watchers.until(|| core.draining.get()));
         let mut is_drained = false;
+        let mut rest: Option<Pin<Box<dyn Future<Output = ()>>>> = None;
         poll_fn(|context| {
             // Only to be woken when draining begins.
             is_drained = is_drained || drained.as_mut().poll(context).is_ready();
-            session.turn(context, &mut socket, &mut receive)
+            loop {
+                if let Some(rest) = &mut rest {
+                    ready!(rest.as_mut().poll(context));
+                }
+                rest = None;
+                let began = core.env.elapsed();
+                let turned = session.turn(context, &mut socket, &mut receive);
+                let held = core.env.elapsed().saturating_sub(began);
+                if turned.is_ready() || held < LONG_TURN {
+                    return turned;
+                }
+                // Large queries take long to read.
+                rest = Some(Box::pin(core.rest(held)));
+            }
         })
         .await;
         session.close();
