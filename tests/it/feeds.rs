@@ -4,7 +4,7 @@
 //! same rows gives, with no change that contradicts the ones before it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use photondb_proto::term::number;
 use serde_json::{Value, json};
@@ -297,6 +297,20 @@ fn a_feed_ends_when_its_table_is_dropped_and_when_the_server_stops() {
     assert!(stopping.join().expect("the server stops").success());
 }
 
+/// Waits until a metric has that value; a core reports once a second.
+#[track_caller]
+fn until_metric(server: &Server, name: &str, wanted: f64) {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let found = crate::http::metric(server.http, name, &[]).expect("a metric");
+        if found == wanted {
+            return;
+        }
+        assert!(Instant::now() < end, "{name} is {found}, not {wanted}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// A client that does not read is told how much it missed, and its neighbour misses nothing.
 #[test]
 fn a_slow_listener_is_told_how_many_changes_it_missed() {
@@ -318,7 +332,8 @@ fn a_slow_listener_is_told_how_many_changes_it_missed() {
     let (mut other, other_token) = open(json!({}));
     let rows: Vec<Value> = (0..25).map(|id| json!({ "id": id })).collect();
     client.run(&insert("t", &rows));
-    std::thread::sleep(Duration::from_millis(300));
+    // All of them wait for the one, the last three for the other, and none for the feed that has ended.
+    until_metric(&server, "rethinkdb_feed_elements_waiting", 28.0);
     slow.send_as(slow_token, "[2]").expect("it takes queries");
     let response = slow.receive().expect("it answers");
     let text = "Changefeed cache over array size limit, skipped 22 elements.";
@@ -357,20 +372,12 @@ fn a_feed_ends_when_its_user_may_not_read_any_more() {
     let response = refused.receive().expect("it answers");
     assert_eq!(response.results, [json!({ "new_val": { "id": 1 }, "old_val": null })]);
     refused.send_as(response.token, "[2]").expect("it takes queries");
-    let open = || crate::http::metric(server.http, "rethinkdb_feeds_open", &[]).expect("a metric");
-    let until = |wanted: f64| {
-        let end = std::time::Instant::now() + Duration::from_secs(10);
-        while open() != wanted {
-            assert!(std::time::Instant::now() < end, "{} feeds are open, not {wanted}", open());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    };
-    until(2.0);
+    until_metric(&server, "rethinkdb_feeds_open", 2.0);
     admin.run(&grant(table("t"), json!({ "read": false })));
     let response = refused.receive().expect("it answers");
     let text = "User `bob` does not have the required `read` permission.";
     assert_eq!(response.error(), Some(text), "{response:?}");
-    until(1.0);
+    until_metric(&server, "rethinkdb_feeds_open", 1.0);
     admin.run(&insert("other", &[json!({ "id": 1 })]));
     assert_eq!(other.receive().expect("it answers").results.len(), 1, "his other feed lives on");
     let delivered = crate::http::metric(server.http, "rethinkdb_feed_elements_delivered_total", &[]);
