@@ -36,8 +36,11 @@ use crate::slab::{SlabEngine, SlabOptions};
 
 /// The one tree of a library's store.
 const TREE: &[u8] = b"library";
-/// Values of a range that are read at once.
-const PORTION_BYTES: usize = 1 << 20;
+/// Values of a range are read at once up to so many bytes, since each read of a blocking disk is waited for alone: the more
+/// that is asked for, the more one read gives.
+const PORTION_BYTES_MIN: u64 = 8 << 20;
+/// Or up to this part of the cache, which is so much that the store reads nothing ahead: it would do so while the caller waits.
+const PORTION_PART: u64 = 16;
 
 /// A store of keys and values.
 pub struct SlabStorage {
@@ -45,6 +48,7 @@ pub struct SlabStorage {
     /// The store's own work, run while a call waits; never ready.
     background: Pin<Box<dyn Future<Output = ()>>>,
     tree: TreeId,
+    portion_bytes: usize,
 }
 
 /// One change of a batch.
@@ -88,7 +92,8 @@ impl SlabStorage {
             }
             std::future::pending().await
         });
-        let mut storage = Self { engine: engine.clone(), background, tree: TreeId(0) };
+        let portion_bytes = (options.cache_bytes / PORTION_PART).max(PORTION_BYTES_MIN) as usize;
+        let mut storage = Self { engine: engine.clone(), background, tree: TreeId(0), portion_bytes };
         storage.tree = storage.run(async { engine.create_tree(&TreeName(TREE.into())).await })?;
         Ok(storage)
     }
@@ -132,13 +137,13 @@ impl SlabStorage {
         keys: impl RangeBounds<Vec<u8>>,
         rows_max: usize,
     ) -> Result<Vec<(Vec<u8>, Value)>, StorageError> {
-        let (engine, tree) = (self.engine.clone(), self.tree);
+        let (engine, tree, portion_bytes) = (self.engine.clone(), self.tree, self.portion_bytes);
         let mut rest = Range { start: keys.start_bound().cloned(), end: keys.end_bound().cloned() };
         let mut rows: Vec<(Vec<u8>, Value)> = Vec::new();
         self.run(async {
             loop {
                 let wanted = rows_max - rows.len();
-                let portion = engine.range(tree, &rest, Direction::Forward, wanted, PORTION_BYTES).await?;
+                let portion = engine.range(tree, &rest, Direction::Forward, wanted, portion_bytes).await?;
                 rows.extend(portion.entries);
                 match rows.last() {
                     Some((last, _)) if portion.more && rows.len() < rows_max => {
