@@ -27,4 +27,5 @@ mod server;
 mod startup;
 mod stopping;
 mod system;
+mod tables;
 mod tidy;

@@ -36,8 +36,14 @@ const RETRY_REST: Duration = Duration::from_secs(1);
 
 /// Begins the construction of every index that is not ready and not under way. Only the owner of the catalog does.
 pub fn begin<E: Env>(core: &Rc<Core<E>>) {
+    let tables: Vec<Rc<Table>> = core.catalog().tables().cloned().collect();
+    begin_of(core, &tables);
+}
+
+/// The same for these tables.
+pub fn begin_of<E: Env>(core: &Rc<Core<E>>, tables: &[Rc<Table>]) {
     let Some(owner) = &core.owner else { return };
-    for table in core.catalog().tables() {
+    for table in tables {
         for index in table.indexes.iter().filter(|index| !index.ready) {
             if owner.constructing.borrow_mut().insert(index.id) {
                 let (core, table, index) = (core.clone(), table.id, index.id);

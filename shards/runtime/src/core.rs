@@ -25,12 +25,13 @@ use crate::OutsideJob;
 use crate::ServerFacts;
 use crate::admission::{Budget, Turnstile, Watchers};
 use crate::behind::{self, Classes, behind};
-use crate::catalog::{Catalog, Record, Table};
+use crate::catalog::{self, Catalog, Record, Table};
 use crate::env::Env;
 use crate::feed::{FeedAnswer, FeedRequest, Listening, Publishing};
 use crate::jobs::{Jobs, RunningQuery};
 use crate::mesh::Mesh;
 use crate::meter::Meter;
+use crate::scan::Pace;
 use crate::scratch::Scratch;
 use crate::table::{OpenStore, TableFigures, Tables};
 
@@ -253,6 +254,8 @@ const PROBE_REST: Duration = Duration::from_millis(100);
 const IDLE_PROBE_REST: Duration = Duration::from_secs(2);
 /// Between two looks at what change logs keep beyond its age.
 const CHANGE_LOG_PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks at what is left of a dropped table.
+const LEFT_TREES_REST: Duration = Duration::from_secs(1);
 /// Bytes read from a socket at a time.
 const SCRATCH_BYTES: usize = 64 << 10;
 
@@ -319,7 +322,11 @@ impl<E: Env> Core<E> {
     }
 
     /// Takes over a change of the catalog and lets go of what is gone.
+    ///
+    /// What it costs grows with the change and with the feeds, not with the tables that there are.
     pub fn follow(self: &Rc<Self>, records: &[Record]) {
+        let changed = catalog::tables_of(records);
+        let before = self.catalog().tables_among(&changed);
         {
             let mut catalog = self.catalog.borrow_mut();
             // We planned these records or a peer did: they are ours to understand.
@@ -327,11 +334,15 @@ impl<E: Env> Core<E> {
                 .apply(records)
                 .expect("a change of the catalog is understood by its own program");
         }
-        for (store, tree) in self.tables.follow(&self.catalog()) {
+        let after = self.catalog().tables_among(&changed);
+        self.tables.follow(&self.catalog(), &changed);
+        if !before.is_empty() {
+            let core = self.clone();
             self.spawn_behind(async move {
-                if let Err(error) = store.engine.drop_tree(tree).await {
-                    tracing::error!(store = store.number, %error, "a dropped table could not be removed yet");
-                }
+                core.drop_left_of(&before).await;
+                // Whoever wrote to a table while it went may have made a tree of it since.
+                core.env.sleep(LEFT_TREES_REST).await;
+                core.drop_left_of(&before).await;
             });
         }
         for store in self.tables.stores.values().filter(|store| !store.engine.change_logs().is_empty()) {
@@ -345,7 +356,7 @@ impl<E: Env> Core<E> {
                 }
             });
         }
-        self.tend_change_logs();
+        self.tend_change_logs_of(&after);
         self.publishing.follow(&self.catalog());
         self.listening.follow(&self.catalog());
         self.catalog_watchers.wake_all();
@@ -374,9 +385,27 @@ impl<E: Env> Core<E> {
         }
     }
 
+    /// Drops the trees of tables that the catalog does not have any more, and so of their shards and indexes.
+    async fn drop_left_of(self: &Rc<Self>, tables: &[Rc<Table>]) {
+        let mut pace = Pace::new(self);
+        for table in tables {
+            for (store, tree) in self.tables.left_of(table, &self.catalog()) {
+                if let Err(error) = store.engine.drop_tree(tree).await {
+                    tracing::error!(store = store.number, %error, "a dropped table could not be removed yet");
+                }
+            }
+            pace.keep().await;
+        }
+    }
+
     /// From now on looks after change logs, if changes of some table are kept.
     pub fn tend_change_logs(self: &Rc<Self>) {
-        if !self.tables.keep_any(&self.catalog()) || self.tends_change_logs.replace(true) {
+        let tables: Vec<Rc<Table>> = self.catalog().tables().cloned().collect();
+        self.tend_change_logs_of(&tables);
+    }
+
+    fn tend_change_logs_of(self: &Rc<Self>, tables: &[Rc<Table>]) {
+        if !self.tables.keep_any(tables) || self.tends_change_logs.replace(true) {
             return;
         }
         let core = self.clone();

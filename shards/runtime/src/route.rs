@@ -789,7 +789,8 @@ pub async fn change_catalog<E: Env>(core: &Rc<Core<E>>, op: CatalogOp) -> Result
     let owner = core.owner.as_ref().ok_or_else(wrong_answer)?;
     let _inside = owner.turnstile.enter().await;
     let plan = change::plan(&core.catalog(), &op, owner::means(core))?;
+    let changed = catalog::tables_of(&plan.records);
     owner::commit(core, plan.records).await?;
-    construct::begin(core);
+    construct::begin_of(core, &core.catalog().tables_among(&changed));
     Ok(CatalogReply::Value(photondb_proto::datum::document::to_bytes(&plan.answer)))
 }

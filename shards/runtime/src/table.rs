@@ -250,9 +250,9 @@ impl<S: StorageEngine> Tables<S> {
         self.retention
     }
 
-    /// Whether changes of some table are kept.
-    pub fn keep_any(&self, catalog: &Catalog) -> bool {
-        self.retention.is_some() || catalog.tables().any(|table| retention(table, None).is_some())
+    /// Whether changes of one of these tables are kept.
+    pub fn keep_any(&self, tables: &[Rc<Table>]) -> bool {
+        self.retention.is_some() || tables.iter().any(|table| retention(table, None).is_some())
     }
 
     /// The table's change log was removed: if it is to be there, it is begun anew.
@@ -295,29 +295,36 @@ impl<S: StorageEngine> Tables<S> {
         local
     }
 
-    /// Follows a change of the catalog: forgets tables that are gone and gives back their trees, for the caller to drop.
-    pub fn follow(&self, catalog: &Catalog) -> Vec<(Rc<OpenStore<S>>, TreeId)> {
-        self.local.borrow_mut().retain(|id, local| match catalog.table(*id) {
-            Some(table) => {
-                let retention = share(table, self.retention);
-                if local.retention.replace(retention) != retention {
-                    local.unsettle();
-                }
-                let indexes = index::follow(&local.indexes(), table);
-                local.indexes.replace(indexes);
-                true
+    /// Follows a change of these tables, and forgets those that are gone.
+    pub fn follow(&self, catalog: &Catalog, changed: &[TableId]) {
+        for id in changed {
+            let Some(table) = catalog.table(*id) else {
+                self.local.borrow_mut().remove(id);
+                continue;
+            };
+            let Some(local) = self.local.borrow().get(id).cloned() else { continue };
+            let retention = share(table, self.retention);
+            if local.retention.replace(retention) != retention {
+                local.unsettle();
             }
-            None => false,
-        });
-        let mut gone = Vec::new();
-        for store in self.stores.values() {
-            for name in store.engine.tree_names() {
+            let indexes = index::follow(&local.indexes(), table);
+            local.indexes.replace(indexes);
+        }
+    }
+
+    /// Trees that a table, as it was, has in stores of this core and that have no place in the catalog any more.
+    pub fn left_of(&self, table: &Table, catalog: &Catalog) -> Vec<(Rc<OpenStore<S>>, TreeId)> {
+        let mut left = Vec::new();
+        for (shard, store) in (0..).zip(&table.placement) {
+            let Some(store) = self.stores.get(store) else { continue };
+            let of_indexes = table.indexes.iter().map(|index| index_tree(table.id, shard, index.id));
+            for name in of_indexes.chain([shard_tree(table.id, shard)]) {
                 if standing(catalog, &name, store.number) == Standing::Orphan {
-                    gone.extend(store.engine.tree(&name).map(|tree| (store.clone(), tree)));
+                    left.extend(store.engine.tree(&name).map(|tree| (store.clone(), tree)));
                 }
             }
         }
-        gone
+        left
     }
 
     /// What the core has done for each table, and what it holds of it.

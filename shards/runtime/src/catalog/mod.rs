@@ -297,6 +297,11 @@ impl Catalog {
         self.tables.get(&id)
     }
 
+    /// The tables of these that there are.
+    pub fn tables_among(&self, ids: &[TableId]) -> Vec<Rc<Table>> {
+        ids.iter().filter_map(|id| self.tables.get(id).cloned()).collect()
+    }
+
     pub fn tables(&self) -> impl Iterator<Item = &Rc<Table>> {
         self.tables.values()
     }
@@ -386,6 +391,12 @@ fn decode<T>(key: &[u8], value: &[u8], from: fn(&[u8], &Object) -> Option<T>) ->
         Datum::Object(object) => from(key, &object).ok_or_else(bad),
         _ => Err(bad()),
     }
+}
+
+/// The tables that records are of.
+pub fn tables_of(records: &[Record]) -> Vec<TableId> {
+    let of_tables = records.iter().filter(|(key, _)| key.first() == Some(&TABLE_PREFIX));
+    of_tables.filter_map(|(key, _)| id_of(key).map(TableId)).collect()
 }
 
 fn id_of(key: &[u8]) -> Option<[u8; 16]> {

@@ -2,23 +2,27 @@
 //!
 //! Always: gathered once for a read, as plain data. A core that does not answer any more is left out.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use photondb_proto::op::Document;
+use photondb_proto::op::{Document, TableId};
 
 use super::Needs;
 use crate::core::{Answer, Construction, Core, CoreFigures, Question, Request, Told};
 use crate::env::Env;
 use crate::jobs::RunningQuery;
+use crate::table::TableFigures;
 use crate::{LogLine, ServerFacts};
 
 /// See the head of this file. What a table does not need is empty.
 pub struct Facts {
     pub server: Arc<ServerFacts>,
     pub driver_port: u16,
+    /// Without those of their tables, which are added up.
     pub figures: Vec<CoreFigures>,
+    pub tables: BTreeMap<TableId, TableFigures>,
     pub queries: Vec<RunningQuery>,
     /// Of each core its part.
     pub constructions: Vec<Construction>,
@@ -33,6 +37,7 @@ impl Facts {
             server: core.server.clone(),
             driver_port: core.driver_port.get(),
             figures: Vec::new(),
+            tables: BTreeMap::new(),
             queries: Vec::new(),
             constructions: Vec::new(),
             log: Vec::new(),
@@ -55,7 +60,13 @@ impl Facts {
     async fn ask<E: Env>(&mut self, core: &Rc<Core<E>>, question: Question) {
         for told in join_all((0..core.mesh.cores()).map(|peer| tell(core, peer, question))).await {
             match told {
-                Some(Told::Figures(figures)) => self.figures.push(*figures),
+                Some(Told::Figures(mut figures)) => {
+                    for part in std::mem::take(&mut figures.tables) {
+                        let whole = self.tables.entry(part.table);
+                        whole.or_insert_with(|| TableFigures::none(part.table)).add(&part);
+                    }
+                    self.figures.push(*figures);
+                }
                 Some(Told::Queries(queries, constructions)) => {
                     self.queries.extend(queries);
                     self.constructions.extend(constructions);

@@ -9,7 +9,7 @@
 //! got 64 times as much, a sample is taken; making a dictionary of it is work for another thread, see
 //! [`StorageEngine::training`].
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use crate::compress::{Dictionary, Training, Unready, number_dictionary};
@@ -123,9 +123,8 @@ impl Dictionaries {
         self.gathering.take()
     }
 
-    /// Forgets the tables that are not to be kept, and gives the keys of their dictionaries.
+    /// Forgets the dictionaries of tables that are not to be kept, and gives their keys.
     fn forget(&mut self, is_kept: impl Fn(&[u8]) -> bool) -> Vec<Vec<u8>> {
-        self.tables.retain(|table, _| is_kept(table));
         if self.gathering.as_ref().is_some_and(|sample| !is_kept(&sample.table)) {
             self.gathering = None;
         }
@@ -247,8 +246,9 @@ impl<D: Directory> Shared<D> {
             }
         }
         let state = &mut *self.state.borrow_mut();
-        let tables: HashSet<&[u8]> = state.trees.values().filter_map(|tree| tree.table.as_deref()).collect();
-        state.dictionaries.orphans = state.dictionaries.forget(|table| tables.contains(table));
+        let tables = &state.tables;
+        state.dictionaries.tables.retain(|table, _| tables.contains_key(table));
+        state.dictionaries.orphans = state.dictionaries.forget(|table| tables.contains_key(table));
     }
 
     fn learn(&self, key: &[u8]) {
@@ -336,9 +336,10 @@ impl<D: Directory> SlabEngine<D> {
         let (tree, keys) = {
             let state = &mut *self.shared.state.borrow_mut();
             let Some(table) = table else { return Ok(()) };
-            if state.trees.values().any(|tree| tree.table.as_ref() == Some(&table)) {
+            if state.tables.contains_key(&table) {
                 return Ok(());
             }
+            state.dictionaries.tables.remove(&table);
             let mut keys = state.dictionaries.forget(|known| *known != *table);
             keys.append(&mut state.dictionaries.orphans);
             let Some(tree) = state.by_name.get(&TreeName(DICTIONARIES.into())) else { return Ok(()) };

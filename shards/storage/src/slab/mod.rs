@@ -470,7 +470,9 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
                 Ok(()) => {
                     self.shared.log.push(|log| record::append_dropped(log, tree.0));
                     // What it took comes back with a checkpoint.
-                    if self.shared.state.borrow().chunks.list.iter().any(|chunk| chunk.tree == tree.0) {
+                    if !self.shared.checkpoint_wanted.get()
+                        && self.shared.state.borrow().chunks.list.iter().any(|chunk| chunk.tree == tree.0)
+                    {
                         self.shared.checkpoint_wanted.set(true);
                     }
                     self.shared.nudge();

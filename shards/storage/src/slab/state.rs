@@ -58,6 +58,8 @@ pub(crate) struct State {
     pub pool: Pool,
     pub by_name: HashMap<TreeName, u32>,
     pub trees: BTreeMap<u32, Tree>,
+    /// How many trees each table has.
+    pub tables: HashMap<Rc<[u8]>, u32>,
     pub next_tree: u32,
     pub chunks: Chunks,
     pub page_space: Space,
@@ -131,6 +133,7 @@ impl State {
             pool: Pool::new(options.cache_bytes),
             by_name: HashMap::new(),
             trees: BTreeMap::new(),
+            tables: HashMap::new(),
             next_tree: 1,
             chunks: Chunks::default(),
             page_space: Space::default(),
@@ -364,7 +367,13 @@ impl State {
 
     pub fn add_tree(&mut self, name: TreeName, number: u32, root: PageId) {
         self.by_name.insert(name.clone(), number);
-        let table = if &*name.0 == DICTIONARIES { None } else { (self.table_of)(&name).map(Rc::from) };
+        let table = if &*name.0 == DICTIONARIES { None } else { (self.table_of)(&name) };
+        let table = table.map(|table| {
+            let shared = self.tables.get_key_value(table).map(|(known, _)| Rc::clone(known));
+            let shared = shared.unwrap_or_else(|| table.into());
+            *self.tables.entry(Rc::clone(&shared)).or_default() += 1;
+            shared
+        });
         let chunk_blocks = CHUNK_BLOCKS_FIRST;
         let tree = Tree {
             name,
@@ -385,7 +394,14 @@ impl State {
             tree::tidy(&mut self.pool, CATALOG_ROOT, &name.0);
         }
         self.by_name.remove(&name);
-        self.trees.remove(&number);
+        if let Some(table) = self.trees.remove(&number).and_then(|tree| tree.table)
+            && let Some(trees) = self.tables.get_mut(&table)
+        {
+            *trees -= 1;
+            if *trees == 0 {
+                self.tables.remove(&table);
+            }
+        }
         self.dropped.push(number);
         Ok(())
     }
