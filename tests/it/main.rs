@@ -16,6 +16,7 @@ mod geometry;
 mod http;
 mod idle;
 mod index;
+mod large;
 mod loadgen;
 mod loopback;
 mod machine;

@@ -25,6 +25,7 @@
 
 use std::rc::Rc;
 
+use super::json_steps::Place;
 use super::{Array, Datum, Object, Slice, Text, Time};
 use crate::limits;
 
@@ -210,7 +211,32 @@ pub(super) fn length_at(bytes: &[u8], at: usize) -> (u32, usize) {
 /// # Panics
 /// When the bytes are not a value made by [`encode`]; foreign bytes go through [`check`] first.
 pub fn decode(bytes: Slice) -> Datum {
-    value_at(&bytes, 0).0
+    value_at(&bytes, 0, Trust::Readable).0
+}
+
+/// [`decode`] of bytes that may be stored as they are: a stored document's, or constants of a query. What is taken from it
+/// unchanged is not looked at again before it is stored.
+pub fn decode_storable(bytes: Slice) -> Datum {
+    value_at(&bytes, 0, Trust::StorableAt(0)).0
+}
+
+/// What is known of a view's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trust {
+    /// They are a value.
+    Readable,
+    /// They are part, so many levels deep, of something that may be stored: no bound, no literal, no array that is too
+    /// long, no more levels than allowed.
+    StorableAt(u32),
+}
+
+impl Trust {
+    fn inside(self) -> Trust {
+        match self {
+            Trust::Readable => Trust::Readable,
+            Trust::StorableAt(level) => Trust::StorableAt(level + 1),
+        }
+    }
 }
 
 /// [`decode`] of bytes that are not shared yet.
@@ -221,7 +247,7 @@ pub fn from_bytes(bytes: &[u8]) -> Datum {
 const BROKEN: &str = "an encoded value is whole: it is checked or checksummed before it is viewed";
 
 /// The value at `at` and the offset behind it.
-fn value_at(slice: &Slice, at: usize) -> (Datum, usize) {
+fn value_at(slice: &Slice, at: usize, trust: Trust) -> (Datum, usize) {
     let bytes: &[u8] = slice;
     let end = skip(bytes, at);
     let datum = match bytes[at] {
@@ -236,10 +262,13 @@ fn value_at(slice: &Slice, at: usize) -> (Datum, usize) {
             epoch_seconds: double_at(bytes, at + 1),
             zone_minutes: i16::from_le_bytes(bytes[at + 9..at + 11].try_into().expect(BROKEN)),
         }),
-        ARRAY => Datum::Array(Array::view(View { body: slice.part(at + 5, end), form: Form::Items })),
-        OBJECT => Datum::Object(Object::view(View { body: slice.part(at + 5, end), form: Form::Pairs })),
+        ARRAY => Datum::Array(Array::view(View { body: slice.part(at + 5, end), form: Form::Items, trust })),
+        OBJECT => {
+            Datum::Object(Object::view(View { body: slice.part(at + 5, end), form: Form::Pairs, trust }))
+        }
         INDEXED_OBJECT => {
-            Datum::Object(Object::view(View { body: slice.part(at + 5, end), form: Form::IndexedPairs }))
+            let body = slice.part(at + 5, end);
+            Datum::Object(Object::view(View { body, form: Form::IndexedPairs, trust }))
         }
         MINVAL => Datum::MinVal,
         MAXVAL => Datum::MaxVal,
@@ -309,11 +338,22 @@ impl Form {
 pub struct View {
     body: Slice,
     form: Form,
+    trust: Trust,
 }
 
 impl View {
     pub(super) fn bytes(&self) -> usize {
         self.body.len()
+    }
+
+    /// Whether it is known that it may be stored `level` levels deep in a document.
+    pub(super) fn is_storable_at(&self, level: u32) -> bool {
+        matches!(self.trust, Trust::StorableAt(own) if own >= level)
+    }
+
+    /// Whether both view the same bytes.
+    pub(super) fn is_same(&self, other: &View) -> bool {
+        self.form == other.form && self.body.is_same(&other.body)
     }
 
     pub(super) fn count(&self) -> usize {
@@ -322,12 +362,34 @@ impl View {
 
     pub(super) fn items(&self) -> Items<'_> {
         let (count, at) = self.form.begin(&self.body, 0);
-        Items { slice: &self.body, at, left: count }
+        Items { slice: &self.body, at, left: count, trust: self.trust.inside() }
     }
 
     pub(super) fn pairs(&self) -> Pairs<'_> {
         let (count, at) = self.form.begin(&self.body, 0);
-        Pairs { slice: &self.body, at, left: count }
+        Pairs { slice: &self.body, at, left: count, trust: self.trust.inside() }
+    }
+
+    /// The item at a place, where the next one's is left.
+    pub(super) fn item_at(&self, place: &mut Place) -> Option<Datum> {
+        let mut items = self.items();
+        if place.index > 0 {
+            (items.at, items.left) = (place.at, items.left.saturating_sub(place.index as u32));
+        }
+        let item = items.next();
+        place.at = items.at;
+        item
+    }
+
+    /// The pair at a place, where the next one's is left.
+    pub(super) fn pair_at(&self, place: &mut Place) -> Option<(Text, Datum)> {
+        let mut pairs = self.pairs();
+        if place.index > 0 {
+            (pairs.at, pairs.left) = (place.at, pairs.left.saturating_sub(place.index as u32));
+        }
+        let pair = pairs.next();
+        place.at = pairs.at;
+        pair
     }
 
     pub(super) fn field(&self, key: &str) -> Option<Datum> {
@@ -336,7 +398,7 @@ impl View {
             Form::Pairs => find_pair(&self.body, key.as_bytes()),
             Form::IndexedPairs => Directory::at(&self.body, 0).find(key.as_bytes()).map(|(_, value)| value),
         }?;
-        Some(value_at(&self.body, value).0)
+        Some(value_at(&self.body, value, self.trust.inside()).0)
     }
 
     /// The name of a bound among what the container holds, at any depth.
@@ -459,13 +521,14 @@ pub struct Items<'a> {
     slice: &'a Slice,
     at: usize,
     left: u32,
+    trust: Trust,
 }
 
 impl Iterator for Items<'_> {
     type Item = Datum;
     fn next(&mut self) -> Option<Datum> {
         self.left = self.left.checked_sub(1)?;
-        let (datum, end) = value_at(self.slice, self.at);
+        let (datum, end) = value_at(self.slice, self.at, self.trust);
         self.at = end;
         Some(datum)
     }
@@ -476,6 +539,7 @@ pub struct Pairs<'a> {
     slice: &'a Slice,
     at: usize,
     left: u32,
+    trust: Trust,
 }
 
 impl Iterator for Pairs<'_> {
@@ -484,7 +548,7 @@ impl Iterator for Pairs<'_> {
         self.left = self.left.checked_sub(1)?;
         let (length, start) = length_at(self.slice, self.at);
         let key_end = start + length as usize;
-        let (datum, end) = value_at(self.slice, key_end);
+        let (datum, end) = value_at(self.slice, key_end, self.trust);
         self.at = end;
         Some((Text::from_slice(self.slice.part(start, key_end)), datum))
     }

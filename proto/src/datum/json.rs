@@ -151,6 +151,12 @@ fn write_integer(mut number: u64, out: &mut Vec<u8>) {
 pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
     out.reserve(text.len() + 2);
     out.push(b'"');
+    write_escaped(text, out);
+    out.push(b'"');
+}
+
+/// Appends a part of a string literal's text.
+pub(super) fn write_escaped(text: &[u8], out: &mut Vec<u8>) {
     let mut rest = text;
     loop {
         let plain = plain_prefix(rest);
@@ -159,7 +165,6 @@ pub fn write_string(text: &[u8], out: &mut Vec<u8>) {
         write_escape(byte, out);
         rest = &rest[plain + 1..];
     }
-    out.push(b'"');
 }
 
 fn write_escape(byte: u8, out: &mut Vec<u8>) {

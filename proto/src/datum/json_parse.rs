@@ -13,10 +13,8 @@ const QUOTED_BYTES: usize = 40;
 /// What becomes of objects with a `$reql_type$` key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pseudotypes {
-    /// They become what they stand for; a literal is refused.
+    /// They become what they stand for.
     Converted,
-    /// The same, and literals stay: the text stands where literals may.
-    WithLiterals,
     /// They stay objects, unchecked: the text is no data of a client.
     Plain,
 }
@@ -182,12 +180,7 @@ impl Reader<'_> {
             self.space();
         }
         if builder.field(pseudo::TYPE_KEY).is_some() && self.pseudotypes != Pseudotypes::Plain {
-            let datum = pseudo::from_object(builder.build()).map_err(Problem::Query)?;
-            let is_literal = datum.pseudotype().is_some_and(|name| name.as_str() == "LITERAL");
-            if is_literal && self.pseudotypes == Pseudotypes::Converted {
-                return Err(Problem::Query(logic(pseudo::STRAY_LITERAL)));
-            }
-            return Ok(datum);
+            return pseudo::from_object(builder.build()).map_err(Problem::Query);
         }
         Ok(Datum::Object(builder.build()))
     }
@@ -349,7 +342,9 @@ mod tests {
         let long = "[".repeat(41);
         let want = format!("Failed to parse \"{}...\" as JSON: Invalid value.", "[".repeat(37));
         check(&long, Err(&want));
-        check(r#"{"$reql_type$":"LITERAL","value":1}"#, Err(pseudo::STRAY_LITERAL));
+        // Whoever takes the value says whether literals may be in it.
+        let literal = r#"{"$reql_type$":"LITERAL","value":1}"#;
+        check(literal, Ok(literal));
         check(r#"{"a":1,"a":2}"#, Err("Duplicate key \"a\" in JSON."));
     }
 

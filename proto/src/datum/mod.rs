@@ -8,13 +8,16 @@
 pub mod document;
 pub mod json;
 pub mod json_parse;
+pub mod json_steps;
 pub mod key;
 #[cfg(test)]
 mod properties;
 pub mod pseudo;
 pub mod raw;
 
+use std::borrow::Borrow;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 
@@ -62,6 +65,11 @@ impl Slice {
 
     pub fn is_empty(&self) -> bool {
         self.start == self.end
+    }
+
+    /// Whether both are the same part of the same bytes.
+    fn is_same(&self, other: &Slice) -> bool {
+        Rc::ptr_eq(&self.bytes, &other.bytes) && (self.start, self.end) == (other.start, other.end)
     }
 }
 
@@ -139,6 +147,12 @@ impl From<String> for Text {
     }
 }
 
+impl Borrow<[u8]> for Text {
+    fn borrow(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
 impl PartialEq for Text {
     fn eq(&self, other: &Text) -> bool {
         self.as_bytes() == other.as_bytes()
@@ -210,6 +224,16 @@ impl Array {
             ArrayForm::Built(items, _) => ArrayIter::Built(items.iter()),
             ArrayForm::View(view) => ArrayIter::View(view.items()),
         }
+    }
+
+    /// The item at a place, which goes on to the next.
+    pub(crate) fn item_at(&self, place: &mut json_steps::Place) -> Option<Datum> {
+        let item = match &self.0 {
+            ArrayForm::Built(items, _) => items.get(place.index).cloned(),
+            ArrayForm::View(view) => view.item_at(place),
+        };
+        place.index += 1;
+        item
     }
 
     /// The items, taken without copying when nobody else holds the array.
@@ -327,9 +351,19 @@ impl Object {
         }
     }
 
+    /// The pair at a place, which goes on to the next.
+    pub(crate) fn pair_at(&self, place: &mut json_steps::Place) -> Option<(Text, Datum)> {
+        let pair = match &self.0 {
+            ObjectForm::Built(pairs, _) => pairs.get(place.index).cloned(),
+            ObjectForm::View(view) => view.pair_at(place),
+        };
+        place.index += 1;
+        pair
+    }
+
     /// A builder that starts from these pairs.
     pub fn to_builder(&self) -> ObjectBuilder {
-        ObjectBuilder { pairs: self.iter().collect() }
+        ObjectBuilder { pairs: self.iter().collect(), late: BTreeMap::new() }
     }
 
     pub(crate) fn encoded(&self) -> Option<&View> {
@@ -372,10 +406,16 @@ impl Iterator for ObjectIter<'_> {
     }
 }
 
+/// Pairs among which a key that comes out of order is put; of more than these it waits apart, so that however keys come, an
+/// object of many is made in little time.
+const SHIFTED_PAIRS_MAX: usize = 64;
+
 /// Makes an object; keeps its pairs sorted.
 #[derive(Default)]
 pub struct ObjectBuilder {
     pairs: Vec<(Text, Datum)>,
+    /// Pairs that came too late for their place; none of their keys is in `pairs`.
+    late: BTreeMap<Text, Datum>,
 }
 
 impl ObjectBuilder {
@@ -389,38 +429,62 @@ impl ObjectBuilder {
         }
     }
 
+    /// The value under a key, or where the key belongs among the pairs.
+    fn value(&mut self, key: &[u8]) -> Result<&mut Datum, usize> {
+        match self.place(key) {
+            Ok(index) => Ok(&mut self.pairs[index].1),
+            Err(index) => self.late.get_mut(key).ok_or(index),
+        }
+    }
+
+    fn insert(&mut self, index: usize, key: Text, value: Datum) {
+        if index < self.pairs.len() && self.pairs.len() > SHIFTED_PAIRS_MAX {
+            self.late.insert(key, value);
+        } else {
+            self.pairs.insert(index, (key, value));
+        }
+    }
+
     /// Puts `value` under `key`, replacing what was there.
     pub fn set(&mut self, key: impl Into<Text>, value: Datum) {
         let key = key.into();
-        match self.place(key.as_bytes()) {
-            Ok(index) => self.pairs[index].1 = value,
-            Err(index) => self.pairs.insert(index, (key, value)),
+        match self.value(key.as_bytes()) {
+            Ok(known) => *known = value,
+            Err(index) => self.insert(index, key, value),
         }
     }
 
     /// Puts `value` under a new `key`; gives the value already there when the key is taken.
     pub fn add(&mut self, key: impl Into<Text>, value: Datum) -> Result<(), Datum> {
         let key = key.into();
-        match self.place(key.as_bytes()) {
-            Ok(index) => Err(self.pairs[index].1.clone()),
+        match self.value(key.as_bytes()) {
+            Ok(known) => Err(known.clone()),
             Err(index) => {
-                self.pairs.insert(index, (key, value));
+                self.insert(index, key, value);
                 Ok(())
             }
         }
     }
 
     pub fn remove(&mut self, key: &str) -> Option<Datum> {
-        let index = self.place(key.as_bytes()).ok()?;
-        Some(self.pairs.remove(index).1)
+        match self.place(key.as_bytes()) {
+            Ok(index) => Some(self.pairs.remove(index).1),
+            Err(_) => self.late.remove(key.as_bytes()),
+        }
     }
 
     pub fn field(&self, key: &str) -> Option<&Datum> {
-        let index = self.place(key.as_bytes()).ok()?;
-        Some(&self.pairs[index].1)
+        match self.place(key.as_bytes()) {
+            Ok(index) => Some(&self.pairs[index].1),
+            Err(_) => self.late.get(key.as_bytes()),
+        }
     }
 
-    pub fn build(self) -> Object {
+    pub fn build(mut self) -> Object {
+        if !self.late.is_empty() {
+            self.pairs.extend(self.late);
+            self.pairs.sort_by(|(left, _), (right, _)| left.cmp(right));
+        }
         let depth = 1 + self.pairs.iter().map(|(_, value)| value.depth()).max().unwrap_or(0);
         Object(ObjectForm::Built(Rc::new(self.pairs), depth))
     }
@@ -491,6 +555,22 @@ impl Datum {
         }
     }
 
+    /// Whether it is known, without a look inside, that it may be stored `level` levels deep in a document.
+    pub fn is_storable_at(&self, level: u32) -> bool {
+        match self {
+            Datum::Array(array) => array.encoded().is_some_and(|view| view.is_storable_at(level)),
+            Datum::Object(object) => object.encoded().is_some_and(|view| view.is_storable_at(level)),
+            Datum::MinVal
+            | Datum::Null
+            | Datum::Bool(_)
+            | Datum::Number(_)
+            | Datum::String(_)
+            | Datum::Binary(_)
+            | Datum::Time(_)
+            | Datum::MaxVal => false,
+        }
+    }
+
     /// The name `type_of` gives: `NUMBER`, `PTYPE<TIME>`, …
     pub fn type_name(&self) -> &'static str {
         match self {
@@ -556,6 +636,11 @@ impl PartialOrd for Datum {
     }
 }
 
+/// Whether both are views of the same bytes, as what an update leaves alone is.
+fn same(left: Option<&View>, right: Option<&View>) -> bool {
+    matches!((left, right), (Some(left), Some(right)) if left.is_same(right))
+}
+
 impl Ord for Datum {
     /// ReQL's total order: by type name, then by value.
     fn cmp(&self, other: &Datum) -> Ordering {
@@ -568,6 +653,8 @@ impl Ord for Datum {
             (Datum::Time(a), Datum::Time(b)) => {
                 a.epoch_seconds.partial_cmp(&b.epoch_seconds).expect("times are finite")
             }
+            (Datum::Array(a), Datum::Array(b)) if same(a.encoded(), b.encoded()) => Ordering::Equal,
+            (Datum::Object(a), Datum::Object(b)) if same(a.encoded(), b.encoded()) => Ordering::Equal,
             (Datum::Array(a), Datum::Array(b)) => a.iter().cmp(b.iter()),
             (Datum::Object(a), Datum::Object(b)) => a.iter().cmp(b.iter()),
             (a, b) => a.rank().cmp(&b.rank()),

@@ -3,8 +3,7 @@
 //!
 //! Always: nesting is bounded by [`limits::TERM_DEPTH_MAX`] before it can hurt the stack (simd-json itself keeps its own
 //! stack on the heap). Constants are folded as they are read, but never where folding could hide an error or change its
-//! place: not objects with equal keys or a `$reql_type$`, not arrays when the query sets `array_limit`, not arrays that
-//! might be over it.
+//! place: not objects with equal keys or a `$reql_type$`, not arrays that might be longer than `array_limit`.
 
 use simd_json::{Buffers, Node, StaticNode, Tape};
 
@@ -13,8 +12,6 @@ use crate::datum::{Datum, ObjectBuilder, Text, pseudo};
 use crate::error::{ErrorKind, Frame, QueryError};
 use crate::limits;
 
-/// Arrays of more constants than this are left to the evaluator.
-const FOLDED_ELEMENTS_MAX: usize = 1000;
 /// Buffers that grew beyond this for one large query are given back after it.
 const KEPT_BYTES: usize = 1 << 20;
 
@@ -163,12 +160,14 @@ struct Parts {
 }
 
 fn start(nodes: &[Node<'_>], parts: &Parts) -> Result<QueryMessage, QueryError> {
-    let mut folding = Folding::Arrays;
+    let mut folded_elements_max = limits::ARRAY_ELEMENTS_DEFAULT;
     if let Some(at) = parts.options {
         match &nodes[at] {
             Node::Object { .. } => {
-                if keys(nodes, at).any(|key| key == "array_limit") {
-                    folding = Folding::NoArrays;
+                for (_, value) in pairs(nodes, at).filter(|(key, _)| *key == "array_limit") {
+                    // What is no number is the evaluator's to refuse.
+                    let limit = as_number(&nodes[value]).map_or(0, |limit| limit as usize);
+                    folded_elements_max = folded_elements_max.min(limit);
                 }
             }
             other => {
@@ -178,7 +177,7 @@ fn start(nodes: &[Node<'_>], parts: &Parts) -> Result<QueryMessage, QueryError> 
             }
         }
     }
-    let reader = Reader { nodes, folding };
+    let reader = Reader { nodes, folded_elements_max };
     let Some(at) = parts.term else {
         return Err(client_error("Expected a query with a term."));
     };
@@ -196,7 +195,8 @@ fn in_order(mut error: QueryError) -> QueryError {
     error
 }
 
-fn keys<'a>(nodes: &'a [Node<'a>], at: usize) -> impl Iterator<Item = &'a str> {
+/// The keys of the object at `at` with where their values are.
+fn pairs<'a>(nodes: &'a [Node<'a>], at: usize) -> impl Iterator<Item = (&'a str, usize)> {
     let end = behind(nodes, at);
     let mut at = at + 1;
     std::iter::from_fn(move || {
@@ -204,20 +204,16 @@ fn keys<'a>(nodes: &'a [Node<'a>], at: usize) -> impl Iterator<Item = &'a str> {
             return None;
         }
         let Node::String(key) = nodes[at] else { unreachable!("an object's keys are strings") };
-        at = behind(nodes, at + 1);
-        Some(key)
+        let value = at + 1;
+        at = behind(nodes, value);
+        Some((key, value))
     })
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Folding {
-    Arrays,
-    NoArrays,
 }
 
 struct Reader<'a> {
     nodes: &'a [Node<'a>],
-    folding: Folding,
+    /// Longer arrays are left to the evaluator, which may have to refuse them.
+    folded_elements_max: usize,
 }
 
 impl Reader<'_> {
@@ -341,8 +337,7 @@ impl Reader<'_> {
     }
 
     fn folds(&self, arguments: &[Term]) -> bool {
-        self.folding == Folding::Arrays
-            && arguments.len() <= FOLDED_ELEMENTS_MAX
+        arguments.len() <= self.folded_elements_max
             && arguments.iter().all(|term| matches!(term, Term::Datum(_)))
     }
 }
@@ -383,9 +378,11 @@ mod tests {
         let call = |text: &str| term(text).starts_with("Call");
         assert!(call(r#"[1,{"a":1,"a":2}]"#), "equal keys are an error to be found");
         assert!(call(r#"[1,{"$reql_type$":"X"}]"#), "pseudotypes are converted by the evaluator");
-        assert!(call(r#"[1,[2,[1]],{"array_limit":4}]"#), "a limit may be broken");
+        assert!(!call(r#"[1,[2,[1,2]],{"array_limit":2}]"#));
+        assert!(call(r#"[1,[2,[1,2]],{"array_limit":1}]"#), "a limit is broken");
+        assert!(call(r#"[1,[2,[1]],{"array_limit":[13,[]]}]"#), "a limit may be broken");
         assert!(call(r#"[1,[24,[1,2]]]"#));
-        let long = format!("[1,[2,[{}1]]]", "1,".repeat(1000));
+        let long = format!("[1,[2,[{}1]]]", "1,".repeat(100_000));
         assert!(call(&long));
     }
 

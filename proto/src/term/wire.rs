@@ -10,7 +10,7 @@
 
 use super::{Call, Term, number};
 use crate::datum::document::{self, put_bytes, put_varint, varint_at};
-use crate::datum::{Datum, Text};
+use crate::datum::{Datum, Slice, Text};
 use crate::error::Frame;
 use crate::limits;
 
@@ -110,6 +110,35 @@ pub fn put_term(term: &Term, out: &mut Vec<u8>) {
             }
         }
     }
+}
+
+/// The term that [`put_term`] wrote at `at`, in bytes that this process made; its constants are views that share them.
+///
+/// # Panics
+/// When the bytes are not those of a term that the parser made.
+pub fn shared_term(bytes: &Slice, at: &mut usize) -> Term {
+    const WHOLE: &str = "this process wrote the whole term";
+    let tag = bytes[*at];
+    *at += 1;
+    let number = |at: &mut usize| {
+        let (number, end) = varint_at(bytes, *at).expect(WHOLE);
+        *at = end;
+        number
+    };
+    let part = |at: &mut usize| {
+        let length = number(at) as usize;
+        let (start, end) = (*at, *at + length);
+        *at = end;
+        bytes.part(start, end)
+    };
+    if tag == CONSTANT {
+        return Term::Datum(document::decode_storable(part(at)));
+    }
+    assert_eq!(tag, CALL, "{WHOLE}");
+    let term_number = number(at);
+    let arguments = (0..number(at)).map(|_| shared_term(bytes, at)).collect();
+    let options = (0..number(at)).map(|_| (Text::from_slice(part(at)), shared_term(bytes, at))).collect();
+    Term::Call(Box::new(Call { number: term_number, arguments, options }))
 }
 
 /// Appends a function.

@@ -7,6 +7,7 @@
 //! RethinkDB checks nesting of writes and of ASC/DESC in a walk of its own before it looks at anything else; we do all in
 //! one walk, parents first, which differs only in which of two errors of one query is told.
 
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use photondb_proto::datum::{Datum, Text};
@@ -16,7 +17,6 @@ use photondb_proto::term::{Call, Term, number};
 use crate::direct::{self, Direct};
 use crate::failure::Place;
 use crate::terms::order::ORDERINGS;
-use crate::terms::string::JSON_WITH_LITERALS;
 use crate::terms::{self, Arity, Determinism, Eval, TermDef};
 
 /// One term of a checked query.
@@ -172,6 +172,9 @@ pub fn check_inside(
     Ok(check_term(term, scope, place)?.node)
 }
 
+/// A term of more arguments is evaluated in the way that lets others have their turn.
+const AT_ONCE_ARGUMENTS_MAX: usize = 1000;
+
 /// A checked node and the outer variables it uses.
 struct Checked {
     node: Rc<Node>,
@@ -212,7 +215,6 @@ fn check_term(term: &Term, scope: Scope<'_>, place: &Place) -> Result<Checked, Q
     check_position(def, scope, place)?;
     let def = match call.number {
         number::MAKE_ARRAY if scope.orderings == Orderings::AllowedInArrays => &ORDERINGS,
-        number::JSON if scope.literals == Literals::Allowed => &JSON_WITH_LITERALS,
         _ => def,
     };
     match call.number {
@@ -450,9 +452,10 @@ fn object(
     }
     let mut children = Children::new(def);
     let mut pairs: Vec<(Text, Rc<Node>)> = Vec::with_capacity(call.options.len());
+    let mut known = BTreeSet::new();
     for (key, term) in &call.options {
         let place = place.option(key);
-        if pairs.iter().any(|(known, _)| known == key) {
+        if !known.insert(key.as_bytes()) {
             return fail(&place, format!("Duplicate object key: {}.", key.as_str()));
         }
         let child = check_term(term, child_scope(def.number, None, scope), &place)?;
@@ -472,7 +475,7 @@ struct Children {
 impl Children {
     fn new(def: &'static TermDef) -> Children {
         let now = match &def.eval {
-            Eval::Pure(_) | Eval::Sequence { .. } => true,
+            Eval::Pure(_) | Eval::Paced(_) | Eval::Sequence { .. } => true,
             Eval::Control { now, .. } => now.is_some(),
             Eval::Strict(_) => false,
         };
@@ -525,6 +528,9 @@ fn ordinary(
         arguments.push(children.add(check_term(term, scope, &place.argument(index))?));
     }
     let spliced = arguments.iter().any(|argument| argument.def.number == number::ARGS);
+    if arguments.len() > AT_ONCE_ARGUMENTS_MAX {
+        children.now = false;
+    }
     if spliced {
         children.now = false;
     } else {

@@ -541,10 +541,7 @@ async fn later(stage: &Stage, run: &Run, row: &Datum) -> Outcome<Flow> {
             let value = function.call(run, arguments).await?;
             Ok(Flow::Expand(eval::loaded(run, value).await?))
         }
-        Stage::Row(term) => {
-            let merged = term.merge_later(run, row).await.map_err(|failure| failure.at(&term.place))?;
-            Ok(Flow::Become(merged))
-        }
+        Stage::Row(term) => Ok(term.on_row_later(run, row).await?.map_or(Flow::Drop, Flow::Become)),
         Stage::Equal(_) | Stage::Zip(_) | Stage::Skip(_) | Stage::Limit(_) => {
             Err(Failure::internal("a stage without functions never waits"))
         }

@@ -20,12 +20,13 @@ use crate::check::{Node, NodeKind, arity_message};
 use crate::direct::{self, Direct};
 use crate::failure::{Failure, Outcome, Place};
 use crate::function::Function;
+use crate::geo::pace::{self, Pace};
 use crate::group;
 use crate::profile::Span;
 use crate::run::{Run, wrong_reply};
 use crate::stream;
 use crate::terms::logic;
-use crate::terms::{Determinism, Eval, Evaluation, Groups, Invocation, SequenceLater, SequenceNow};
+use crate::terms::{Eval, Evaluation, Groups, Invocation, Paced, SequenceLater, SequenceNow};
 use crate::value::Value;
 
 /// The variables around a node, innermost first.
@@ -104,13 +105,14 @@ pub fn now(run: &Run, node: &Rc<Node>, env: &Env) -> Now<Value> {
 
 fn call_now(run: &Run, node: &Rc<Node>, env: &Env) -> Now<Value> {
     match &node.def.eval {
-        Eval::Pure(_) | Eval::Sequence { .. } => {
+        Eval::Pure(_) | Eval::Paced(_) | Eval::Sequence { .. } => {
             if !matches!(node.direct, Direct::No) {
                 return direct::evaluate(run, node, env);
             }
             let mut values = Vec::with_capacity(node.arguments.len());
             for child in &node.arguments {
-                if values.len() >= 2 && logic::is_decided(node.def.number, &values.iter().collect::<Vec<_>>())
+                if let [.., before, last] = values.as_slice()
+                    && logic::is_decided(node.def.number, before, last)
                 {
                     break;
                 }
@@ -141,14 +143,18 @@ fn strict_with_options(
         .map(|(value, child)| Argument { value, place: child.place.clone() })
         .collect();
     let call = Call { arguments, options, limits: run.limits };
+    let are_data = || call.arguments.iter().all(|argument| matches!(argument.value, Value::Datum(_)));
     match &node.def.eval {
+        Eval::Pure(_) | Eval::Paced(_) if !are_data() => Err(Stop::Later),
         Eval::Pure(evaluate) => {
-            if call.arguments.iter().any(|argument| !matches!(argument.value, Value::Datum(_))) {
-                return Err(Stop::Later);
-            }
             let datum = evaluate(&call)?;
             run.spend_for(&datum);
-            spend_for_shapes(run, node, &call, &datum);
+            Ok(shallow(Value::Datum(datum))?)
+        }
+        Eval::Paced(evaluate) => {
+            let datum = pace::at_once(evaluate(&Pace::brief(), &call)).ok_or(Stop::Later)??;
+            run.spend_for(&datum);
+            spend_for_shapes(run, &call, &datum);
             Ok(shallow(Value::Datum(datum))?)
         }
         Eval::Sequence { now, .. } => {
@@ -162,12 +168,9 @@ fn strict_with_options(
     }
 }
 
-/// Only geometry depends on the server that computes it.
-fn spend_for_shapes(run: &Run, node: &Node, call: &Call, result: &Datum) {
-    if node.def.determinism == Determinism::PerServer {
-        let given = call.arguments.iter().filter_map(|argument| argument.value.as_datum());
-        run.spend_for_shapes(given.chain([result]));
-    }
+fn spend_for_shapes(run: &Run, call: &Call, result: &Datum) {
+    let given = call.arguments.iter().filter_map(|argument| argument.value.as_datum());
+    run.spend_for_shapes(given.chain([result]));
 }
 
 fn options_now(run: &Run, node: &Rc<Node>, env: &Env) -> Now<Vec<(&'static str, Argument)>> {
@@ -285,7 +288,9 @@ fn waiting<'a>(run: &'a Run, node: &'a Rc<Node>, env: &'a Env) -> Evaluation<'a,
         NodeKind::Object(pairs) => Box::pin(object_later(run, node, pairs, env)),
         NodeKind::Call => match &node.def.eval {
             Eval::Control { .. } => Box::pin(control_later(run, node, env)),
-            Eval::Pure(_) | Eval::Sequence { .. } | Eval::Strict(_) => Box::pin(strict_later(run, node, env)),
+            Eval::Pure(_) | Eval::Paced(_) | Eval::Sequence { .. } | Eval::Strict(_) => {
+                Box::pin(strict_later(run, node, env))
+            }
         },
     }
 }
@@ -350,10 +355,12 @@ async fn arguments(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Call> {
             let items = boxed(spliced(run, child, env)).await?;
             call.arguments.extend(items.into_iter().map(|item| argument(Value::Datum(item), child)));
         } else {
-            let found: Vec<&Value> = call.arguments.iter().map(|argument| &argument.value).collect();
-            if found.len() >= 2 && logic::is_decided(node.def.number, &found) {
+            if let [.., before, last] = call.arguments.as_slice()
+                && logic::is_decided(node.def.number, &before.value, &last.value)
+            {
                 break;
             }
+            run.tick().await;
             let value = eval(run, child, env).await?;
             call.arguments.push(argument(value, child));
         }
@@ -387,19 +394,40 @@ pub async fn spliced(run: &Run, node: &Rc<Node>, env: &Env) -> Outcome<Vec<Datum
     }
 }
 
+/// Strict terms that are applied to the value of each group: writes and reads of tables, which then refuse it.
+fn is_of_each_group(term: u32) -> bool {
+    use number::*;
+    matches!(
+        term,
+        INSERT
+            | UPDATE
+            | REPLACE
+            | DELETE
+            | SYNC
+            | GET
+            | GET_ALL
+            | BETWEEN
+            | GET_INTERSECTING
+            | GET_NEAREST
+            | SAMPLE
+    )
+}
+
 /// Gives evaluated arguments to a strict term, once for each group when they are grouped.
 pub fn apply(run: &Run, invocation: Invocation) -> Evaluation<'_, Value> {
     let def = invocation.node.def;
     let each = match &def.eval {
-        Eval::Pure(_) => true,
+        Eval::Pure(_) | Eval::Paced(_) => true,
         Eval::Sequence { groups, .. } => *groups == Groups::Each,
-        Eval::Strict(_) | Eval::Control { .. } => false,
+        Eval::Strict(_) => is_of_each_group(def.number),
+        Eval::Control { .. } => false,
     };
     if each && is_grouped(&invocation) {
         return Box::pin(group::each(run, invocation));
     }
     match &def.eval {
         Eval::Pure(evaluate) => Box::pin(apply_pure(run, invocation, *evaluate)),
+        Eval::Paced(evaluate) => Box::pin(apply_paced(run, invocation, *evaluate)),
         Eval::Sequence { now, later, .. } => Box::pin(apply_sequence(run, invocation, *now, *later)),
         Eval::Strict(evaluate) => {
             let place = invocation.node.place.clone();
@@ -424,8 +452,17 @@ async fn apply_pure(
         if node.def.number == number::COERCE_TO {
             gather_receiver(run, &mut invocation).await?;
         }
-        let datum = evaluate(&invocation.call)?;
-        spend_for_shapes(run, &node, &invocation.call, &datum);
+        shallow(Value::Datum(evaluate(&invocation.call)?))
+    };
+    outcome.await.map_err(|failure: Failure| failure.at(&node.place))
+}
+
+async fn apply_paced(run: &Run, mut invocation: Invocation, evaluate: Paced) -> Outcome<Value> {
+    let node = invocation.node.clone();
+    let outcome = async {
+        load_arguments(run, &mut invocation).await?;
+        let datum = evaluate(&Pace::of(run), &invocation.call).await?;
+        spend_for_shapes(run, &invocation.call, &datum);
         shallow(Value::Datum(datum))
     };
     outcome.await.map_err(|failure: Failure| failure.at(&node.place))
@@ -498,7 +535,7 @@ pub async fn loaded(run: &Run, value: Value) -> Outcome<Value> {
         return Err(wrong_reply());
     };
     let document = match found {
-        Some(bytes) => document::decode(bytes.into()),
+        Some(bytes) => document::decode_storable(bytes.into()),
         None => Datum::Null,
     };
     Ok(Value::Datum(row.document.get_or_init(|| document).clone()))

@@ -13,6 +13,7 @@ use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
 use photondb_proto::control::QueryKind;
+use photondb_proto::datum::json_steps::is_large;
 use photondb_proto::datum::{Datum, Text};
 use photondb_proto::error::QueryError;
 use photondb_proto::feed::{ElementForm, Elements, FeedNumber, FeedOp, FeedReply};
@@ -32,7 +33,7 @@ use crate::options::{self, QueryOptions};
 use crate::run::{Ops, Run, wrong_reply};
 use crate::scan::TextCursor;
 use crate::stream::{self, Sequence, Source};
-use crate::terms::string::{put_json, put_text};
+use crate::terms::string::{put_json, put_large_json, put_text};
 use crate::value::Value;
 
 /// What a query is told from outside.
@@ -232,9 +233,10 @@ fn begin(
     options: QueryOptions,
     outbox: &Rc<Outbox>,
 ) -> State {
+    let mut found = None;
     if node.now && fallbacks.is_empty() && run.profile.is_none() {
         match eval::now(run, node, &None) {
-            Ok(Value::Datum(datum)) => {
+            Ok(Value::Datum(datum)) if !is_large(&datum) => {
                 let step = match atom(run, &datum) {
                     Ok(answer) => Step::Ready(answer),
                     Err(failure) => Step::Failed(failure.into_query_error()),
@@ -244,11 +246,15 @@ fn begin(
             Err(Stop::Failed(failure)) => {
                 return State::Finished(Some(Step::Failed(failure.into_query_error())));
             }
+            Ok(Value::Datum(datum)) => found = Some(datum),
             Ok(_) | Err(Stop::Later) => {}
         }
     }
     let (run, node, outbox) = (run.clone(), node.clone(), outbox.clone());
     State::Running(Box::pin(async move {
+        if let Some(datum) = found {
+            return deliver(&run, Value::Datum(datum), &options, &outbox).await;
+        }
         for (name, node) in &fallbacks {
             let value = eval::eval(&run, node, &None).await?;
             let argument = Argument { value, place: node.place.clone() };
@@ -262,16 +268,16 @@ fn begin(
 /// Turns the query's value into answers.
 async fn deliver(run: &Run, value: Value, options: &QueryOptions, outbox: &Outbox) -> Outcome<()> {
     let answer = match eval::loaded(run, value).await? {
-        Value::Datum(datum) => atom(run, &datum)?,
+        Value::Datum(datum) => any_atom(run, &datum).await?,
         Value::Table(table) => return batches(run, &Sequence::of_table(table), options, outbox).await,
         Value::Sequence(sequence) if sequence.is_eager() => {
-            atom(run, &stream::gather(run, &sequence).await?)?
+            any_atom(run, &stream::gather(run, &sequence).await?).await?
         }
         Value::Sequence(sequence) if sequence.has_feed() => {
             return feed_batches(run, &sequence, options, outbox).await;
         }
         Value::Sequence(sequence) => return batches(run, &sequence, options, outbox).await,
-        Value::Grouped(grouped) => atom(run, &group::to_datum(group::data(run, &grouped).await?))?,
+        Value::Grouped(grouped) => any_atom(run, &group::to_datum(group::data(run, &grouped).await?)).await?,
         other @ (Value::Database(_) | Value::Function(_) | Value::Ordering(_) | Value::Row(_)) => {
             return Err(Failure::logic(format!(
                 "Query result must be of type DATUM, GROUPED_DATA, or STREAM (got {}).",
@@ -290,13 +296,24 @@ fn profile(run: &Run) -> Option<Vec<u8>> {
 fn atom(run: &Run, datum: &Datum) -> Outcome<Answer> {
     let mut items = Vec::with_capacity(64);
     put_json(datum, ATOM_BYTES_MAX, &mut items)?;
-    Ok(Answer {
-        kind: AnswerKind::Atom,
-        items: items.into(),
-        count: 1,
-        notes: Vec::new(),
-        profile: profile(run),
-    })
+    Ok(atom_of(run, items))
+}
+
+async fn any_atom(run: &Run, datum: &Datum) -> Outcome<Answer> {
+    let mut items = Vec::with_capacity(64);
+    put_row(run, datum, &mut items).await?;
+    Ok(atom_of(run, items))
+}
+
+fn atom_of(run: &Run, items: Vec<u8>) -> Answer {
+    Answer { kind: AnswerKind::Atom, items: items.into(), count: 1, notes: Vec::new(), profile: profile(run) }
+}
+
+async fn put_row(run: &Run, row: &Datum, items: &mut Vec<u8>) -> Outcome<()> {
+    match is_large(row) {
+        true => Box::pin(put_large_json(run, row, ATOM_BYTES_MAX, items)).await,
+        false => put_json(row, ATOM_BYTES_MAX, items),
+    }
 }
 
 /// Delivers a sequence, batch by batch.
@@ -315,7 +332,7 @@ async fn batches(run: &Run, sequence: &Sequence, options: &QueryOptions, outbox:
             if count > 0 {
                 items.push(b',');
             }
-            rows.put(&mut items)?;
+            rows.put(run, &mut items).await?;
             count += 1;
             match rows.advance(run).await {
                 Ok(more) => is_there = more,
@@ -369,9 +386,9 @@ impl Rows {
     }
 
     /// Writes the row that was gone to.
-    fn put(&self, items: &mut Vec<u8>) -> Outcome<()> {
+    async fn put(&self, run: &Run, items: &mut Vec<u8>) -> Outcome<()> {
         match self {
-            Rows::Values { row: Some(row), .. } => put_json(row, ATOM_BYTES_MAX, items),
+            Rows::Values { row: Some(row), .. } => put_row(run, row, items).await,
             Rows::Values { row: None, .. } => Ok(()),
             Rows::Texts(texts) => put_text(texts.text(), ATOM_BYTES_MAX, items),
         }
@@ -474,7 +491,7 @@ impl Taking {
                     if taken.count > 0 {
                         items.push(b',');
                     }
-                    put_json(&row, ATOM_BYTES_MAX, &mut items)?;
+                    put_row(run, &row, &mut items).await?;
                     taken.count += 1;
                     run.awaits_feeds.set(false);
                 }

@@ -10,6 +10,7 @@ use photondb_proto::datum::{Datum, Text, json};
 use crate::eval::{Now, Stop};
 use crate::failure::{Failure, Outcome, Place};
 use crate::function::Function;
+use crate::geo::pace::{Pace, at_once};
 use crate::geo::{self, Shape};
 use crate::run::Run;
 use crate::terms::geometry::geometry_of;
@@ -59,22 +60,30 @@ impl Comparison {
     }
 
     /// Whether it holds for a geometry. `place` is the term's.
-    fn holds(&self, geometry: &Datum, place: &Place) -> Outcome<bool> {
+    async fn holds(&self, geometry: &Datum, place: &Place, pace: &Pace<'_>) -> Outcome<bool> {
         let left = geometry_of(geometry).map_err(|failure| failure.at(&place.argument(0)))?;
-        let argument = || {
-            let right = geometry_of(&self.argument).map_err(|failure| failure.at(&place.argument(1)))?;
-            Shape::parse(&right)
-        };
         match self.relation {
             Relation::Intersects => {
-                let left = Shape::parse(&left)?;
-                Ok(left.intersects(self.shape.get_or_init(argument).as_ref().map_err(Failure::clone)?))
+                let left = Shape::parse(&left, pace).await?;
+                Ok(left.intersects(self.shape(place, pace).await?, pace).await)
             }
             Relation::Includes => {
-                let left = geo::parse_polygon(&left)?;
-                Ok(left.includes(self.shape.get_or_init(argument).as_ref().map_err(Failure::clone)?))
+                let left = geo::parse_polygon(&left, pace).await?;
+                Ok(left.includes(self.shape(place, pace).await?, pace).await)
             }
         }
+    }
+
+    async fn shape(&self, place: &Place, pace: &Pace<'_>) -> Outcome<&Shape> {
+        if self.shape.get().is_none() {
+            let shape = async {
+                let right = geometry_of(&self.argument).map_err(|failure| failure.at(&place.argument(1)))?;
+                Shape::parse(&right, pace).await
+            };
+            // Whoever was faster has found the same.
+            let _ = self.shape.set(shape.await);
+        }
+        self.shape.get().expect("it was just set").as_ref().map_err(Failure::clone)
     }
 }
 
@@ -123,8 +132,10 @@ impl RowTerm {
             | Work::Compare(_) => &self.name,
         };
         if let (Work::Compare(comparison), Datum::Object(_) | Datum::Time(_)) = (&self.work, receiver) {
+            let holds =
+                at_once(comparison.holds(receiver, &self.place, &Pace::brief())).ok_or(Stop::Later)??;
             run.spend_for_shapes([receiver, &comparison.argument]);
-            return Ok(Datum::Bool(comparison.holds(receiver, &self.place)?));
+            return Ok(Datum::Bool(holds));
         }
         let fields = object::fields_of(receiver, name)?;
         match &self.work {
@@ -146,7 +157,7 @@ impl RowTerm {
                 Ok(merged)
             }
             // All that is not an object has been refused by its name.
-            Work::Compare(comparison) => Ok(Datum::Bool(comparison.holds(receiver, &self.place)?)),
+            Work::Compare(_) => Err(Failure::internal("only objects are geometries").into()),
         }
     }
 
@@ -191,10 +202,25 @@ impl RowTerm {
         Stop::Failed(failure.at(&self.place))
     }
 
-    /// MERGE with functions that have to wait.
-    pub async fn merge_later(&self, run: &Run, row: &Datum) -> Outcome<Datum> {
-        let Work::Merge(functions) = &self.work else {
-            return Err(Failure::internal("only merge calls functions"));
+    /// On a row of a sequence, where [`RowTerm::on_row`] would have to wait.
+    pub async fn on_row_later(&self, run: &Run, row: &Datum) -> Outcome<Option<Datum>> {
+        match (&self.work, self.on_object_later(run, row).await) {
+            (Work::Compare(_), Ok(holds)) => Ok(holds.is_truthy().then(|| row.clone())),
+            (Work::Compare(_), Err(failure)) if failure.is_missing() => Ok(None),
+            (_, result) => result.map(Some).map_err(|failure| failure.at(&self.place)),
+        }
+    }
+
+    /// MERGE with functions that have to wait, and comparisons of large geometries.
+    pub async fn on_object_later(&self, run: &Run, row: &Datum) -> Outcome<Datum> {
+        let functions = match &self.work {
+            Work::Merge(functions) => functions,
+            Work::Compare(comparison) => {
+                return comparison.holds(row, &self.place, &Pace::of(run)).await.map(Datum::Bool);
+            }
+            Work::Field(_) | Work::Pluck(_) | Work::Without(_) | Work::HasFields(_) | Work::WithFields(_) => {
+                return Err(Failure::internal("this term never waits"));
+            }
         };
         object::fields_of(row, &self.name)?;
         let mut merged = row.clone();

@@ -147,8 +147,10 @@ pub fn storable(datum: &Datum) -> Outcome<Vec<u8>> {
 
 /// `left` is what the value may still take: one that holds another many times is found out before it is written.
 fn check_storable(datum: &Datum, depth: u32, left: &mut usize) -> Outcome<()> {
+    let is_known = datum.is_storable_at(depth);
     // What it takes at least when it is stored.
     let bytes = match datum {
+        _ if is_known => datum.approximate_bytes(),
         Datum::Null | Datum::Bool(_) | Datum::MinVal | Datum::MaxVal => 1,
         Datum::Number(_) => 2,
         Datum::Time(_) => 11,
@@ -161,6 +163,9 @@ fn check_storable(datum: &Datum, depth: u32, left: &mut usize) -> Outcome<()> {
         let most = limits::DOCUMENT_BYTES_MAX;
         Failure::logic(format!("Document too large for disk writes (more than {most} bytes)."))
     })?;
+    if is_known {
+        return Ok(());
+    }
     if depth > limits::DATUM_DEPTH_MAX {
         return Err(Failure::logic("Nesting depth limit exceeded."));
     }

@@ -130,6 +130,12 @@ impl Run {
         }
     }
 
+    /// Lets others have their turn, in the middle of long work.
+    pub async fn turn(&self) {
+        self.fuel.set(0);
+        self.tick().await;
+    }
+
     // ---------------------------------------------------------------- ops
 
     /// The op that evaluation waits for.

@@ -354,6 +354,10 @@ fn options_of_run_stand_in_for_those_of_terms() {
     check_with("T", r#"{"db":[14,["nope"]]}"#, "! OpFailed Database `nope` does not exist. []");
     check(r#"[15,[[14,["nope"]],"t"]]"#, "! OpFailed Database `nope` does not exist. [0]");
     check(
+        r#"[14,["no d"]]"#,
+        "! QueryLogic Database name `no d` invalid (Use A-Z, a-z, 0-9, _ and - only). [0]",
+    );
+    check(
         r#"[15,["no t"]]"#,
         "! QueryLogic Table name `no t` invalid (Use A-Z, a-z, 0-9, _ and - only). [0]",
     );
@@ -459,6 +463,39 @@ fn literals_are_strays_in_functions_that_travel_too() {
     check("[38,[T,[69,[[2,[1]],[137,[1]]]]]]", &format!("{stray} [1,1]"));
     check(r#"[43,[[38,[T,[69,[[2,[1]],{"a":[137,[1]]}]]]]]]"#, &format!("{stray} [0,1,1,\"a\"]"));
     check(r#"[43,[[35,[T,{"n":[137,[1]]}]]]]"#, "8");
+}
+
+#[test]
+fn literals_in_json_are_strays_only_where_they_are_used() {
+    let json = r#"[98,["{\"$reql_type$\":\"LITERAL\",\"value\":7}"]]"#;
+    let literal = r#"{"$reql_type$":"LITERAL","value":7}"#;
+    check(&format!("[38,[[2,[1]],[69,[[2,[1]],{json}]]]]"), &format!("[{literal}]"));
+    check(&format!("[45,[[38,[T,[69,[[2,[1]],{json}]]]],0]]"), literal);
+    check(&format!(r#"[31,[[35,[{{"a":{{"b":1}}}},{{"a":{json}}}]],"a"]]"#), "7");
+    check(
+        r#"[31,[[56,[E,[98,["{\"id\":1,\"a\":{\"$reql_type$\":\"LITERAL\"}}"]]]],"first_error"]]"#,
+        "\"Stray literal keyword found: literal is only legal inside of the object passed to merge or update and cannot nest \
+         inside other literals.\"",
+    );
+}
+
+#[test]
+fn groups_are_neither_selections_nor_data() {
+    let counts = r#"[43,[[144,[T,"n"]]]]"#;
+    let groups = r#"[144,[T,"n"]]"#;
+    let found = |wanted: &str| format!("! QueryLogic Expected type {wanted} but found DATUM:\n2 [0]");
+    check(&format!("[53,[{counts},{{}}]]"), &found("SELECTION"));
+    check(&format!("[54,[{counts}]]"), &found("SELECTION"));
+    check(&format!("[55,[{counts},{{}}]]"), &found("SELECTION"));
+    check(&format!("[56,[{counts},{{}}]]"), &found("TABLE"));
+    check(&format!("[182,[{counts},1,2]]"), &found("TABLE_SLICE"));
+    let data = "! QueryLogic Expected type DATUM but found GROUPED_DATA:\nVALUE GROUPED_DATA [1]";
+    check(&format!("[24,[1,{counts}]]"), data);
+    check(&format!("[24,[1,{groups}]]"), "! QueryLogic Expected type DATUM but found SEQUENCE:\nVALUE SEQUENCE [1]");
+    check(
+        &format!("[56,[E,{groups}]]"),
+        "! QueryLogic Cannot treat the output of `group` as a stream (did you mean to `ungroup`?). [1]",
+    );
 }
 
 #[test]

@@ -81,7 +81,10 @@ impl Value {
             },
             Value::Row(_) => "SINGLE_SELECTION",
             Value::Function(_) => "FUNCTION",
-            Value::Grouped(_) => "GROUPED_DATA",
+            Value::Grouped(grouped) => match **grouped {
+                Grouped::Stream { .. } => "SEQUENCE",
+                Grouped::Data(_) => "GROUPED_DATA",
+            },
             Value::Ordering(ordering) => ordering.value.kind_name(),
         }
     }
@@ -120,7 +123,7 @@ impl Value {
                 None => format!("SELECTION ON table({})", row.table.info.name),
             },
             Value::Function(_) => "VALUE FUNCTION".into(),
-            Value::Grouped(_) => "VALUE GROUPED_DATA".into(),
+            Value::Grouped(_) => format!("VALUE {}", self.kind_name()),
             Value::Ordering(ordering) => ordering.value.print(),
         }
     }
@@ -156,7 +159,10 @@ impl Value {
 
     /// `Expected type X but found Y:` and the value.
     pub fn wrong_kind(&self, wanted: &str) -> Failure {
-        if let Value::Grouped(_) = self {
+        if let Value::Grouped(grouped) = self
+            && matches!(**grouped, Grouped::Stream { .. })
+            && wanted == "SEQUENCE"
+        {
             return Failure::logic(
                 "Cannot treat the output of `group` as a stream (did you mean to `ungroup`?).",
             );

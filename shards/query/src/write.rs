@@ -250,8 +250,9 @@ impl RowWriter {
     }
 }
 
+/// A stored row.
 fn view(bytes: Rc<[u8]>) -> Datum {
-    document::decode(Slice::new(bytes))
+    document::decode_storable(Slice::new(bytes))
 }
 
 fn field(document: &Datum, name: &str) -> Datum {

@@ -227,7 +227,7 @@ pub fn stop<E: Env>(session: &Rc<Session<E>>, cursor: &Rc<Cursor>, out: &mut Vec
     cursor.stop_watchers.wake_all();
 }
 
-fn asks_noreply(options: &[(Text, Term)]) -> bool {
+pub fn asks_noreply(options: &[(Text, Term)]) -> bool {
     options
         .iter()
         .any(|(name, value)| name.as_str() == "noreply" && matches!(value, Term::Datum(Datum::Bool(true))))

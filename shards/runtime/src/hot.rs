@@ -16,6 +16,8 @@ use crate::access::Access;
 use crate::core::Core;
 use crate::env::Env;
 
+/// A larger row takes the long way, where it is printed in steps.
+const ROW_BYTES_MAX: usize = 64 << 10;
 const DEFAULT_DATABASE: &str = "test";
 
 /// Answers the query if it is a `get` of a row that is at hand.
@@ -40,6 +42,9 @@ pub fn point_get<E: Env>(
     let local = core.tables.local(table);
     let Some(shard) = local.shard_of(&key) else { return false };
     let Ok(Cached::Hit(row)) = shard.cached(&key) else { return false };
+    if row.as_ref().is_some_and(|row| row.len() > ROW_BYTES_MAX) {
+        return false;
+    }
     local.read.add(u64::from(row.is_some()));
     match row {
         Some(row) => response::atom(token, |out| document::write_json(&row, out), out),

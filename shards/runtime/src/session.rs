@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::limits;
+use photondb_proto::term::large::{self, LargeQuery};
 use photondb_proto::term::parse::QueryMessage;
-use photondb_proto::wire::frame::{FrameDecoder, HEADER_BYTES, Oversized};
+use photondb_proto::wire::frame::{FrameDecoder, HEADER_BYTES, LargeFrame, Oversized};
 use photondb_proto::wire::handshake::{Handshake, HandshakeSecrets, Progress, Protocol};
 use photondb_proto::wire::response;
 use photondb_query::exec::Answer;
@@ -63,6 +64,8 @@ pub struct Session<E: Env> {
     in_flight: Cell<usize>,
     /// Those of them that only wait for changes.
     waiting_idly: Cell<usize>,
+    /// A large query is being parsed: those behind it wait, so that queries begin in the order they came.
+    parsing: Cell<bool>,
     /// Queries without a reply that are not done, and who waits for them.
     noreply: Cell<usize>,
     pub noreply_watchers: Watchers,
@@ -102,6 +105,7 @@ pub async fn serve<E: Env>(core: Rc<Core<E>>, socket: impl Stream, peer: Option<
             cursors: RefCell::default(),
             in_flight: Cell::new(0),
             waiting_idly: Cell::new(0),
+            parsing: Cell::new(false),
             noreply: Cell::new(0),
             noreply_watchers: Watchers::default(),
             room_watchers: Watchers::default(),
@@ -248,7 +252,7 @@ struct Receive {
     decoder: FrameDecoder,
     /// Held while the receive buffer is large.
     lease: Option<Lease>,
-    /// What is left of a frame over the limit: read and thrown away, so that the client gets to read why.
+    /// What is left of a frame that was refused: read and thrown away, so that the client gets to read why.
     discard_bytes: u64,
     /// No more queries will be taken.
     ended: bool,
@@ -304,6 +308,7 @@ impl<E: Env> Session<E> {
         };
         self.in_flight.get() - self.waiting_idly.get() < in_flight_max
             && self.has_room()
+            && !self.parsing.get()
             && !self.core.draining.get()
     }
 
@@ -341,10 +346,10 @@ impl<E: Env> Session<E> {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(StreamEnd)),
             Poll::Ready(Ok(count)) => {
                 add(&self.core.figures.bytes_received, count as u64);
-                if receive.ended {
-                    receive.discard_bytes = receive.discard_bytes.saturating_sub(count as u64);
-                } else {
-                    receive.decoder.push(&scratch[..count]);
+                let discarded = receive.discard_bytes.min(count as u64);
+                receive.discard_bytes -= discarded;
+                if !receive.ended {
+                    receive.decoder.push(&scratch[discarded as usize..count]);
                 }
                 Poll::Ready(Ok(()))
             }
@@ -362,10 +367,16 @@ impl<E: Env> Session<E> {
         while out.len() < SEND_BYTES_MAX && self.takes_more() && !self.core.mesh.is_starved(waker) {
             match receive.decoder.next_frame() {
                 Ok(Some(frame)) => self.dispatch(frame.token, frame.query, &mut out),
-                Ok(None) => {
-                    held_back = false;
-                    break;
-                }
+                Ok(None) => match receive.decoder.next_large() {
+                    Some(frame) => {
+                        receive.lease = None;
+                        self.dispatch_large(frame, &mut out);
+                    }
+                    None => {
+                        held_back = false;
+                        break;
+                    }
+                },
                 Err(oversized) => {
                     response::error(oversized.token, &oversized.error(), &mut out);
                     receive.refuse(oversized);
@@ -374,8 +385,17 @@ impl<E: Env> Session<E> {
             }
         }
         if let Err(error) = receive.hold(&self.core) {
-            tracing::warn!(%error, "a connection was closed for want of memory");
-            receive.ended = true;
+            match receive.decoder.give_up_large() {
+                Some((token, missing)) => {
+                    response::error(token, &too_large_to_hold(&error), &mut out);
+                    receive.discard_bytes = missing as u64;
+                    receive.lease = None;
+                }
+                None => {
+                    tracing::warn!(%error, "a connection was closed for want of memory");
+                    receive.ended = true;
+                }
+            }
         }
         if !out.is_empty() {
             self.send.borrow_mut().own().extend_from_slice(&out);
@@ -412,6 +432,46 @@ impl<E: Env> Session<E> {
     /// One query. Its reply goes to `out` if it is known at once.
     fn dispatch(self: &Rc<Self>, token: i64, query: &mut [u8], out: &mut Vec<u8>) {
         let message = self.core.parser.borrow_mut().parse(query);
+        self.begin_message(token, message, out);
+    }
+
+    /// A query that an ordinary thread parses.
+    fn dispatch_large(self: &Rc<Self>, frame: LargeFrame, out: &mut Vec<u8>) {
+        let LargeFrame { token, pieces, bytes, .. } = frame;
+        let mut lease = self.core.budget.lease();
+        if let Err(error) = lease.set(bytes as u64) {
+            return response::error(token, &too_large_to_hold(&error), out);
+        }
+        self.parsing.set(true);
+        let (session, guard) = (self.clone(), self.begin());
+        self.core.env.spawn(async move {
+            let parsed = session.core.slowly(move || large::parse(pieces)).await;
+            drop(lease);
+            session.parsing.set(false);
+            let message = parsed.map(LargeQuery::into_message);
+            // Whoever has gone waits for no reply; what it wanted without one is still done.
+            let is_wanted = match &message {
+                Some(Ok(QueryMessage::Start { options, .. })) => {
+                    !session.closed.get() || cursor::asks_noreply(options)
+                }
+                Some(Ok(_) | Err(_)) => !session.closed.get(),
+                None => false,
+            };
+            if let (true, Some(message)) = (is_wanted, message) {
+                let mut out = Vec::new();
+                session.begin_message(token, message, &mut out);
+                session.reply(|own| own.extend_from_slice(&out));
+            }
+            drop(guard);
+        });
+    }
+
+    fn begin_message(
+        self: &Rc<Self>,
+        token: i64,
+        message: Result<QueryMessage, QueryError>,
+        out: &mut Vec<u8>,
+    ) {
         match message {
             Ok(QueryMessage::Start { term, options }) => {
                 if self.cursors.borrow().contains_key(&token) {
@@ -580,6 +640,12 @@ impl Receive {
         }
         self.lease.get_or_insert_with(|| core.budget.lease()).set(held as u64)
     }
+}
+
+/// A query that there is no memory for.
+fn too_large_to_hold(error: &QueryError) -> QueryError {
+    let text = format!("{}  Send less in one query, or raise --query-memory.", error.message);
+    QueryError::new(ErrorKind::ResourceLimit, text)
 }
 
 fn duplicate(token: i64, out: &mut Vec<u8>) {

@@ -14,6 +14,8 @@ const MARGIN: f64 = 1e-14;
 /// Up to so many edges are looked at one by one.
 const UNSORTED_MAX: usize = 16;
 const SLABS_MAX: usize = 4096;
+/// In how many slabs an edge is, on average, at most (and in one or two more for its ends).
+const ENTRIES_PER_EDGE: usize = 4;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Edge {
@@ -68,7 +70,10 @@ impl Slabs {
         let spread = |axis: &usize| bounds(*axis).1 - bounds(*axis).0;
         let axis = (0..3).max_by(|left, right| spread(left).total_cmp(&spread(right))).unwrap_or(0);
         let (start, end) = bounds(axis);
-        let count = (list.len() / 4).clamp(1, SLABS_MAX);
+        // Long edges are in many slabs: there are fewer slabs then, so that all together hold few times as many edges as the list.
+        let length: f64 = list.iter().map(|edge| 2.0 * edge.radius).sum();
+        let dense = (list.len() * ENTRIES_PER_EDGE) as f64 * ((end - start) / length.max(MARGIN));
+        let count = (list.len() / 4).min(dense as usize).clamp(1, SLABS_MAX);
         let per_unit = count as f64 / (end - start).max(MARGIN);
         let mut slabs = Slabs { axis, start, per_unit, edges: vec![Vec::new(); count] };
         for (index, edge) in list.iter().enumerate() {
@@ -101,6 +106,14 @@ impl Edges {
         });
         let all = (0..unsorted.len()).chain(sorted);
         all.map(|index| (index, &self.list[index])).filter(|(_, other)| other.is_near(edge))
+    }
+
+    /// How many edges [`Edges::near`] looks at.
+    pub fn candidates(&self, edge: &Edge) -> usize {
+        match &self.slabs {
+            None => self.list.len(),
+            Some(slabs) => slabs.of(edge).map(|slab| slabs.edges[slab].len()).sum(),
+        }
     }
 
     /// Whether it is the end of an edge.

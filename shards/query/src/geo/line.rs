@@ -3,6 +3,7 @@
 use s2::point::Point;
 
 use super::edges::{Edge, Edges};
+use super::pace::Pace;
 use super::sphere::{Crossing, angle_to_edge, antipode, crossing, nearest_on_edge};
 
 #[derive(Debug)]
@@ -38,10 +39,14 @@ impl Line {
     }
 
     /// Whether the lines cross or have a vertex in common.
-    pub fn intersects(&self, other: &Line) -> bool {
-        self.edges.list.iter().any(|edge| {
+    pub async fn intersects(&self, other: &Line, pace: &Pace<'_>) -> bool {
+        for edge in &self.edges.list {
+            pace.take(other.edges.candidates(edge)).await;
             let mut near = other.edges.near(edge);
-            near.any(|(_, side)| crossing(edge.from, edge.to, side.from, side.to) != Crossing::Apart)
-        })
+            if near.any(|(_, side)| crossing(edge.from, edge.to, side.from, side.to) != Crossing::Apart) {
+                return true;
+            }
+        }
+        false
     }
 }

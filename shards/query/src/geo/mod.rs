@@ -9,6 +9,7 @@ mod edges;
 pub mod ellipsoid;
 mod line;
 pub mod nearest;
+pub mod pace;
 mod polygon;
 pub mod question;
 mod ring;
@@ -24,6 +25,7 @@ use crate::value::wrong_type;
 use edges::Edge;
 use ellipsoid::Ellipsoid;
 use line::Line;
+use pace::Pace;
 use polygon::Polygon;
 use ring::{Ring, RingFault};
 
@@ -135,7 +137,7 @@ pub fn check_no_reference_system(geometry: &Object) -> Outcome<()> {
 
 impl Shape {
     /// Reads and checks a geometry or GeoJSON object.
-    pub fn parse(geometry: &Object) -> Outcome<Shape> {
+    pub async fn parse(geometry: &Object, pace: &Pace<'_>) -> Outcome<Shape> {
         const UNSUPPORTED: [&str; 6] = [
             "MultiPoint",
             "MultiLineString",
@@ -148,8 +150,8 @@ impl Shape {
         let coordinates = get_field(geometry, "coordinates")?;
         match name.as_str() {
             "Point" => Ok(Shape::Point(Position::parse(&coordinates)?.point()?)),
-            "LineString" => line(array(&coordinates)?).map(Shape::Line),
-            "Polygon" => polygon(array(&coordinates)?).map(Shape::Polygon),
+            "LineString" => line(array(&coordinates)?, pace).await.map(Shape::Line),
+            "Polygon" => polygon(array(&coordinates)?, pace).await.map(Shape::Polygon),
             name if UNSUPPORTED.contains(&name) => {
                 Err(Failure::logic(format!("GeoJSON type `{name}` is not supported.")))
             }
@@ -158,7 +160,8 @@ impl Shape {
     }
 
     /// Whether two shapes have a point in common. Lines and points meet a polygon's boundary only as exactly as floats do.
-    pub fn intersects(&self, other: &Shape) -> bool {
+    pub async fn intersects(&self, other: &Shape, pace: &Pace<'_>) -> bool {
+        pace.take(self.edges().len() + other.edges().len()).await;
         match (self, other) {
             (Shape::Point(left), Shape::Point(right)) => left == right,
             (Shape::Point(point), Shape::Line(line)) | (Shape::Line(line), Shape::Point(point)) => {
@@ -166,11 +169,11 @@ impl Shape {
             }
             (Shape::Point(point), Shape::Polygon(polygon))
             | (Shape::Polygon(polygon), Shape::Point(point)) => polygon.touches(*point),
-            (Shape::Line(left), Shape::Line(right)) => left.intersects(right),
+            (Shape::Line(left), Shape::Line(right)) => left.intersects(right, pace).await,
             (Shape::Line(line), Shape::Polygon(polygon)) | (Shape::Polygon(polygon), Shape::Line(line)) => {
-                polygon.intersects_line(line)
+                polygon.intersects_line(line, pace).await
             }
-            (Shape::Polygon(left), Shape::Polygon(right)) => left.intersects(right),
+            (Shape::Polygon(left), Shape::Polygon(right)) => left.intersects(right, pace).await,
         }
     }
 
@@ -188,6 +191,10 @@ impl Shape {
         ellipsoid.distance(center.position, Position { longitude, latitude })
     }
 
+    pub fn edge_count(&self) -> usize {
+        self.edges().len()
+    }
+
     fn edges(&self) -> &[Edge] {
         match self {
             Shape::Point(_) => &[],
@@ -203,11 +210,12 @@ impl Polygon {
     }
 
     /// Whether all of a shape lies in this polygon.
-    pub fn includes(&self, shape: &Shape) -> bool {
+    pub async fn includes(&self, shape: &Shape, pace: &Pace<'_>) -> bool {
+        pace.take(self.edges().list.len()).await;
         match shape {
             Shape::Point(point) => self.touches(*point),
-            Shape::Line(line) => self.contains_line(line),
-            Shape::Polygon(polygon) => self.contains(polygon),
+            Shape::Line(line) => self.contains_line(line, pace).await,
+            Shape::Polygon(polygon) => self.contains(polygon, pace).await,
         }
     }
 }
@@ -229,8 +237,8 @@ impl Center {
 }
 
 /// Reads a polygon that INCLUDES or POLYGON_SUB asks.
-pub fn parse_polygon(geometry: &Object) -> Outcome<Polygon> {
-    polygon(array(&coordinates_of(geometry, "Polygon")?)?)
+pub async fn parse_polygon(geometry: &Object, pace: &Pace<'_>) -> Outcome<Polygon> {
+    polygon(array(&coordinates_of(geometry, "Polygon")?)?, pace).await
 }
 
 /// How many vertices a value has if it is a geometry, at a glance; 0 otherwise.
@@ -255,44 +263,54 @@ pub fn check_vertex_count(count: usize) -> Outcome<()> {
     Err(Failure::limit(format!("A geometry may have at most {VERTICES_MAX} vertices.")))
 }
 
-fn points(positions: &Array) -> Outcome<Vec<Point>> {
+/// What a position takes, in steps: sines and cosines.
+const POSITION_STEPS: usize = 4;
+
+async fn points(positions: &Array, pace: &Pace<'_>) -> Outcome<Vec<Point>> {
     check_vertex_count(positions.len())?;
-    positions.iter().map(|position| Position::parse(&position)?.point()).collect()
+    let mut points = Vec::with_capacity(positions.len());
+    for position in positions.iter() {
+        pace.take(POSITION_STEPS).await;
+        points.push(Position::parse(&position)?.point()?);
+    }
+    Ok(points)
 }
 
-fn line(positions: &Array) -> Outcome<Line> {
+async fn line(positions: &Array, pace: &Pace<'_>) -> Outcome<Line> {
     if positions.len() < 2 {
         return Err(Failure::logic("GeoJSON LineString must have at least two positions."));
     }
-    Line::new(points(positions)?)
+    let points = points(positions, pace).await?;
+    pace.take(points.len()).await;
+    Line::new(points)
         .ok_or_else(|| Failure::logic("Invalid LineString.  Are there antipodal or duplicate vertices?"))
 }
 
-fn polygon(rings: &Array) -> Outcome<Polygon> {
+async fn polygon(rings: &Array, pace: &Pace<'_>) -> Outcome<Polygon> {
     let mut outlines = Vec::with_capacity(rings.len());
     let mut vertices = 0;
     for positions in rings.iter() {
         let positions = array(&positions)?.clone();
         vertices += positions.len();
         check_vertex_count(vertices)?;
-        outlines.push(outline(&positions)?);
+        outlines.push(outline(&positions, pace).await?);
     }
-    Polygon::new(outlines).ok_or_else(|| {
+    Polygon::new(outlines, pace).await.ok_or_else(|| {
         Failure::logic("Some edges in GeoJSON polygon could not be used.  Are they intersecting?")
     })
 }
 
 /// The vertices of a closed list of positions, without the last, which is the first again.
-fn outline(positions: &Array) -> Outcome<Vec<Point>> {
+async fn outline(positions: &Array, pace: &Pace<'_>) -> Outcome<Vec<Point>> {
     if positions.len() < 4 {
         return Err(Failure::logic("GeoJSON LinearRing must have at least four positions."));
     }
-    let mut vertices = points(positions)?;
+    let mut vertices = points(positions, pace).await?;
     if vertices.first() != vertices.last() {
         return Err(Failure::logic("First and last vertex of GeoJSON LinearRing must be identical."));
     }
     vertices.pop();
-    match Ring::check(&vertices) {
+    match Ring::check(&vertices, pace).await {
         Ok(()) => Ok(vertices),
         Err(RingFault::Invalid) => Err(Failure::logic(
             "Invalid LinearRing.  Are there antipodal or duplicate vertices? Is it self-intersecting?",

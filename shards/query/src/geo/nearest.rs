@@ -11,6 +11,7 @@ use std::f64::consts::PI;
 use s2::point::Point;
 
 use super::ellipsoid::Ellipsoid;
+use super::pace::{Pace, whole};
 use super::polygon::Polygon;
 use super::{Center, Position, Shape};
 use crate::failure::{Failure, Outcome};
@@ -155,7 +156,7 @@ impl SearchRing {
         if self.reached > 0.0 {
             outlines.push(corners(self.reached * 0.99)?);
         }
-        let polygon = Polygon::new(outlines);
+        let polygon = whole(Polygon::new(outlines, &Pace::never()));
         polygon.ok_or_else(|| Failure::internal("the hole of a ring is not in its shell"))
     }
 }

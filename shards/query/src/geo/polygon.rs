@@ -9,6 +9,7 @@ use s2::point::Point;
 
 use super::edges::{Edge, Edges, edge_bits};
 use super::line::Line;
+use super::pace::Pace;
 use super::ring::{Nesting, Ring};
 use super::sphere::{
     Crossing, angle_to_edge, bits, crosses_at_end, crossing, fraction, in_order, meeting, nearest_on_edge,
@@ -32,26 +33,33 @@ enum Side {
 
 impl Polygon {
     /// The polygon of a shell and holes, each a list of vertices that makes a ring. `None`: rings cross.
-    pub fn new(outlines: Vec<Vec<Point>>) -> Option<Polygon> {
-        let given: Vec<Ring> = outlines.into_iter().map(Ring::new).collect();
-        let rings = if shares_edges(&given) { assemble(&given)? } else { given };
+    pub async fn new(outlines: Vec<Vec<Point>>, pace: &Pace<'_>) -> Option<Polygon> {
+        let mut given = Vec::with_capacity(outlines.len());
+        for outline in outlines {
+            given.push(Ring::new(outline, pace).await);
+        }
+        let rings = if shares_edges(&given) { assemble(&given, pace).await? } else { given };
         for (index, ring) in rings.iter().enumerate() {
-            if rings[index + 1..].iter().any(|other| ring.nesting(other) == Nesting::Crosses) {
-                return None;
+            for other in &rings[index + 1..] {
+                if ring.nesting(other, pace).await == Nesting::Crosses {
+                    return None;
+                }
             }
         }
         if shares_edges(&rings) {
             return None;
         }
-        Some(Polygon::of_rings(rings))
+        Some(Polygon::of_rings(rings, pace).await)
     }
 
-    fn of_rings(rings: Vec<Ring>) -> Polygon {
-        let depth = |index: usize| {
-            let around = |(other, ring): (usize, &Ring)| other != index && ring.nests(&rings[index]);
-            rings.iter().enumerate().filter(|pair| around(*pair)).count()
-        };
-        let is_hole: Vec<bool> = (0..rings.len()).map(|index| depth(index) % 2 == 1).collect();
+    async fn of_rings(rings: Vec<Ring>, pace: &Pace<'_>) -> Polygon {
+        let mut is_hole = vec![false; rings.len()];
+        for (index, inner) in rings.iter().enumerate() {
+            for (other, outer) in rings.iter().enumerate() {
+                is_hole[index] ^= other != index && outer.nests(inner, pace).await;
+            }
+        }
+        pace.take(rings.iter().map(|ring| ring.vertices.len()).sum()).await;
         let directed = rings.iter().zip(&is_hole).flat_map(|(ring, is_hole)| {
             ring.edges.list.iter().map(|edge| if *is_hole { Edge::new(edge.to, edge.from) } else { *edge })
         });
@@ -98,10 +106,10 @@ impl Polygon {
     }
 
     /// How a ring lies in this polygon.
-    fn nesting(&self, other: &Ring) -> Nesting {
+    async fn nesting(&self, other: &Ring, pace: &Pace<'_>) -> Nesting {
         let mut inside = false;
         for ring in &self.rings {
-            match ring.nesting(other) {
+            match ring.nesting(other, pace).await {
                 Nesting::Crosses => return Nesting::Crosses,
                 Nesting::Contains => inside = !inside,
                 Nesting::Not => {}
@@ -110,32 +118,68 @@ impl Polygon {
         if inside { Nesting::Contains } else { Nesting::Not }
     }
 
-    pub fn contains(&self, other: &Polygon) -> bool {
+    pub async fn contains(&self, other: &Polygon, pace: &Pace<'_>) -> bool {
         if let ([mine], [theirs]) = (self.rings.as_slice(), other.rings.as_slice()) {
-            return mine.contains(theirs);
+            return mine.contains(theirs, pace).await;
         }
         if self.holes().next().is_none() && other.holes().next().is_none() {
-            return other.rings.iter().all(|ring| self.rings.iter().any(|mine| mine.contains(ring)));
+            for ring in &other.rings {
+                if !self.contains_in_one(ring, pace).await {
+                    return false;
+                }
+            }
+            return true;
         }
-        other.outer().all(|ring| self.nesting(ring) == Nesting::Contains)
-            && self.holes().all(|hole| other.nesting(hole) == Nesting::Not)
+        for ring in other.outer() {
+            if self.nesting(ring, pace).await != Nesting::Contains {
+                return false;
+            }
+        }
+        for hole in self.holes() {
+            if other.nesting(hole, pace).await != Nesting::Not {
+                return false;
+            }
+        }
+        true
     }
 
-    pub fn intersects(&self, other: &Polygon) -> bool {
-        if self.holes().next().is_none() && other.holes().next().is_none() {
-            return self.rings.iter().any(|mine| other.rings.iter().any(|ring| mine.intersects(ring)));
+    async fn contains_in_one(&self, other: &Ring, pace: &Pace<'_>) -> bool {
+        for ring in &self.rings {
+            if ring.contains(other, pace).await {
+                return true;
+            }
         }
-        other.outer().any(|ring| self.intersects_ring(ring))
-            || self.outer().any(|ring| other.intersects_ring(ring))
+        false
+    }
+
+    pub async fn intersects(&self, other: &Polygon, pace: &Pace<'_>) -> bool {
+        if self.holes().next().is_none() && other.holes().next().is_none() {
+            for mine in &self.rings {
+                for theirs in &other.rings {
+                    if mine.intersects(theirs, pace).await {
+                        return true;
+                    }
+                }
+            }
+            return false;
+        }
+        for (polygon, rings) in [(self, other), (other, self)] {
+            for ring in rings.outer() {
+                if polygon.intersects_ring(ring, pace).await {
+                    return true;
+                }
+            }
+        }
+        false
     }
 
     /// Whether a ring and this polygon meet, as far as the ring need not lie around all of the polygon.
-    fn intersects_ring(&self, other: &Ring) -> bool {
+    async fn intersects_ring(&self, other: &Ring, pace: &Pace<'_>) -> bool {
         let mut inside = false;
         for ring in &self.rings {
-            if ring.contains(other) {
+            if ring.contains(other, pace).await {
                 inside = !inside;
-            } else if !other.contains(ring) && ring.intersects(other) {
+            } else if !other.contains(ring, pace).await && ring.intersects(other, pace).await {
                 return true;
             }
         }
@@ -144,18 +188,20 @@ impl Polygon {
 
     // ------------------------------------------------------------ lines
 
-    pub fn intersects_line(&self, line: &Line) -> bool {
-        !self.is_empty() && self.leaves_of(line, Side::Inside)
+    pub async fn intersects_line(&self, line: &Line, pace: &Pace<'_>) -> bool {
+        !self.is_empty() && self.leaves_of(line, Side::Inside, pace).await
     }
 
-    pub fn contains_line(&self, line: &Line) -> bool {
-        !self.leaves_of(line, Side::Outside)
+    pub async fn contains_line(&self, line: &Line, pace: &Pace<'_>) -> bool {
+        !self.leaves_of(line, Side::Outside, pace).await
     }
 
     /// Whether anything of a line is left when it is cut at the boundary and only the pieces on one side are kept.
-    fn leaves_of(&self, line: &Line, side: Side) -> bool {
+    async fn leaves_of(&self, line: &Line, side: Side, pace: &Pace<'_>) -> bool {
+        pace.take(self.edges.list.len()).await;
         let mut is_kept = self.has(line.vertices()[0]) == (side == Side::Inside);
         for edge in &line.edges().list {
+            pace.take(self.edges.candidates(edge)).await;
             let mut cuts = self.cuts(edge);
             if is_kept {
                 cuts.push((0.0, edge.from));
@@ -208,7 +254,7 @@ fn shares_edges(rings: &[Ring]) -> bool {
 }
 
 /// Rings of the edges of a shell and holes, without those that cancel out. `None`: edges are left over.
-fn assemble(given: &[Ring]) -> Option<Vec<Ring>> {
+async fn assemble(given: &[Ring], pace: &Pace<'_>) -> Option<Vec<Ring>> {
     let mut ways: BTreeMap<[u64; 3], Vec<Point>> = BTreeMap::new();
     let mut starts = Vec::new();
     for (index, ring) in given.iter().enumerate() {
@@ -223,7 +269,7 @@ fn assemble(given: &[Ring]) -> Option<Vec<Ring>> {
     let mut rings = Vec::new();
     for (from, to) in starts {
         while ways.get(&bits(from)).is_some_and(|ends| ends.contains(&to)) {
-            rings.push(Ring::new(walk(&mut ways, from, to)?));
+            rings.push(Ring::new(walk(&mut ways, from, to)?, pace).await);
         }
     }
     Some(rings)

@@ -13,6 +13,7 @@ use photondb_proto::op::{Key, KeyBound, KeyRange};
 
 use super::cover;
 use super::nearest::SearchRing;
+use super::pace::{Pace, whole};
 use super::{Shape, array};
 use crate::failure::{Failure, Outcome};
 use crate::terms::geometry::geometry_of;
@@ -37,7 +38,7 @@ impl Question {
     /// # Errors
     /// The datum is no valid geometry.
     pub fn meets(geometry: &Datum) -> Outcome<Question> {
-        let shape = Shape::parse(&geometry_of(geometry)?)?;
+        let shape = whole(Shape::parse(&geometry_of(geometry)?, &Pace::never()))?;
         let ranges = cover::ranges(&shape);
         Ok(Question { kind: Kind::Meets(shape), ranges, bytes: document::to_bytes(geometry) })
     }
@@ -93,7 +94,7 @@ impl Question {
 
     fn answer(&self, geometry: &Shape, row: &Rc<[u8]>) -> Option<Rc<[u8]>> {
         match &self.kind {
-            Kind::Meets(shape) => shape.intersects(geometry).then(|| row.clone()),
+            Kind::Meets(shape) => whole(shape.intersects(geometry, &Pace::never())).then(|| row.clone()),
             Kind::Ring(ring) => {
                 let distance = ring.distance(geometry)?;
                 let doc = document::decode(Slice::new(row.clone()));
@@ -131,7 +132,7 @@ pub fn keys(shape: &Shape) -> impl Iterator<Item = Key> {
 
 /// The valid geometries among an index's values of a row: of an array, if the index is `multi`, its elements.
 pub fn geometries(value: &Datum, is_multi: bool) -> Vec<Shape> {
-    let shape = |datum: &Datum| Shape::parse(&geometry_of(datum).ok()?).ok();
+    let shape = |datum: &Datum| whole(Shape::parse(&geometry_of(datum).ok()?, &Pace::never())).ok();
     match array(value) {
         Ok(items) if is_multi => items.iter().filter_map(|item| shape(&item)).collect(),
         Ok(_) | Err(_) => shape(value).into_iter().collect(),

@@ -9,11 +9,15 @@ use std::collections::HashSet;
 use s2::point::Point;
 
 use super::edges::{Edge, Edges};
+use super::pace::Pace;
 use super::sphere::{self, Crossing, bits, crosses_at_end, crossing, in_order};
 
-/// How many pairs of near edges may be compared to find whether a ring crosses itself: a fraction of a second. Only a ring
+/// How many pairs of near edges may be compared to find whether a ring crosses itself: a fraction of a second in all. Only a ring
 /// that was made to be slow has so many.
 const NEAR_EDGES_MAX: usize = 1 << 23;
+
+/// What the angle at a vertex takes, in steps.
+const TURN_STEPS: usize = 3;
 
 #[derive(Debug)]
 pub struct Ring {
@@ -49,19 +53,20 @@ pub enum Nesting {
 
 impl Ring {
     /// The ring of the vertices, turned so that its inside is the smaller part of the sphere.
-    pub fn new(vertices: Vec<Point>) -> Ring {
-        let ring = Ring::turned(vertices);
+    pub async fn new(vertices: Vec<Point>, pace: &Pace<'_>) -> Ring {
+        let ring = Ring::turned(vertices, pace).await;
         // A little leeway: a half of the sphere is fine either way.
-        if ring.turning() >= -1e-14 {
+        if ring.turning(pace).await >= -1e-14 {
             return ring;
         }
         let mut vertices = ring.vertices;
         vertices.reverse();
-        Ring::turned(vertices)
+        Ring::turned(vertices, pace).await
     }
 
-    fn turned(vertices: Vec<Point>) -> Ring {
+    async fn turned(vertices: Vec<Point>, pace: &Pace<'_>) -> Ring {
         let count = vertices.len();
+        pace.take(count).await;
         let list = (0..count).map(|index| Edge::new(vertices[index], vertices[(index + 1) % count]));
         let mut ring = Ring { edges: Edges::new(list.collect()), vertices, origin_is_inside: false };
         let [before, at, behind] = [ring.vertices[0], ring.vertices[1], ring.vertices[2]];
@@ -74,8 +79,9 @@ impl Ring {
     ///
     /// # Errors
     /// They are too few, equal, or their edges cross.
-    pub fn check(vertices: &[Point]) -> Result<(), RingFault> {
+    pub async fn check(vertices: &[Point], pace: &Pace<'_>) -> Result<(), RingFault> {
         let count = vertices.len();
+        pace.take(count).await;
         let mut seen = HashSet::with_capacity(count);
         if count < 3 || !vertices.iter().all(|vertex| seen.insert(bits(*vertex))) {
             return Err(RingFault::Invalid);
@@ -84,6 +90,7 @@ impl Ring {
         let edges = Edges::new(list.collect());
         let mut compared = 0;
         for (index, edge) in edges.list.iter().enumerate() {
+            pace.take(edges.candidates(edge)).await;
             for (other, second) in edges.near(edge) {
                 compared += 1;
                 if other > index + 1
@@ -100,10 +107,15 @@ impl Ring {
     }
 
     /// How much the path turns in all: 2 pi less the area inside.
-    fn turning(&self) -> f64 {
+    async fn turning(&self, pace: &Pace<'_>) -> f64 {
         let count = self.vertices.len();
         let at = |index: usize| self.vertices[index % count];
-        (0..count).map(|index| sphere::turn_angle(at(index), at(index + 1), at(index + 2))).sum()
+        let mut turning = 0.0;
+        for index in 0..count {
+            pace.take(TURN_STEPS).await;
+            turning += sphere::turn_angle(at(index), at(index + 1), at(index + 2));
+        }
+        turning
     }
 
     /// Whether a point is inside. Of rings that share an edge, one has its points.
@@ -127,9 +139,17 @@ impl Ring {
     }
 
     /// Looks at all corners that two rings share until one answers. `Err`: their boundaries cross.
-    fn corners<T>(&self, other: &Ring, mut at: impl FnMut(Corner) -> Option<T>) -> Result<Option<T>, ()> {
+    async fn corners<T>(
+        &self,
+        other: &Ring,
+        pace: &Pace<'_>,
+        mut at: impl FnMut(Corner) -> Option<T>,
+    ) -> Result<Option<T>, ()> {
         let (count, others) = (self.vertices.len(), other.vertices.len());
+        // Before and behind it a vertex or two are looked for among all.
+        pace.take(count + others).await;
         for (index, edge) in other.edges.list.iter().enumerate() {
+            pace.take(self.edges.candidates(edge)).await;
             for (mine, near) in self.edges.near(edge) {
                 match crossing(edge.from, edge.to, near.from, near.to) {
                     Crossing::Apart => {}
@@ -153,24 +173,24 @@ impl Ring {
     }
 
     /// Whether the inside of `other` is part of this one's inside.
-    pub fn contains(&self, other: &Ring) -> bool {
+    pub async fn contains(&self, other: &Ring, pace: &Pace<'_>) -> bool {
         self.has_or_touches(other.vertices[0])
-            && self.corners(other, |corner| (!corner.contains()).then_some(())) == Ok(None)
+            && self.corners(other, pace, |corner| (!corner.contains()).then_some(())).await == Ok(None)
             // Else the two together are the whole sphere.
             && !other.has_strictly(self.vertices[0])
     }
 
     /// Whether the insides have a point in common.
-    pub fn intersects(&self, other: &Ring) -> bool {
+    pub async fn intersects(&self, other: &Ring, pace: &Pace<'_>) -> bool {
         self.has_strictly(other.vertices[0])
-            || self.corners(other, |corner| corner.intersects().then_some(())) != Ok(None)
+            || self.corners(other, pace, |corner| corner.intersects().then_some(())).await != Ok(None)
             || other.has_strictly(self.vertices[0])
     }
 
     /// How `other` lies in this one.
-    pub fn nesting(&self, other: &Ring) -> Nesting {
+    pub async fn nesting(&self, other: &Ring, pace: &Pace<'_>) -> Nesting {
         let (mut wider, mut narrower, mut apart) = (false, false, false);
-        let crosses = self.corners(other, |corner| {
+        let crosses = self.corners(other, pace, |corner| {
             match corner.relation() {
                 Relation::Equal => {}
                 Relation::Wider => wider = true,
@@ -180,6 +200,7 @@ impl Ring {
             }
             (wider && narrower).then_some(())
         });
+        let crosses = crosses.await;
         if crosses != Ok(None) {
             Nesting::Crosses
         } else if apart || narrower || !self.has_or_touches(other.vertices[0]) {
@@ -190,8 +211,8 @@ impl Ring {
     }
 
     /// Whether a ring that shares no edge with this one and does not cross it lies within it.
-    pub fn nests(&self, other: &Ring) -> bool {
-        self.nesting(other) == Nesting::Contains && !other.has_strictly(self.vertices[0])
+    pub async fn nests(&self, other: &Ring, pace: &Pace<'_>) -> bool {
+        self.nesting(other, pace).await == Nesting::Contains && !other.has_strictly(self.vertices[0])
     }
 }
 

@@ -8,6 +8,7 @@ use photondb_proto::op::KeyBound;
 
 use super::ellipsoid::Ellipsoid;
 use super::nearest::{Nearest, Search};
+use super::pace::{Pace, STEPS_A_TURN, at_once, whole};
 use super::question::{Question, keys};
 use super::{Center, Position, Shape, cover, parse_polygon};
 
@@ -96,7 +97,7 @@ fn object(name: &str, coordinates: Datum) -> photondb_proto::datum::Object {
 }
 
 fn geometry(name: &str, coordinates: Datum) -> Result<Shape, String> {
-    Shape::parse(&object(name, coordinates)).map_err(|failure| failure.message)
+    whole(Shape::parse(&object(name, coordinates), &Pace::never())).map_err(|failure| failure.message)
 }
 
 fn is_in(ranges: &[std::ops::RangeInclusive<u64>], keys: &[u64]) -> bool {
@@ -115,8 +116,12 @@ fn a_covering_never_misses_what_intersects() {
         let ranges = cover::ranges(&query);
         assert!((1..=cover::INDEX_CELLS_MAX).contains(&keys.len()), "seed {seed}: {} keys", keys.len());
         assert!(ranges.windows(2).all(|pair| pair[0].end() < pair[1].start()), "seed {seed}: {ranges:?}");
-        let meets = query.intersects(&stored);
-        assert_eq!(meets, stored.intersects(&query), "seed {seed}: {query:?} {stored:?}");
+        let meets = whole(query.intersects(&stored, &Pace::never()));
+        assert_eq!(
+            meets,
+            whole(stored.intersects(&query, &Pace::never())),
+            "seed {seed}: {query:?} {stored:?}"
+        );
         let is_found = is_in(&ranges, &keys);
         assert!(is_found || !meets, "seed {seed} misses: {query:?} {stored:?}");
         met += usize::from(meets);
@@ -135,21 +140,29 @@ fn a_polygon_contains_what_lies_in_it() {
         let radius = random.between(10.0, 1_000_000.0);
         let circle = Ellipsoid::wgs84().circle(center, radius, 32).expect("a circle fits");
         let polygon =
-            parse_polygon(&object("Polygon", Datum::array(vec![array(&circle)]))).expect("it is valid");
+            whole(parse_polygon(&object("Polygon", Datum::array(vec![array(&circle)])), &Pace::never()))
+                .expect("it is valid");
         let inner = Ellipsoid::wgs84().circle(center, radius * 0.9, 16).expect("a circle fits");
         let line = geometry("LineString", array(&inner)).expect("a line");
         let ring = geometry("Polygon", Datum::array(vec![array(&inner)])).expect("a polygon");
         let point = geometry("Point", center.to_datum()).expect("a point");
         for shape in [&line, &ring, &point] {
-            assert!(polygon.includes(shape), "seed {seed}: {shape:?}");
+            assert!(whole(polygon.includes(shape, &Pace::never())), "seed {seed}: {shape:?}");
         }
         for vertex in &circle {
             let vertex = geometry("Point", vertex.to_datum()).expect("a point");
-            assert!(polygon.includes(&vertex), "a corner counts as inside; seed {seed}");
+            assert!(
+                whole(polygon.includes(&vertex, &Pace::never())),
+                "a corner counts as inside; seed {seed}"
+            );
         }
         let outer = Ellipsoid::wgs84().circle(center, radius * 1.1, 16).expect("a circle fits");
         let crossing = geometry("LineString", array(&[center, outer[3]])).expect("a line");
-        assert!(!polygon.includes(&crossing) && Shape::Polygon(polygon).intersects(&crossing), "seed {seed}");
+        assert!(
+            !whole(polygon.includes(&crossing, &Pace::never()))
+                && whole(Shape::Polygon(polygon).intersects(&crossing, &Pace::never())),
+            "seed {seed}"
+        );
     }
 }
 
@@ -272,7 +285,54 @@ fn a_large_shape_takes_a_bounded_time() {
     let center = Position { longitude: 7.0, latitude: 50.0 };
     let circle = Ellipsoid::wgs84().circle(center, 100_000.0, 50_000).expect("a circle fits");
     let shape = geometry("Polygon", Datum::array(vec![array(&circle)])).expect("a valid polygon");
-    assert!(shape.intersects(&geometry("Point", center.to_datum()).expect("a point")));
+    assert!(whole(shape.intersects(&geometry("Point", center.to_datum()).expect("a point"), &Pace::never())));
     assert!(cover::keys(&shape).len() <= cover::INDEX_CELLS_MAX);
-    assert!(shape.intersects(&shape));
+    assert!(whole(shape.intersects(&shape, &Pace::never())));
+}
+
+/// A ring that goes to and fro: all of its edges are long and close to each other.
+fn comb(teeth: usize) -> Datum {
+    let mut outline = Vec::new();
+    for tooth in 0..teeth {
+        let at = tooth as f64 * 10.0 / teeth as f64;
+        outline.push(Position { longitude: at, latitude: 1.0 });
+        outline.push(Position { longitude: at + 5.0 / teeth as f64, latitude: 20.0 });
+    }
+    outline.push(Position { longitude: 10.0, latitude: 0.0 });
+    outline.push(Position { longitude: 0.0, latitude: 0.0 });
+    outline.push(outline[0]);
+    Datum::array(vec![array(&outline)])
+}
+
+/// What is done with large shapes, and what comes of it.
+#[track_caller]
+fn check_turns(left: &Datum, right: &Datum, meets: Option<bool>) {
+    let pace = Pace::never();
+    let shape = |coordinates: &Datum| {
+        let parsed = whole(Shape::parse(&object("Polygon", coordinates.clone()), &pace));
+        parsed.map_err(|failure| failure.message)
+    };
+    let found = match (shape(left), shape(right)) {
+        (Ok(left), Ok(right)) => Some(whole(left.intersects(&right, &pace))),
+        (Err(_), _) | (_, Err(_)) => None,
+    };
+    assert_eq!(found, meets);
+    let (turns, most) = pace.turns.get();
+    assert!(turns >= 20, "{turns} turns");
+    assert!(most <= 5 * STEPS_A_TURN, "{most} steps between two turns");
+    let brief = Pace::brief();
+    assert!(at_once(Shape::parse(&object("Polygon", left.clone()), &brief)).is_none(), "this takes long");
+}
+
+#[test]
+fn others_have_their_turn_while_large_shapes_are_compared() {
+    let circle = |longitude: f64| {
+        let center = Position { longitude, latitude: 50.0 };
+        let outline = Ellipsoid::wgs84().circle(center, 100_000.0, 10_000).expect("a circle fits");
+        Datum::array(vec![array(&outline)])
+    };
+    check_turns(&circle(7.0), &circle(7.001), Some(true));
+    check_turns(&circle(7.0), &circle(27.0), Some(false));
+    check_turns(&comb(400), &comb(400), Some(true));
+    check_turns(&comb(10_000), &circle(7.0), None);
 }

@@ -128,7 +128,7 @@ pub async fn later(run: &Run, invocation: Invocation, name: &'static str) -> Out
     let term = row_term(&invocation, name)?;
     match &invocation.call.arguments[0].value {
         Value::Datum(receiver) if !matches!(receiver, Datum::Array(_)) => {
-            let merged = term.merge_later(run, receiver).await;
+            let merged = term.on_object_later(run, receiver).await;
             merged.map(Value::Datum).map_err(|failure| blamed(&invocation, failure))
         }
         Value::Grouped(grouped) => match **grouped {

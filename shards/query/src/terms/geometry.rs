@@ -8,10 +8,11 @@ use photondb_proto::datum::{Array, Datum, Object, ObjectBuilder, json};
 use photondb_proto::term::number;
 
 use super::fields::{later, on_object};
-use super::{Arity, Determinism, Eval, Groups, SequenceLater, SequenceNow, TermDef};
+use super::{Arity, Determinism, Eval, Groups, Paced, SequenceLater, SequenceNow, TermDef};
 use crate::call::{Call, check_array_size};
 use crate::failure::{Failure, Outcome};
 use crate::geo::ellipsoid::{Ellipsoid, Unit};
+use crate::geo::pace::{Pace, whole};
 use crate::geo::{self, Center, GEOMETRY, Position, Shape};
 use crate::value::wrong_type;
 
@@ -19,19 +20,27 @@ pub static TERMS: &[TermDef] = &[
     // Neither computes anything, so they are the same everywhere.
     TermDef::pure("POINT", number::POINT, Arity::exactly(2), point),
     TermDef::pure("TO_GEOJSON", number::TO_GEOJSON, Arity::exactly(1), to_geojson),
-    computed("GEOJSON", number::GEOJSON, Arity::exactly(1), &[], geojson),
-    computed("LINE", number::LINE, Arity::at_least(2), &[], |call| line(&positions(call)?, call)),
-    computed("POLYGON", number::POLYGON, Arity::at_least(3), &[], |call| shell(positions(call)?, call)),
-    computed("FILL", number::FILL, Arity::exactly(1), &[], fill),
-    computed("POLYGON_SUB", number::POLYGON_SUB, Arity::exactly(2), &[], polygon_sub),
+    computed("GEOJSON", number::GEOJSON, Arity::exactly(1), &[], |pace, call| Box::pin(geojson(pace, call))),
+    computed("LINE", number::LINE, Arity::at_least(2), &[], |pace, call| {
+        Box::pin(async move { line(&positions(call)?, call, pace).await })
+    }),
+    computed("POLYGON", number::POLYGON, Arity::at_least(3), &[], |pace, call| {
+        Box::pin(async move { shell(positions(call)?, call, pace).await })
+    }),
+    computed("FILL", number::FILL, Arity::exactly(1), &[], |pace, call| Box::pin(fill(pace, call))),
+    computed("POLYGON_SUB", number::POLYGON_SUB, Arity::exactly(2), &[], |pace, call| {
+        Box::pin(polygon_sub(pace, call))
+    }),
     computed(
         "CIRCLE",
         number::CIRCLE,
         Arity::exactly(2),
         &["fill", "geo_system", "num_vertices", "unit"],
-        circle,
+        |pace, call| Box::pin(circle(pace, call)),
     ),
-    computed("DISTANCE", number::DISTANCE, Arity::exactly(2), &["geo_system", "unit"], distance),
+    computed("DISTANCE", number::DISTANCE, Arity::exactly(2), &["geo_system", "unit"], |pace, call| {
+        Box::pin(distance(pace, call))
+    }),
     compared(
         "INTERSECTS",
         number::INTERSECTS,
@@ -52,9 +61,9 @@ const fn computed(
     number: u32,
     arity: Arity,
     options: &'static [&'static str],
-    eval: fn(&Call) -> Outcome<Datum>,
+    eval: Paced,
 ) -> TermDef {
-    TermDef { name, number, arity, options, determinism: Determinism::PerServer, eval: Eval::Pure(eval) }
+    TermDef { name, number, arity, options, determinism: Determinism::PerServer, eval: Eval::Paced(eval) }
 }
 
 /// A comparison of a geometry, or of each of a sequence, with another.
@@ -89,19 +98,19 @@ fn geometry(call: &Call, index: usize) -> Outcome<Object> {
 // ---------------------------------------------------------------- making
 
 /// A checked geometry of these coordinates.
-fn made(name: &str, coordinates: Datum) -> Outcome<Datum> {
+async fn made(name: &str, coordinates: Datum, pace: &Pace<'_>) -> Outcome<Datum> {
     let mut builder = ObjectBuilder::default();
     builder.set(TYPE_KEY, Datum::string(GEOMETRY));
     builder.set("coordinates", coordinates);
     builder.set("type", Datum::string(name));
     let object = builder.build();
-    Shape::parse(&object)?;
+    Shape::parse(&object, pace).await?;
     Ok(Datum::Object(object))
 }
 
 fn point(call: &Call) -> Outcome<Datum> {
     let position = Position { longitude: call.number(0)?, latitude: call.number(1)? };
-    made("Point", position.to_datum())
+    whole(made("Point", position.to_datum(), &Pace::never()))
 }
 
 /// A point, or an array of its two coordinates.
@@ -127,31 +136,31 @@ fn coordinates(positions: &[Position], call: &Call) -> Outcome<Datum> {
     Ok(Datum::array(positions.iter().map(|position| position.to_datum()).collect::<Vec<Datum>>()))
 }
 
-fn line(positions: &[Position], call: &Call) -> Outcome<Datum> {
-    made("LineString", coordinates(positions, call)?)
+async fn line(positions: &[Position], call: &Call, pace: &Pace<'_>) -> Outcome<Datum> {
+    made("LineString", coordinates(positions, call)?, pace).await
 }
 
 /// The polygon within a line, which is closed if it is not.
-fn shell(mut positions: Vec<Position>, call: &Call) -> Outcome<Datum> {
+async fn shell(mut positions: Vec<Position>, call: &Call, pace: &Pace<'_>) -> Outcome<Datum> {
     if positions.first() != positions.last() {
         positions.extend(positions.first().copied());
     }
-    made("Polygon", Datum::array(vec![coordinates(&positions, call)?]))
+    made("Polygon", Datum::array(vec![coordinates(&positions, call)?]), pace).await
 }
 
-fn fill(call: &Call) -> Outcome<Datum> {
+async fn fill(pace: &Pace<'_>, call: &Call) -> Outcome<Datum> {
     let outline = geo::coordinates_of(&geometry(call, 0)?, "LineString")?;
     let Datum::Array(outline) = outline else { return Err(wrong_type("ARRAY", &outline)) };
-    shell(outline.iter().map(|datum| Position::parse(&datum)).collect::<Outcome<_>>()?, call)
+    shell(outline.iter().map(|datum| Position::parse(&datum)).collect::<Outcome<_>>()?, call, pace).await
 }
 
-fn geojson(call: &Call) -> Outcome<Datum> {
+async fn geojson(pace: &Pace<'_>, call: &Call) -> Outcome<Datum> {
     let object = match call.datum(0)? {
         Datum::Object(object) => object,
         other => return Err(wrong_type("OBJECT", &other)),
     };
     geo::check_no_reference_system(&object)?;
-    Shape::parse(&object)?;
+    Shape::parse(&object, pace).await?;
     if object.has(TYPE_KEY) {
         return Err(Failure::logic("GeoJSON object already had a $reql_type$ field."));
     }
@@ -185,14 +194,16 @@ fn outer_ring(call: &Call, index: usize) -> Outcome<(Object, Array)> {
     }
 }
 
-fn polygon_sub(call: &Call) -> Outcome<Datum> {
+async fn polygon_sub(pace: &Pace<'_>, call: &Call) -> Outcome<Datum> {
     let ((outer, shell), (inner, hole)) = (outer_ring(call, 0)?, outer_ring(call, 1)?);
-    if !geo::parse_polygon(&outer)?.includes(&Shape::parse(&inner)?) {
+    let is_inside =
+        geo::parse_polygon(&outer, pace).await?.includes(&Shape::parse(&inner, pace).await?, pace).await;
+    if !is_inside {
         return Err(Failure::logic(
             "The second argument to `polygon_sub` is not contained in the first one.",
         ));
     }
-    made("Polygon", call.array_result(shell.iter().chain(hole.iter()).collect())?)
+    made("Polygon", call.array_result(shell.iter().chain(hole.iter()).collect())?, pace).await
 }
 
 // ---------------------------------------------------------------- measuring
@@ -244,7 +255,7 @@ pub fn unit(call: &Call) -> Outcome<Unit> {
     }
 }
 
-fn circle(call: &Call) -> Outcome<Datum> {
+async fn circle(pace: &Pace<'_>, call: &Call) -> Outcome<Datum> {
     let center = call.datum(0)?;
     let is_filled = call.option_datum("fill")?.is_none_or(|fill| fill.is_truthy());
     let vertices =
@@ -254,8 +265,13 @@ fn circle(call: &Call) -> Outcome<Datum> {
     let radius = unit.to_metres(call.number(1)?);
     check_array_size(vertices + 1, &call.limits)?;
     let outline = ellipsoid.circle(center, radius, vertices)?;
-    if is_filled { shell(outline, call) } else { line(&outline, call) }
+    // Each vertex has taken a geodesic.
+    pace.take(vertices * VERTEX_STEPS).await;
+    if is_filled { shell(outline, call, pace).await } else { line(&outline, call, pace).await }
 }
+
+/// What a vertex of a circle takes, in steps of comparisons.
+const VERTEX_STEPS: usize = 10;
 
 /// The option `num_vertices`.
 fn vertices_of_circle(call: &Call) -> Outcome<usize> {
@@ -276,14 +292,16 @@ fn vertices_of_circle(call: &Call) -> Outcome<usize> {
     }
 }
 
-fn distance(call: &Call) -> Outcome<Datum> {
+async fn distance(pace: &Pace<'_>, call: &Call) -> Outcome<Datum> {
     let (ellipsoid, unit) = (ellipsoid(call)?, unit(call)?);
     let first = geometry(call, 0)?;
     let second = geometry(call, 1)?;
     // One of the two must be a point.
     let (center, shape) = if geo::type_of(&first)? == "Point" { (first, second) } else { (second, first) };
     let center = Center::new(Position::parse(&geo::coordinates_of(&center, "Point")?)?)?;
-    Ok(Datum::Number(unit.of_metres(Shape::parse(&shape)?.distance(&center, &ellipsoid))))
+    let shape = Shape::parse(&shape, pace).await?;
+    pace.take(shape.edge_count()).await;
+    Ok(Datum::Number(unit.of_metres(shape.distance(&center, &ellipsoid))))
 }
 
 #[cfg(test)]

@@ -22,8 +22,8 @@ pub static TERMS: &[TermDef] = &[
     TermDef::pure("NOT", number::NOT, Arity::exactly(1), |call| Ok(Datum::Bool(!call.boolean(0)?))),
 ];
 
-/// Whether the values found so far make a chain of comparisons false: what follows them is not evaluated.
-pub fn is_decided(term: u32, values: &[&Value]) -> bool {
+/// Whether the last two values found so far make a chain of comparisons false: what follows them is not evaluated.
+pub fn is_decided(term: u32, before: &Value, last: &Value) -> bool {
     let wanted = match term {
         number::EQ | number::NE => Ordering::is_eq,
         number::LT => Ordering::is_lt,
@@ -32,10 +32,10 @@ pub fn is_decided(term: u32, values: &[&Value]) -> bool {
         number::GE => Ordering::is_ge,
         _ => return false,
     };
-    values.windows(2).any(|pair| match pair {
-        [Value::Datum(left), Value::Datum(right)] => !wanted(left.cmp(right)),
+    match (before, last) {
+        (Value::Datum(before), Value::Datum(last)) => !wanted(before.cmp(last)),
         _ => false,
-    })
+    }
 }
 
 /// Whether every two neighbours stand in the wanted order.

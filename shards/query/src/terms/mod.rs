@@ -48,6 +48,7 @@ use crate::check::Node;
 use crate::eval::{Env, Now};
 use crate::failure::{Outcome, Place};
 use crate::function::{Function, Meaning};
+use crate::geo::pace::Pace;
 use crate::run::Run;
 use crate::stream::{Sequence, sequence_of};
 use crate::value::Value;
@@ -124,6 +125,8 @@ pub enum Determinism {
 pub enum Eval {
     /// A pure function of evaluated data.
     Pure(fn(&Call) -> Outcome<Datum>),
+    /// The same of data that may be so large that it has to wait for its turn in between.
+    Paced(Paced),
     /// Takes evaluated arguments of any kind. `now` does what needs no waiting, mostly with arrays and objects at hand;
     /// where it gives up, `later` begins anew. Rows of `get` have been read.
     Sequence { now: SequenceNow, later: SequenceLater, groups: Groups },
@@ -133,6 +136,7 @@ pub enum Eval {
     Control { now: Option<ControlNow>, later: ControlLater },
 }
 
+pub type Paced = for<'a> fn(&'a Pace<'a>, &'a Call) -> Evaluation<'a, Datum>;
 pub type SequenceNow = fn(&Run, &Invocation) -> Now<Value>;
 pub type SequenceLater = for<'a> fn(&'a Run, Invocation) -> Evaluation<'a, Value>;
 pub type ControlNow = fn(&Run, &Rc<Node>, &Env) -> Now<Value>;

@@ -46,6 +46,15 @@ fn compile_new(pattern: &str) -> Outcome<Regex> {
         .map_err(|Refused { portion, reason }| failure(pattern, portion, &format!("{reason}: {portion}")))?;
     Regex::new(&translated).map_err(|error| {
         let (portion, reason) = match Parser::new().parse(&translated) {
+            Err(syntax) if matches!(syntax.kind(), ErrorKind::EscapeUnexpectedEof) => {
+                return failure(pattern, "", reason(syntax.kind()));
+            }
+            Err(syntax) if matches!(syntax.kind(), ErrorKind::GroupUnclosed | ErrorKind::GroupUnopened) => {
+                (pattern.to_owned(), reason(syntax.kind()))
+            }
+            Err(syntax) if matches!(syntax.kind(), ErrorKind::ClassUnclosed) => {
+                (translated[syntax.span().start.offset..].to_owned(), reason(syntax.kind()))
+            }
             Err(syntax) => {
                 let (start, end) = (syntax.span().start.offset, syntax.span().end.offset);
                 let next = translated[start..].chars().next().map_or(0, char::len_utf8);
@@ -80,8 +89,7 @@ fn reason(kind: &ErrorKind) -> &'static str {
         | ErrorKind::FlagRepeatedNegation { .. }
         | ErrorKind::FlagUnexpectedEof
         | ErrorKind::UnsupportedLookAround => "invalid perl operator",
-        ErrorKind::GroupUnclosed => "missing )",
-        ErrorKind::GroupUnopened => "unexpected )",
+        ErrorKind::GroupUnclosed | ErrorKind::GroupUnopened => "missing )",
         ErrorKind::GroupNameDuplicate { .. }
         | ErrorKind::GroupNameEmpty
         | ErrorKind::GroupNameInvalid
@@ -287,6 +295,10 @@ mod tests {
         }
         check(r"ab\9", r"\9", r"invalid escape sequence: \9");
         check("*", "*", "no argument for repetition operator: *");
+        check("x(a", "x(a", "missing ): x(a");
+        check("a)b", "a)b", "missing ): a)b");
+        check("x[ab", "[ab", "missing ]: [ab");
+        check(r"a\", "", r"trailing \");
         check("a{1001}", "{1001}", "invalid repetition size: {1001}");
         check("a{2,99999999999}b", "{2,99999999999}", "invalid repetition size: {2,99999999999}");
         check("a**", "**", "bad repetition operator: **");

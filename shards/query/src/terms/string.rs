@@ -8,7 +8,8 @@ use std::cell::OnceCell;
 use std::ops::Range;
 
 use photondb_proto::datum::json::{self, Written};
-use photondb_proto::datum::json_parse::{self, Pseudotypes};
+use photondb_proto::datum::json_parse;
+use photondb_proto::datum::json_steps::Printing;
 use photondb_proto::datum::{Datum, Object, Slice, Text};
 use photondb_proto::term::number;
 use regex::Regex;
@@ -20,6 +21,7 @@ use super::time::Bound;
 use super::{Arity, TermDef};
 use crate::call::{Call, Limits, check_array_size, value_too_large};
 use crate::failure::{Failure, Outcome};
+use crate::run::Run;
 use crate::value::wrong_type;
 
 pub static TERMS: &[TermDef] = &[
@@ -36,11 +38,6 @@ pub static TERMS: &[TermDef] = &[
     TermDef::pure("FORMAT", number::FORMAT, Arity::exactly(2), format_template),
     TermDef::pure("BINARY", number::BINARY, Arity::exactly(1), binary),
 ];
-
-/// JSON where literals may stand: the checker puts it in the place of the other.
-pub static JSON_WITH_LITERALS: TermDef = TermDef::pure("JSON", number::JSON, Arity::exactly(1), |call| {
-    Ok(json_parse::parse_with(&call.string(0)?, Pseudotypes::WithLiterals)?)
-});
 
 // ---------------------------------------------------------------- match, split
 
@@ -178,12 +175,34 @@ pub fn slice_binary(bytes: &Slice, bounds: SliceBounds) -> Slice {
 
 // ---------------------------------------------------------------- JSON, binary, names, templates
 
+/// JSON that is printed in one step: a fraction of a millisecond.
+const STEP_BYTES: usize = 128 << 10;
+
 /// Appends a value's JSON.
 ///
 /// # Errors
 /// It has a bound in it, or is longer than `bytes_max`: then a part has been written.
 pub fn put_json(datum: &Datum, bytes_max: usize, out: &mut Vec<u8>) -> Outcome<()> {
-    match json::write_within(datum, bytes_max, out) {
+    written(json::write_within(datum, bytes_max, out), bytes_max)
+}
+
+/// [`put_json`] between whose steps others have their turn.
+///
+/// # Errors
+/// Those of [`put_json`].
+pub async fn put_large_json(run: &Run, datum: &Datum, bytes_max: usize, out: &mut Vec<u8>) -> Outcome<()> {
+    out.reserve(datum.approximate_bytes().min(bytes_max));
+    let mut printing = Printing::new(datum, bytes_max, out);
+    loop {
+        match printing.step(STEP_BYTES, out) {
+            Some(end) => return written(end, bytes_max),
+            None => run.turn().await,
+        }
+    }
+}
+
+fn written(end: Written, bytes_max: usize) -> Outcome<()> {
+    match end {
         Written::Whole => Ok(()),
         Written::TooLarge => Err(value_too_large(bytes_max)),
         Written::Bound(name) => Err(has_bound(name)),

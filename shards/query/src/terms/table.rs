@@ -65,7 +65,7 @@ const BETWEEN_OPTIONS: &[&str] = &["index", "left_bound", "right_bound"];
 
 async fn database(run: &Run, invocation: Invocation) -> Outcome<Value> {
     let name = invocation.string(0)?;
-    check_name(Named::Database, &name)?;
+    invocation.blame(0, check_name(Named::Database, &name))?;
     match run.catalog(CatalogOp::Database { name: name.as_str().into() }).await? {
         CatalogReply::Database(info) => Ok(Value::Database(Rc::new(info))),
         CatalogReply::Table(_)
