@@ -11,7 +11,8 @@ use crate::server::{Folder, Server};
 fn document(id: u64, mebibytes: usize) -> (Value, Value) {
     let numbers: Vec<f64> = (0..1000).map(|number| f64::from(number) * 0.25).collect();
     let text = "\"é\\\n".repeat(40 << 10);
-    let rows: Vec<Value> = (0..100).map(|row| json!({ "row": row, "odd": row % 2 == 1, "none": null })).collect();
+    let rows: Vec<Value> =
+        (0..100).map(|row| json!({ "row": row, "odd": row % 2 == 1, "none": null })).collect();
     let parts = |array: &dyn Fn(Vec<Value>) -> Value| {
         let part = json!({ "numbers": array(numbers.iter().map(|number| json!(number)).collect()), "text": text,
             "rows": array(rows.clone()) });

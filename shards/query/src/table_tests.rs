@@ -491,7 +491,10 @@ fn groups_are_neither_selections_nor_data() {
     check(&format!("[182,[{counts},1,2]]"), &found("TABLE_SLICE"));
     let data = "! QueryLogic Expected type DATUM but found GROUPED_DATA:\nVALUE GROUPED_DATA [1]";
     check(&format!("[24,[1,{counts}]]"), data);
-    check(&format!("[24,[1,{groups}]]"), "! QueryLogic Expected type DATUM but found SEQUENCE:\nVALUE SEQUENCE [1]");
+    check(
+        &format!("[24,[1,{groups}]]"),
+        "! QueryLogic Expected type DATUM but found SEQUENCE:\nVALUE SEQUENCE [1]",
+    );
     check(
         &format!("[56,[E,{groups}]]"),
         "! QueryLogic Cannot treat the output of `group` as a stream (did you mean to `ungroup`?). [1]",

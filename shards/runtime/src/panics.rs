@@ -6,7 +6,9 @@
 use std::any::Any;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 
+use futures_lite::future::poll_once;
 use futures_util::FutureExt;
 use photondb_proto::error::{ErrorKind, QueryError};
 
@@ -16,6 +18,24 @@ use photondb_proto::error::{ErrorKind, QueryError};
 /// INTERNAL when it panics; nothing of the evaluation is used afterwards.
 pub async fn caught<T>(evaluation: impl Future<Output = T>) -> Result<T, QueryError> {
     AssertUnwindSafe(evaluation).catch_unwind().await.map_err(|panic| internal(&*panic))
+}
+
+/// Awaits evaluation among the rows of a core, which pends only to let others go first: `turn` waits until they have. Being woken
+/// alone would not do, since an executor may go on with who has just been woken before it asks for what has come in.
+///
+/// # Errors
+/// Those of [`caught`].
+pub async fn caught_in_turns<T>(
+    evaluation: impl Future<Output = T>,
+    turn: impl AsyncFn(),
+) -> Result<T, QueryError> {
+    let mut evaluation = pin!(caught(evaluation));
+    loop {
+        match poll_once(evaluation.as_mut()).await {
+            Some(result) => return result,
+            None => turn().await,
+        }
+    }
 }
 
 /// Runs one step of evaluation.
@@ -32,4 +52,27 @@ fn internal(panic: &(dyn Any + Send)) -> QueryError {
         text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no reason given");
     tracing::error!(panic = text, "evaluation panicked");
     QueryError::new(ErrorKind::Internal, format!("The server failed to evaluate this query ({text})."))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use futures_lite::future::{block_on, yield_now};
+
+    use super::caught_in_turns;
+
+    #[test]
+    fn evaluation_that_pends_lets_others_go_first() {
+        let turns = Cell::new(0);
+        let work = async {
+            for done in 0..3 {
+                assert_eq!(turns.get(), done);
+                yield_now().await;
+            }
+        };
+        let turn = async || turns.set(turns.get() + 1);
+        assert!(block_on(caught_in_turns(work, turn)).is_ok());
+        assert_eq!(turns.get(), 3);
+    }
 }

@@ -2,6 +2,10 @@
 //!
 //! Always: what is gathered stays within the step's bounds in rows and bytes, give or take one row's results.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+
 use photondb_proto::error::QueryError;
 use photondb_proto::op::{Scan, ScanOrder};
 use photondb_proto::rows::RowBlock;
@@ -9,7 +13,8 @@ use photondb_query::push::{Flow, Pipeline, Seen};
 use photondb_query::quick::BATCH_ROWS;
 use photondb_storage::engine::Value;
 
-use crate::panics::{caught, caught_step};
+use crate::env::Env;
+use crate::panics::{caught_in_turns, caught_step};
 
 /// What became of a row that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +26,18 @@ pub enum Taken {
     End,
 }
 
+/// Waits until the core's other tasks have had their turn.
+pub type Turns = Rc<dyn Fn() -> Pin<Box<dyn Future<Output = ()>>>>;
+
+/// The turns of a world.
+pub fn turns(env: &impl Env) -> Turns {
+    let env = env.clone();
+    Rc::new(move || {
+        let env = env.clone();
+        Box::pin(async move { env.next_turn().await })
+    })
+}
+
 pub struct Rows {
     pipeline: Option<Pipeline>,
     rows: RowBlock,
@@ -30,6 +47,7 @@ pub struct Rows {
     taken: u64,
     /// What ended a visit before its rows did.
     stopped: Option<Stopped>,
+    turns: Turns,
 }
 
 enum Stopped {
@@ -42,7 +60,7 @@ enum Stopped {
 impl Rows {
     /// # Errors
     /// The pipeline's bytes are none.
-    pub fn new(scan: &Scan) -> Result<Rows, QueryError> {
+    pub fn new(scan: &Scan, turns: Turns) -> Result<Rows, QueryError> {
         let has_keys = match scan.order {
             ScanOrder::Any => false,
             ScanOrder::Keyed | ScanOrder::Ascending | ScanOrder::Descending => true,
@@ -56,6 +74,7 @@ impl Rows {
             has_keys,
             taken: 0,
             stopped: None,
+            turns,
         })
     }
 
@@ -93,7 +112,10 @@ impl Rows {
                 self.rows.push(key, &value);
                 Flow::More
             }
-            Some(pipeline) => caught(pipeline.feed(key, value, &mut self.rows)).await??,
+            Some(pipeline) => {
+                caught_in_turns(pipeline.feed(key, value, &mut self.rows), async || (self.turns)().await)
+                    .await??
+            }
         };
         Ok(self.measure(flow))
     }
@@ -153,7 +175,8 @@ impl Rows {
             (Some(Stopped::Failed(error)), _) => Err(error),
             (Some(Stopped::Full), _) => Ok(Taken::Full),
             (Some(Stopped::Waits), Some(pipeline)) => {
-                let flow = caught(pipeline.go_on(&[], &mut self.rows)).await??;
+                let work = pipeline.go_on(&[], &mut self.rows);
+                let flow = caught_in_turns(work, async || (self.turns)().await).await??;
                 Ok(self.measure(flow))
             }
             (Some(Stopped::Waits) | None, _) => Ok(Taken::GoOn),

@@ -24,7 +24,7 @@ use photondb_storage::touch_value;
 use crate::core::Core;
 use crate::env::Env;
 use crate::index::LocalIndex;
-use crate::rows::{Rows, Taken};
+use crate::rows::{Rows, Taken, turns};
 use crate::table::{LocalTable, Shard, storage_failed, storage_range};
 
 /// Rows read from a shard at a time.
@@ -53,7 +53,7 @@ pub async fn part<E: Env>(
         Some([(_, next)]) => Some(next.as_slice()),
         Some(_) | None => None,
     };
-    let mut rows = Rows::new(&scan)?;
+    let mut rows = Rows::new(&scan, turns(&core.env))?;
     let mut pace = Pace::new(core);
     let mut along = Along::new(local, scan.index)?;
     along.ask(&scan.question)?;

@@ -15,7 +15,7 @@ use crate::catalog::Table;
 use crate::core::Core;
 use crate::env::Env;
 use crate::feed::Committed;
-use crate::panics::caught;
+use crate::panics::caught_in_turns;
 use crate::route::Written;
 use crate::table::{self, LocalTable, storage_failed};
 
@@ -47,6 +47,7 @@ pub async fn rows<E: Env>(
         outcomes: Vec::new(),
         written: Vec::new(),
     };
+    let turn = &async || core.env.next_turn().await;
     match write {
         TableWrite::Sync => {}
         TableWrite::Insert { rows, conflict, options } => {
@@ -54,7 +55,7 @@ pub async fn rows<E: Env>(
             let writer = hooked(writer, table, options, now_ms)?;
             for row in rows {
                 batch.pace().await;
-                let decide = async |old| caught(writer.insert(old, &row.document)).await;
+                let decide = async |old| caught_in_turns(writer.insert(old, &row.document), turn).await;
                 batch.row(&row.key, decide).await?;
             }
         }
@@ -63,7 +64,7 @@ pub async fn rows<E: Env>(
             let writer = hooked(writer, table, options, now_ms)?;
             for (place, key) in keys.iter().enumerate() {
                 batch.pace().await;
-                let decide = async |old| caught(writer.change(place, key, old)).await;
+                let decide = async |old| caught_in_turns(writer.change(place, key, old), turn).await;
                 batch.row(key, decide).await?;
             }
         }

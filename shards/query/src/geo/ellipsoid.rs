@@ -5,6 +5,7 @@ use std::f64::consts::FRAC_PI_2;
 use geographiclib_rs::{DirectGeodesic, Geodesic, InverseGeodesic};
 
 use super::Position;
+use super::pace::Pace;
 use crate::call::exact_number;
 use crate::failure::{Failure, Outcome};
 
@@ -15,6 +16,9 @@ pub struct Ellipsoid {
     flattening: f64,
     geodesic: Geodesic,
 }
+
+/// What a geodesic takes, in steps of comparisons.
+const GEODESIC_STEPS: usize = 20;
 
 impl Ellipsoid {
     /// `equator_radius` is positive, `flattening` in [0, 1).
@@ -59,7 +63,13 @@ impl Ellipsoid {
     }
 
     /// A closed line of `vertices` points, all at `radius` from the center.
-    pub fn circle(&self, center: Position, radius: f64, vertices: usize) -> Outcome<Vec<Position>> {
+    pub async fn circle(
+        &self,
+        center: Position,
+        radius: f64,
+        vertices: usize,
+        pace: &Pace<'_>,
+    ) -> Outcome<Vec<Position>> {
         if radius <= 0.0 {
             return Err(Failure::logic("Radius must be positive"));
         }
@@ -72,8 +82,11 @@ impl Ellipsoid {
             )));
         }
         let azimuth = |index: usize| -180.0 + 360.0 / vertices as f64 * index as f64;
-        let around = (0..vertices).map(|index| self.destination(center, azimuth(index), radius));
-        let mut line: Vec<Position> = around.collect();
+        let mut line = Vec::with_capacity(vertices + 1);
+        for index in 0..vertices {
+            pace.take(GEODESIC_STEPS).await;
+            line.push(self.destination(center, azimuth(index), radius));
+        }
         line.extend(line.first().copied());
         Ok(line)
     }

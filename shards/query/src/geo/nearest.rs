@@ -144,7 +144,7 @@ impl SearchRing {
 
     fn polygon(&self) -> Outcome<Polygon> {
         let corners = |radius: f64| -> Outcome<Vec<Point>> {
-            let mut circle = self.ellipsoid.circle(self.at, radius, CORNERS)?;
+            let mut circle = whole(self.ellipsoid.circle(self.at, radius, CORNERS, &Pace::never()))?;
             circle.pop();
             circle.into_iter().map(Position::point).collect()
         };

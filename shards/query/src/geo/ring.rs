@@ -10,7 +10,7 @@ use s2::point::Point;
 
 use super::edges::{Edge, Edges};
 use super::pace::Pace;
-use super::sphere::{self, Crossing, bits, crosses_at_end, crossing, in_order};
+use super::sphere::{self, Compared, Crossing, bits, crosses_at_end, in_order};
 
 /// How many pairs of near edges may be compared to find whether a ring crosses itself: a fraction of a second in all. Only a ring
 /// that was made to be slow has so many.
@@ -91,11 +91,10 @@ impl Ring {
         let mut compared = 0;
         for (index, edge) in edges.list.iter().enumerate() {
             pace.take(edges.candidates(edge)).await;
+            let compared_edge = Compared::new(edge.from, edge.to);
             for (other, second) in edges.near(edge) {
                 compared += 1;
-                if other > index + 1
-                    && crossing(edge.from, edge.to, second.from, second.to) == Crossing::Proper
-                {
+                if other > index + 1 && compared_edge.crossing(second.from, second.to) == Crossing::Proper {
                     return Err(RingFault::Invalid);
                 }
             }
@@ -121,12 +120,12 @@ impl Ring {
     /// Whether a point is inside. Of rings that share an edge, one has its points.
     pub fn has(&self, point: Point) -> bool {
         let origin = Point::origin();
-        let crossings =
-            self.edges.list.iter().filter(|edge| match crossing(origin, point, edge.from, edge.to) {
-                Crossing::Apart => false,
-                Crossing::Proper => true,
-                Crossing::SharedEnd => crosses_at_end(origin, point, edge.from, edge.to),
-            });
+        let way = Compared::new(origin, point);
+        let crossings = self.edges.list.iter().filter(|edge| match way.crossing(edge.from, edge.to) {
+            Crossing::Apart => false,
+            Crossing::Proper => true,
+            Crossing::SharedEnd => crosses_at_end(origin, point, edge.from, edge.to),
+        });
         (crossings.count() % 2 == 1) != self.origin_is_inside
     }
 
@@ -150,8 +149,9 @@ impl Ring {
         pace.take(count + others).await;
         for (index, edge) in other.edges.list.iter().enumerate() {
             pace.take(self.edges.candidates(edge)).await;
+            let compared = Compared::new(edge.from, edge.to);
             for (mine, near) in self.edges.near(edge) {
-                match crossing(edge.from, edge.to, near.from, near.to) {
+                match compared.crossing(near.from, near.to) {
                     Crossing::Apart => {}
                     Crossing::Proper => return Err(()),
                     Crossing::SharedEnd if near.to == edge.to => {

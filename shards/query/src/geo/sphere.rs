@@ -126,6 +126,30 @@ pub enum Crossing {
     Proper,
 }
 
+/// An edge that is compared with many.
+#[derive(Clone, Copy, Debug)]
+pub struct Compared {
+    pub a: Point,
+    pub b: Point,
+    normal: Vector,
+}
+
+impl Compared {
+    pub fn new(a: Point, b: Point) -> Compared {
+        Compared { a, b, normal: normal(a, b) }
+    }
+
+    /// [`crossing`] with edge `cd`. Most edges lie on one side of the other, which the first half of [`turn`] tells.
+    #[inline]
+    pub fn crossing(&self, c: Point, d: Point) -> Crossing {
+        let (c_side, d_side) = (self.normal.dot(&c.0), self.normal.dot(&d.0));
+        if c_side.min(d_side) > DETERMINANT_ERROR_MAX || c_side.max(d_side) < -DETERMINANT_ERROR_MAX {
+            return Crossing::Apart;
+        }
+        crossing(self.a, self.b, c, d)
+    }
+}
+
 /// How edge `ab` meets edge `cd`.
 pub fn crossing(a: Point, b: Point, c: Point, d: Point) -> Crossing {
     let (c_side, d_side) = (turn(a, b, c), turn(a, b, d));

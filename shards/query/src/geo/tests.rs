@@ -69,7 +69,9 @@ impl Random {
                     let radius = self.between(0.01, reach.min(80.0)) * 111_000.0;
                     let vertices = 3 + self.below(20) as usize;
                     let earth = Ellipsoid::wgs84();
-                    let ring = |radius| earth.circle(center, radius, vertices).expect("a circle fits");
+                    let ring = |radius| {
+                        whole(earth.circle(center, radius, vertices, &Pace::never())).expect("a circle fits")
+                    };
                     let mut rings = vec![array(&ring(radius))];
                     if self.below(2) == 0 {
                         rings.push(array(&ring(radius * self.between(0.01, 0.4))));
@@ -138,11 +140,13 @@ fn a_polygon_contains_what_lies_in_it() {
         let mut random = Random(seed);
         let center = random.position();
         let radius = random.between(10.0, 1_000_000.0);
-        let circle = Ellipsoid::wgs84().circle(center, radius, 32).expect("a circle fits");
+        let circle =
+            whole(Ellipsoid::wgs84().circle(center, radius, 32, &Pace::never())).expect("a circle fits");
         let polygon =
             whole(parse_polygon(&object("Polygon", Datum::array(vec![array(&circle)])), &Pace::never()))
                 .expect("it is valid");
-        let inner = Ellipsoid::wgs84().circle(center, radius * 0.9, 16).expect("a circle fits");
+        let inner = whole(Ellipsoid::wgs84().circle(center, radius * 0.9, 16, &Pace::never()))
+            .expect("a circle fits");
         let line = geometry("LineString", array(&inner)).expect("a line");
         let ring = geometry("Polygon", Datum::array(vec![array(&inner)])).expect("a polygon");
         let point = geometry("Point", center.to_datum()).expect("a point");
@@ -156,7 +160,8 @@ fn a_polygon_contains_what_lies_in_it() {
                 "a corner counts as inside; seed {seed}"
             );
         }
-        let outer = Ellipsoid::wgs84().circle(center, radius * 1.1, 16).expect("a circle fits");
+        let outer = whole(Ellipsoid::wgs84().circle(center, radius * 1.1, 16, &Pace::never()))
+            .expect("a circle fits");
         let crossing = geometry("LineString", array(&[center, outer[3]])).expect("a line");
         assert!(
             !whole(polygon.includes(&crossing, &Pace::never()))
@@ -283,7 +288,8 @@ fn rings_are_checked() {
 #[test]
 fn a_large_shape_takes_a_bounded_time() {
     let center = Position { longitude: 7.0, latitude: 50.0 };
-    let circle = Ellipsoid::wgs84().circle(center, 100_000.0, 50_000).expect("a circle fits");
+    let circle =
+        whole(Ellipsoid::wgs84().circle(center, 100_000.0, 50_000, &Pace::never())).expect("a circle fits");
     let shape = geometry("Polygon", Datum::array(vec![array(&circle)])).expect("a valid polygon");
     assert!(whole(shape.intersects(&geometry("Point", center.to_datum()).expect("a point"), &Pace::never())));
     assert!(cover::keys(&shape).len() <= cover::INDEX_CELLS_MAX);
@@ -328,7 +334,8 @@ fn check_turns(left: &Datum, right: &Datum, meets: Option<bool>) {
 fn others_have_their_turn_while_large_shapes_are_compared() {
     let circle = |longitude: f64| {
         let center = Position { longitude, latitude: 50.0 };
-        let outline = Ellipsoid::wgs84().circle(center, 100_000.0, 10_000).expect("a circle fits");
+        let outline = whole(Ellipsoid::wgs84().circle(center, 100_000.0, 10_000, &Pace::never()))
+            .expect("a circle fits");
         Datum::array(vec![array(&outline)])
     };
     check_turns(&circle(7.0), &circle(7.001), Some(true));

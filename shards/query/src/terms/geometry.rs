@@ -264,14 +264,9 @@ async fn circle(pace: &Pace<'_>, call: &Call) -> Outcome<Datum> {
     let center = position(&center)?;
     let radius = unit.to_metres(call.number(1)?);
     check_array_size(vertices + 1, &call.limits)?;
-    let outline = ellipsoid.circle(center, radius, vertices)?;
-    // Each vertex has taken a geodesic.
-    pace.take(vertices * VERTEX_STEPS).await;
+    let outline = ellipsoid.circle(center, radius, vertices, pace).await?;
     if is_filled { shell(outline, call, pace).await } else { line(&outline, call, pace).await }
 }
-
-/// What a vertex of a circle takes, in steps of comparisons.
-const VERTEX_STEPS: usize = 10;
 
 /// The option `num_vertices`.
 fn vertices_of_circle(call: &Call) -> Outcome<usize> {

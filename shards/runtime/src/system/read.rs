@@ -16,7 +16,7 @@ use super::{Facts, SystemTable, View};
 use crate::catalog::failed;
 use crate::core::Core;
 use crate::env::Env;
-use crate::rows::{Rows, Taken};
+use crate::rows::{Rows, Taken, turns};
 use crate::scan::Pace;
 
 /// Answers a read of a system table.
@@ -141,7 +141,7 @@ async fn part<E: Env>(
     if descending {
         found.reverse();
     }
-    let (mut taken, mut pace) = (Rows::new(&scan)?, Pace::new(core));
+    let (mut taken, mut pace) = (Rows::new(&scan, turns(&core.env))?, Pace::new(core));
     let (mut next, mut left) = (None, found.len());
     for (key, row, copies) in found {
         left -= 1;
