@@ -3,8 +3,14 @@
 //! Always: keys and values lie behind each other in one run of bytes, so that a step costs two allocations however many rows
 //! it gives, and crosses to another core as it is.
 
+use std::rc::Rc;
+
 use crate::datum::json::{self, Written};
-use crate::datum::{Datum, document};
+use crate::datum::json_steps::Printing;
+use crate::datum::{Datum, Slice, document};
+
+/// A document from which on printing takes more than a fraction of a millisecond.
+const LARGE_BYTES: usize = 128 << 10;
 
 /// What the rows of a scan are given as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,6 +53,20 @@ impl RowBlock {
         match self.form {
             RowForm::Document => self.bytes.extend_from_slice(stored),
             RowForm::Json => document::write_json(stored, &mut self.bytes),
+        }
+        self.ends.push((key_end, self.bytes.len()));
+    }
+
+    /// [`RowBlock::push`] of a document that may be large: to print one takes long, so it waits for its `turn` in between.
+    pub async fn push_in_turns(&mut self, key: &[u8], stored: &Rc<[u8]>, turn: impl AsyncFn()) {
+        if self.form == RowForm::Document || stored.len() < LARGE_BYTES {
+            return self.push(key, stored);
+        }
+        let key_end = self.put_key(key);
+        let document = document::decode(Slice::new(stored.clone()));
+        let mut printing = Printing::new(&document, usize::MAX, &mut self.bytes);
+        while printing.step(LARGE_BYTES, &mut self.bytes).is_none() {
+            turn().await;
         }
         self.ends.push((key_end, self.bytes.len()));
     }
@@ -105,6 +125,10 @@ impl RowBlock {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
     use super::*;
 
     #[track_caller]
@@ -140,5 +164,18 @@ mod tests {
         ];
         check(RowForm::Document, &rows);
         check(RowForm::Json, &rows);
+    }
+
+    #[test]
+    fn a_large_document_is_printed_in_turns() {
+        let numbers = (0..100_000).map(|number| Datum::Number(f64::from(number) + 0.5)).collect();
+        let document: Rc<[u8]> = document::to_bytes(&Datum::array(numbers)).into();
+        let (mut whole, mut stepped) = (RowBlock::new(RowForm::Json), RowBlock::new(RowForm::Json));
+        whole.push(b"k", &document);
+        let turns = Cell::new(0);
+        let work = stepped.push_in_turns(b"k", &document, async || turns.set(turns.get() + 1));
+        assert!(pin!(work).poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        assert!(whole.row(0) == stepped.row(0));
+        assert!(turns.get() >= whole.bytes() / (2 * LARGE_BYTES), "{} turns", turns.get());
     }
 }

@@ -109,7 +109,7 @@ impl Rows {
         self.taken += 1;
         let flow = match &mut self.pipeline {
             None => {
-                self.rows.push(key, &value);
+                self.rows.push_in_turns(key, &value, async || (self.turns)().await).await;
                 Flow::More
             }
             Some(pipeline) => {
