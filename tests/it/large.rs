@@ -9,7 +9,7 @@ use crate::server::{Folder, Server};
 
 /// A document of about so many MiB: numbers, text and objects. On the wire arrays are terms.
 fn document(id: u64, mebibytes: usize) -> (Value, Value) {
-    let numbers: Vec<f64> = (0..1000).map(|number| f64::from(number) * 0.25).collect();
+    let numbers: Vec<f64> = (0..1000).map(|number| f64::from(number) + 0.25).collect();
     let text = "\"é\\\n".repeat(40 << 10);
     let rows: Vec<Value> =
         (0..100).map(|row| json!({ "row": row, "odd": row % 2 == 1, "none": null })).collect();

@@ -469,11 +469,13 @@ fn literals_are_strays_in_functions_that_travel_too() {
 fn literals_in_json_are_strays_only_where_they_are_used() {
     let json = r#"[98,["{\"$reql_type$\":\"LITERAL\",\"value\":7}"]]"#;
     let literal = r#"{"$reql_type$":"LITERAL","value":7}"#;
+    let check =
+        |term: &str, want: &str| assert_eq!(server().run(&format!("[1,{term}]")).line(), want, "{term}");
     check(&format!("[38,[[2,[1]],[69,[[2,[1]],{json}]]]]"), &format!("[{literal}]"));
-    check(&format!("[45,[[38,[T,[69,[[2,[1]],{json}]]]],0]]"), literal);
+    check(&format!(r#"[45,[[38,[[15,["t"]],[69,[[2,[1]],{json}]]]],0]]"#), literal);
     check(&format!(r#"[31,[[35,[{{"a":{{"b":1}}}},{{"a":{json}}}]],"a"]]"#), "7");
     check(
-        r#"[31,[[56,[E,[98,["{\"id\":1,\"a\":{\"$reql_type$\":\"LITERAL\"}}"]]]],"first_error"]]"#,
+        r#"[31,[[56,[[15,["e"]],[98,["{\"id\":1,\"a\":{\"$reql_type$\":\"LITERAL\"}}"]]]],"first_error"]]"#,
         "\"Stray literal keyword found: literal is only legal inside of the object passed to merge or update and cannot nest \
          inside other literals.\"",
     );

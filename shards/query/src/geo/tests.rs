@@ -325,7 +325,7 @@ fn check_turns(left: &Datum, right: &Datum, meets: Option<bool>) {
     assert_eq!(found, meets);
     let (turns, most) = pace.turns.get();
     assert!(turns >= 20, "{turns} turns");
-    assert!(most <= 5 * STEPS_A_TURN, "{most} steps between two turns");
+    assert!(most <= 10 * STEPS_A_TURN, "{most} steps between two turns");
     let brief = Pace::brief();
     assert!(at_once(Shape::parse(&object("Polygon", left.clone()), &brief)).is_none(), "this takes long");
 }
