@@ -34,8 +34,10 @@ use crate::{Cures, StartError};
 
 /// How often an executor with work wakes by itself: a lost wake costs at most this.
 const BEAT: Duration = Duration::from_millis(5);
-/// The same for an executor that had nothing to do since its last beat: each costs some 50 us of CPU.
+/// The same for an executor that had nothing to do since its last beat, and at most, for one that had nothing to do since
+/// several: each beat costs some 50 us of CPU.
 const IDLE_BEAT: Duration = Duration::from_millis(50);
+const IDLE_BEAT_MAX: Duration = Duration::from_millis(200);
 /// Timers of a beat, each twice as far as the one before: as many lost wakes in a row as are survived.
 const BEAT_TIMERS: usize = 8;
 /// Tasks that run in a beat of an idle executor: the beat itself, the soft flush, a report.
@@ -110,7 +112,7 @@ async fn beat() {
         }
         // Asking sets the count back to zero.
         let tasks = glommio::executor().executor_stats().tasks_executed();
-        rest = if tasks <= IDLE_TASKS { IDLE_BEAT } else { BEAT };
+        rest = if tasks <= IDLE_TASKS { (rest * 2).clamp(IDLE_BEAT, IDLE_BEAT_MAX) } else { BEAT };
     }
 }
 
