@@ -95,7 +95,8 @@ async fn open_with<D: Directory>(
     let mut state = load(&pages, &slabs, superblock, &options).await?;
     let redo = state.superblock.redo;
 
-    let end = find_end(&directory, redo, &mut state).await?;
+    let slab_blocks = blocks_of(&slabs, 0, "slabs").await?;
+    let end = find_end(&directory, redo, &mut state, slab_blocks).await?;
     raise_epoch(&superblocks, &mut state.superblock).await?;
     state.page_space.opened();
     state.slab_space.opened();
@@ -219,10 +220,11 @@ pub(crate) async fn load<F: Disk>(
 ) -> Result<State, StorageError> {
     let mut state = State::new(options);
     state.pool.values_max = options.cache_entries;
-    let page_blocks = blocks_of(pages, superblock.page_blocks, "pages").await?;
-    let slab_blocks = blocks_of(slabs, superblock.slab_blocks, "slabs").await?;
-    state.page_space.grow(page_blocks);
-    state.slab_space.grow(slab_blocks);
+    blocks_of(pages, superblock.page_blocks, "pages").await?;
+    blocks_of(slabs, superblock.slab_blocks, "slabs").await?;
+    // What a file has beyond that may lack blocks on disk: a crash leaves any part of how it grew.
+    state.page_space.grow(superblock.page_blocks);
+    state.slab_space.grow(superblock.slab_blocks);
 
     let mut addresses = Vec::new();
     for (index, address) in superblock.directories.iter().enumerate() {
@@ -320,11 +322,12 @@ async fn load_chunks<F: Disk>(
     Ok(())
 }
 
-/// Reads the log to its end, and sets aside the blocks of the large values in it.
+/// Reads the log to its end, and sets aside the blocks of the large values in it, for which the file may have grown to `slab_blocks`.
 async fn find_end<D: Directory>(
     directory: &D,
     redo: Place,
     state: &mut State,
+    slab_blocks: u32,
 ) -> Result<(Place, Segment<D::File>), StorageError> {
     let mut reader = LogReader::new(directory, redo);
     let mut runs = Vec::new();
@@ -344,6 +347,7 @@ async fn find_end<D: Directory>(
         runs.extend(found);
     }
     for run in runs {
+        state.slab_space.grow(run.block.saturating_add(run.blocks).min(slab_blocks));
         if !state.slab_space.mark(run) {
             let file = segment_name(redo.segment);
             let what = format!("{run:?} of slabs, which the log names, is in use");

@@ -6,7 +6,8 @@
 //!
 //! Free space goes back to the file system: the tail of the file is cut off, and whole units of [`HOLE_BLOCKS`] before it become
 //! holes. A hole is never given out before it was filled again, so that writing to free blocks cannot find the disk full. Holes are
-//! not stored either: at opening every unit that is free is taken for one, which at worst fills it once for nothing.
+//! not stored either: at opening every unit that is free is taken for one, which at worst fills it once for nothing. So a unit is a
+//! hole as a whole or not at all: where something lies in it, all its blocks are on disk, to the end of the file.
 
 /// A run of blocks of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +72,12 @@ impl Space {
         self.set(Self::unit(unit));
     }
 
-    /// Takes every free unit for a hole.
+    /// Takes every free unit for a hole. What is left of one at the end cannot be one: it does not count as part of the file.
     pub fn opened(&mut self) {
+        let whole = self.blocks / HOLE_BLOCKS * HOLE_BLOCKS;
+        if (whole..self.blocks).all(|block| !self.is_used(block)) {
+            self.shorten(whole);
+        }
         for unit in 0..self.blocks / HOLE_BLOCKS {
             if self.is_free_unit(unit) {
                 self.take_as_hole(unit);
@@ -106,10 +111,14 @@ impl Space {
         for unit in self.holes.split_off(&(end / HOLE_BLOCKS)) {
             self.release(Self::unit(unit));
         }
-        self.blocks = end;
-        self.words.truncate((end as usize).div_ceil(64));
-        self.cursor = self.cursor.min(end);
+        self.shorten(end);
         true
+    }
+
+    fn shorten(&mut self, blocks: u32) {
+        self.blocks = blocks;
+        self.words.truncate((blocks as usize).div_ceil(64));
+        self.cursor = self.cursor.min(blocks);
     }
 
     /// The file has become this long.
@@ -262,7 +271,7 @@ mod tests {
         space.opened();
         // Units 1 and 3 hold something, and what is behind the last whole unit is none.
         assert_eq!(space.hole_blocks(), 3 * HOLE_BLOCKS);
-        assert_eq!((space.used(), space.free()), (2, 2 * HOLE_BLOCKS + 8));
+        assert_eq!((space.used(), space.free(), space.blocks()), (2, 2 * HOLE_BLOCKS - 2, 5 * HOLE_BLOCKS));
         assert_eq!(space.take(HOLE_BLOCKS), None);
         let hole = space.hole().unwrap();
         assert_eq!(hole, Run { block: 0, blocks: HOLE_BLOCKS });

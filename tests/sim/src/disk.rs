@@ -3,7 +3,8 @@
 //! Always: reads see a change once its call has completed, and the platter has it for certain only when a sync that began
 //! after that completion has completed too. What lies between may survive a power loss or not: writes per 512-byte sector,
 //! growth by blocks, directory entries one by one. An operation whose future is dropped goes on, as the kernel's would.
-//! Reads and syncs are strict about alignment, as O_DIRECT is.
+//! Reads and syncs are strict about alignment, as O_DIRECT is. And a write of anything but zeros to a file of
+//! [`ROOM_IS_ASKED_FOR`] must find its blocks there: on a full disk it would fail, when it is too late to refuse.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -21,6 +22,8 @@ use crate::trouble::{Happening, Lie, Operation, Troubles, Watcher};
 /// Once in so many operations one takes [`SLOW_TIMES`] as long as it might have.
 const SLOW_ONE_IN: u64 = 50;
 const SLOW_TIMES: u64 = 30;
+/// Files whose room is asked for before anything is promised, so that no write to them can find the disk full.
+const ROOM_IS_ASKED_FOR: [&str; 4] = ["pages", "slabs", "superblocks", "wal-"];
 
 /// A directory of one store. Clones are the same directory.
 #[derive(Clone)]
@@ -47,6 +50,7 @@ struct State {
     watcher: RefCell<Option<Watcher>>,
     /// A flaw for tests of the tests: syncs say that they have kept what they have not.
     skips_flushes: Cell<bool>,
+    has_lied: Cell<bool>,
     contents: RefCell<Contents>,
 }
 
@@ -102,6 +106,7 @@ impl SimulatedDirectory {
             troubles: RefCell::default(),
             watcher: RefCell::default(),
             skips_flushes: Cell::default(),
+            has_lied: Cell::default(),
             contents: RefCell::new(contents),
         }))
     }
@@ -116,6 +121,7 @@ impl SimulatedDirectory {
         left.0.delay_us_max.set(self.0.delay_us_max.get());
         left.0.capacity_bytes.set(self.0.capacity_bytes.get());
         left.0.skips_flushes.set(self.0.skips_flushes.get());
+        left.0.has_lied.set(self.0.has_lied.get() || self.0.skips_flushes.get());
         left
     }
 
@@ -511,6 +517,7 @@ impl SimulatedDisk {
             }
             return Err(failed(&self.name, operation, offset, bytes));
         }
+        self.check_room(&change);
         if let Some(capacity_bytes) = state.capacity_bytes.get() {
             let mut contents = state.contents.borrow_mut();
             let needed = contents.file(self.file).visible.grows_by(&change);
@@ -531,10 +538,26 @@ impl SimulatedDisk {
 }
 
 impl SimulatedDisk {
+    /// A lie may have taken blocks away that a store rightly counts on.
+    fn check_room(&self, change: &Change) {
+        let Change::Write { offset, bytes } = change else { return };
+        let is_asked_for = ROOM_IS_ASKED_FOR.iter().any(|prefix| self.name.starts_with(prefix));
+        if !is_asked_for || self.directory.0.has_lied.get() {
+            return;
+        }
+        let grows_by = self.directory.0.contents.borrow_mut().file(self.file).visible.grows_by(change);
+        assert!(
+            grows_by == 0 || bytes.iter().all(|&byte| byte == 0),
+            "a write of {} at {offset} takes {grows_by} bytes of the disk that were not asked for",
+            self.name
+        );
+    }
+
     /// What the disk makes of a change: another one if it lies about it.
     fn as_written(&self, change: Change) -> Change {
         let Change::Write { offset, bytes } = &change else { return change };
         let Some(lie) = self.directory.0.troubles.borrow_mut().lied(&self.name) else { return change };
+        self.directory.0.has_lied.set(true);
         self.directory.tell(Happening::Lied { file: &self.name });
         let end = offset + bytes.len() as u64;
         let lost = Change::Extend { bytes: end };
@@ -752,8 +775,8 @@ mod tests {
         let simulation = Simulation::new(5);
         let directory = SimulatedDirectory::new(&simulation);
         simulation.run(async {
-            let disk = made(&directory, "wal-1").await;
-            directory.fail(Operation::Sync, "wal", 0, 1);
+            let disk = made(&directory, "log-1").await;
+            directory.fail(Operation::Sync, "log", 0, 1);
             disk.write(0, vec![1; 4096]).await.unwrap();
             assert!(matches!(disk.sync().await, Err(DiskError::Io { operation: "sync", .. })));
             disk.sync().await.unwrap();
@@ -761,13 +784,13 @@ mod tests {
             directory.set_capacity_bytes(Some(2 * BLOCK));
             disk.preallocate(2 * BLOCK).await.unwrap();
             let full = disk.write(2 * BLOCK, vec![1; 4096]).await;
-            assert_eq!(full, Err(DiskError::Full { file: "wal-1".into() }));
+            assert_eq!(full, Err(DiskError::Full { file: "log-1".into() }));
             disk.write(BLOCK, vec![1; 4096]).await.unwrap();
             disk.punch(0, BLOCK).await.unwrap();
             disk.write(2 * BLOCK, vec![1; 4096]).await.unwrap();
             assert_eq!(directory.used_bytes(), 2 * BLOCK);
 
-            directory.flip_bit("wal-1", BLOCK + 7, 1);
+            directory.flip_bit("log-1", BLOCK + 7, 1);
             let page = disk.read(0, 8192).await.unwrap();
             assert_eq!((page[0], page[4096 + 6], page[4096 + 7]), (0, 1, 3));
         });

@@ -185,6 +185,31 @@ fn after_a_failed_flush_the_store_is_read_only_and_keeps_its_promises() {
 }
 
 #[test]
+fn zeros_that_could_not_be_written_are_not_written_again() {
+    for_seeds(10, |seed| {
+        let mut life = Life::new(Slab::new(seed), seed);
+        life.opening(Some(FILL), Ending::Closed).expect("nothing stops it");
+        life.simulation.run(async {
+            let engine = life.open().await.expect("it opens");
+            let site = site(&life, &engine);
+            // At opening every free unit is taken for a hole, so room is zeros that are written first.
+            life.directory.fail(Operation::Write, "slabs", 0, 1);
+            let mut refused = None;
+            for number in 0..200 {
+                refused = refused.or(write_hard(&site, growing(number)).await.err());
+            }
+            assert!(matches!(refused, Some(StorageError::ReadOnly { .. })), "{refused:?}");
+            match write_hard(&site, growing(900)).await {
+                Err(StorageError::ReadOnly { .. }) => {}
+                found => panic!("{found:?}"),
+            }
+        });
+        life.lose_power();
+        life.opening(None, Ending::Closed);
+    });
+}
+
+#[test]
 fn a_failed_read_is_an_error_of_that_read_alone() {
     for_seeds(30, |seed| {
         let life = Life::new(Slab::new(seed), seed);

@@ -277,12 +277,14 @@ impl Trial {
 
 impl Log {
     /// Batches that the store must hold, if it does not say that it is damaged. A lie about the log is seen by what was flushed
-    /// after it; only of the last flush, or of as many of the last as there were flips, nobody can know.
+    /// after it; only of the last flush that acknowledged something, or of as many of the last as there were flips, nobody can know.
     fn floor(&self, acknowledged: u64) -> Floor {
-        let flushes = self.before_flushes.borrow();
-        // A flush that goes over to the next segment is counted twice.
-        let flipped = flushes.len().checked_sub(2 * self.flips.get()).and_then(|index| flushes.get(index));
-        let by_flips = if self.flips.get() > 0 { flipped.copied().unwrap_or(0) } else { acknowledged };
+        let mut steps = self.before_flushes.borrow().clone();
+        steps.push(acknowledged);
+        // Nothing was acknowledged between flushes that began at the same number: no later one shows that an earlier was lost.
+        steps.dedup();
+        let flipped = (steps.len() - 1).checked_sub(self.flips.get()).and_then(|index| steps.get(index));
+        let by_flips = flipped.copied().unwrap_or(0);
         match self.at_lie.get() {
             Some((before, applied)) if acknowledged <= applied => {
                 Floor { batches: before.min(by_flips), keeps_trees: false }
@@ -329,4 +331,27 @@ fn random_place(directory: &SimulatedDirectory, random: &mut Random) -> Option<(
     }
     let (file, block) = blocks.swap_remove(random.below(blocks.len() as u64) as usize);
     Some((file, block + random.below(4096), random.below(8) as u8))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flip_in_the_log_may_hide_the_last_flush_that_acknowledged_something() {
+        for (before_flushes, acknowledged, flips, want) in [
+            (&[0, 4, 8][..], 10, 0, 10),
+            (&[0, 4, 8], 10, 1, 8),
+            (&[0, 4, 8], 10, 2, 4),
+            (&[0, 4, 8], 10, 4, 0),
+            // The power went twice in a flush that began at 10: nothing whole lies behind the one that began at 8.
+            (&[0, 4, 8, 10, 10], 10, 1, 8),
+            (&[], 0, 1, 0),
+        ] {
+            let log = Log::default();
+            log.before_flushes.borrow_mut().extend(before_flushes);
+            log.flips.set(flips);
+            assert_eq!(log.floor(acknowledged).batches, want, "{before_flushes:?} {acknowledged} {flips}");
+        }
+    }
 }

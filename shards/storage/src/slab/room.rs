@@ -10,7 +10,7 @@ use crate::engine::{Edit, StorageError};
 use crate::slab::Shared;
 use crate::slab::slot;
 use crate::slab::state::{SLOT_VALUE_BYTES_MAX, State};
-use crate::space::{Run, Space};
+use crate::space::{HOLE_BLOCKS, Run, Space};
 use crate::wal::record::{self, Extent};
 
 /// Free blocks of each file that puts leave alone.
@@ -270,7 +270,9 @@ impl<D: Directory> Shared<D> {
             Err(DiskError::Full { file }) => {
                 Err(StorageError::Full { reason: format!("no room for {file} to grow") })
             }
-            grown => Ok(grown?),
+            // Zeros whose write failed may reach the disk later, over what was written there since.
+            Err(error) => Err(self.broken(&error)),
+            Ok(()) => Ok(()),
         }
     }
 
@@ -289,16 +291,24 @@ impl<D: Directory> Shared<D> {
         grown
     }
 
+    /// What lies in the file behind its blocks already, a tail that was cut and is not truncated yet, may have holes; asking for
+    /// room does not fill them. They are filled to the end of their unit, since a unit that something lies in counts as whole.
     async fn lengthen(&self, file: &DataFile, now: u32, blocks: u32) -> Result<(), DiskError> {
         let name = match file {
             DataFile::Pages => "pages",
             DataFile::Slabs => "slabs",
         };
         let Some(end) = now.checked_add(blocks) else { return Err(DiskError::Full { file: name.into() }) };
-        let disk = match file {
-            DataFile::Pages => &self.pages,
-            DataFile::Slabs => &self.slabs,
-        };
+        let disk = self.disk_of(file);
+        let length = u32::try_from(disk.length().await? / 4096).unwrap_or(u32::MAX);
+        let behind = end.checked_next_multiple_of(HOLE_BLOCKS).map_or(length, |unit| unit.min(length));
+        let mut at = now;
+        while at < behind {
+            let run = (behind - at).min(HOLE_BLOCKS);
+            disk.write(u64::from(at) * 4096, disk.buffer(run * 4096)).await?;
+            at += run;
+        }
+        let end = end.max(at);
         disk.preallocate(u64::from(end) * 4096).await?;
         file.space(&mut self.state.borrow_mut()).grow(end);
         Ok(())

@@ -38,7 +38,7 @@ impl<D: Directory> Shared<D> {
         ask(file.space(&mut self.state.borrow_mut()))
     }
 
-    fn disk_of(&self, file: &DataFile) -> &D::File {
+    pub(super) fn disk_of(&self, file: &DataFile) -> &D::File {
         match file {
             DataFile::Pages => &self.pages,
             DataFile::Slabs => &self.slabs,
