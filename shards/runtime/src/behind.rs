@@ -3,21 +3,21 @@
 //!
 //! Always: whoever of the second class has used the core for a slice rests until the others, if they are busy, have used it
 //! [`SHARE`] times as long or have nothing more to do, and only one rests at a time, the next after it; on an idle core a rest is
-//! one turn. So the class neither starves nor is felt. The executor's own task queues would run one class until it has nothing
+//! one turn. So the class neither starves nor is felt. A task of their own ends the rests: whoever rests may lie in a future that is not
+//! polled for a while, or in work that rests as a whole too, and must not keep the others waiting. The executor's own task queues would run one class until it has nothing
 //! left to do or a timer ends its turn, and that timer cannot be relied on (`uring.rs`), so the slices are measured here. Two
 //! waits are kept as figures: the turn that a task of the first class waits for, and the rests of the second.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use photondb_proto::control::DurationHistogram;
 
-use crate::admission::Watchers;
 use crate::env::Env;
 
 /// What is used before a rest.
@@ -36,10 +36,16 @@ pub struct Classes {
     pub foreground: RefCell<DurationHistogram>,
     /// Background work rests so long after a slice.
     pub background: RefCell<DurationHistogram>,
-    /// Who rests, and behind it who is to rest, by number.
-    resting: RefCell<VecDeque<u64>>,
-    next: Cell<u64>,
-    rested: Watchers,
+    /// Rests that have not begun.
+    resting: RefCell<VecDeque<Rc<Rest>>>,
+    /// A task ends them.
+    is_tended: Cell<bool>,
+}
+
+impl Classes {
+    fn next_rest(&self) -> Option<Rc<Rest>> {
+        self.resting.borrow_mut().pop_front()
+    }
 }
 
 /// Work that rests after each slice.
@@ -89,41 +95,62 @@ impl<E: Env, T> Future for Behind<'_, E, T> {
 }
 
 /// Waits until the others have had their part of the core, or have nothing to do.
-pub async fn rest<E: Env>(env: &E, classes: &Classes, used: Duration) {
+pub async fn rest<E: Env>(env: &E, classes: &Rc<Classes>, used: Duration) {
     let asked = env.elapsed();
-    let own = Resting::queue(classes);
-    classes.rested.until(|| classes.resting.borrow().front() == Some(&own.number)).await;
-    let wanted = (used * SHARE).min(REST_MAX);
-    let began = env.elapsed();
-    let mut turn = began;
-    loop {
-        env.next_turn().await;
-        let now = env.elapsed();
-        if now.saturating_sub(turn) <= IDLE_TURN || now.saturating_sub(began) >= wanted {
-            return record(&classes.background, now.saturating_sub(asked));
+    let own = Rc::new(Rest { wanted: (used * SHARE).min(REST_MAX), ..Rest::default() });
+    classes.resting.borrow_mut().push_back(own.clone());
+    if !classes.is_tended.replace(true) {
+        env.spawn(tend(env.clone(), classes.clone()));
+    }
+    poll_fn(|context| own.poll_over(context)).await;
+    record(&classes.background, env.elapsed().saturating_sub(asked));
+}
+
+/// Ends the rests of a core, one after the other, until nobody rests.
+async fn tend<E: Env>(env: E, classes: Rc<Classes>) {
+    while let Some(rest) = classes.next_rest() {
+        let began = env.elapsed();
+        let mut turn = began;
+        while !rest.is_left() {
+            env.next_turn().await;
+            let now = env.elapsed();
+            if now.saturating_sub(turn) <= IDLE_TURN || now.saturating_sub(began) >= rest.wanted {
+                break;
+            }
+            turn = now;
         }
-        turn = now;
+        rest.end();
     }
+    classes.is_tended.set(false);
 }
 
-/// A place among those who rest, until it is dropped.
-struct Resting<'a> {
-    classes: &'a Classes,
-    number: u64,
+/// A rest that is waited for.
+#[derive(Default)]
+struct Rest {
+    wanted: Duration,
+    is_over: Cell<bool>,
+    waker: RefCell<Option<Waker>>,
 }
 
-impl Resting<'_> {
-    fn queue(classes: &Classes) -> Resting<'_> {
-        let number = classes.next.replace(classes.next.get() + 1);
-        classes.resting.borrow_mut().push_back(number);
-        Resting { classes, number }
+impl Rest {
+    fn poll_over(&self, context: &Context<'_>) -> Poll<()> {
+        if self.is_over.get() {
+            return Poll::Ready(());
+        }
+        *self.waker.borrow_mut() = Some(context.waker().clone());
+        Poll::Pending
     }
-}
 
-impl Drop for Resting<'_> {
-    fn drop(&mut self) {
-        self.classes.resting.borrow_mut().retain(|number| *number != self.number);
-        self.classes.rested.wake_all();
+    /// Whether who rested has gone.
+    fn is_left(self: &Rc<Self>) -> bool {
+        Rc::strong_count(self) == 1
+    }
+
+    fn end(&self) {
+        self.is_over.set(true);
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
     }
 }
 

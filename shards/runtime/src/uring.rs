@@ -545,7 +545,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::behind::{Classes, behind};
+    use crate::behind::{Classes, behind, rest};
 
     fn scratch_dir(name: &str) -> PathBuf {
         // The target directory is on a disk; the temporary one may be on tmpfs.
@@ -634,6 +634,52 @@ mod tests {
         // On a machine that is busy itself the shares are not exact.
         assert!(Duration::ZERO < back && back < front, "a share, neither more nor nothing: {shares:?}");
         assert!(alone > back, "nothing holds it back on an idle core: {shares:?}");
+    }
+
+    /// Ends, unless a rest waits for itself.
+    async fn within<T>(env: &UringEnv, work: impl Future<Output = T>) -> T {
+        let late = async {
+            env.sleep(Duration::from_secs(20)).await;
+            None
+        };
+        futures_lite::future::or(async { Some(work.await) }, late).await.expect("it ends")
+    }
+
+    #[test]
+    fn work_that_rests_by_itself_may_rest_as_a_whole_too() {
+        let place = scratch_dir("nested");
+        let work = |env: UringEnv| async move {
+            let classes = Rc::<Classes>::default();
+            let nested = async {
+                for _ in 0..20 {
+                    let began = env.elapsed();
+                    while env.elapsed() - began < Duration::from_millis(1) {}
+                    rest(&env, &classes, env.elapsed() - began).await;
+                }
+            };
+            within(&env, behind(&env, &classes, nested)).await;
+        };
+        run(None, &place, Cures::default(), work).expect("an executor can be made");
+        let _ = std::fs::remove_dir_all(&place);
+    }
+
+    #[test]
+    fn a_rest_that_nobody_looks_at_or_that_is_left_holds_up_no_other() {
+        let place = scratch_dir("left");
+        let work = |env: UringEnv| async move {
+            let classes = Rc::<Classes>::default();
+            let used = Duration::from_millis(1);
+            let mut unwatched = Box::pin(rest(&env, &classes, used));
+            let mut left = Box::pin(rest(&env, &classes, used));
+            for begun in [&mut unwatched, &mut left] {
+                assert!(futures_lite::future::poll_once(begun).await.is_none(), "it has begun");
+            }
+            drop(left);
+            within(&env, rest(&env, &classes, used)).await;
+            within(&env, unwatched).await;
+        };
+        run(None, &place, Cures::default(), work).expect("an executor can be made");
+        let _ = std::fs::remove_dir_all(&place);
     }
 
     /// The answer about polled I/O is kept for the life of a process, so this runs in a process of its own.
