@@ -97,6 +97,12 @@ impl RowBlock {
         self.bytes.len()
     }
 
+    /// Keeps so many of the first rows.
+    pub fn truncate(&mut self, rows: usize) {
+        self.ends.truncate(rows);
+        self.bytes.truncate(self.ends.last().map_or(0, |(_, end)| *end));
+    }
+
     pub fn len(&self) -> usize {
         self.ends.len()
     }
@@ -151,6 +157,9 @@ mod tests {
             }
         }
         assert_eq!(block.len(), values.len() + usize::from(form == RowForm::Document));
+        let two: usize = block.iter().take(2).map(|row| row.key.len() + row.value.len()).sum();
+        block.truncate(2);
+        assert_eq!((block.len(), block.bytes()), (2, two));
     }
 
     #[test]

@@ -32,7 +32,7 @@ const HOUSES: &[House] = &[
             &["start"],
             &["session", "cursor"],
             &["hot"],
-            &["route", "write", "construct"],
+            &["route", "write", "together", "construct"],
             // A core holds its feeds, and feeds read as queries do: rows, system tables, by the user's permissions.
             &["access", "core", "feed", "owner", "rows", "scan", "system"],
             &["table", "index", "mesh", "jobs", "scratch"],

@@ -21,7 +21,9 @@ use photondb_runtime::Cures;
 use photondb_runtime::env::{Env, StoreOptions};
 use photondb_runtime::uring::{self, UringEnv};
 use photondb_storage::backend::{Backend, Store};
-use photondb_storage::engine::{Cached, CommitInfo, Direction, Edit, Range, StorageEngine, TreeId, TreeName};
+use photondb_storage::engine::{
+    Cached, CommitInfo, Direction, Edit, Range, StorageEngine, Sweeping, TreeId, TreeName,
+};
 
 /// As in the server.
 #[global_allocator]
@@ -56,7 +58,7 @@ enum Part {
         #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 32])]
         depths: Vec<usize>,
     },
-    /// Scan everything
+    /// Go through everything, in the order of keys and in that of the disk
     Scan,
     /// The hit rate of a hot set, alone and beside a scan
     Hot,
@@ -78,6 +80,8 @@ const LOADERS: u64 = 8;
 /// As a server scans: rows and bytes of one call.
 const SCAN_ROWS: usize = 512;
 const SCAN_BYTES: usize = 128 << 10;
+/// As a server gives others their turn.
+const TURN: Duration = Duration::from_micros(500);
 /// A slow scan is measured by its beginning.
 const SCAN_MAX: Duration = Duration::from_secs(100);
 const WRITERS: u64 = 64;
@@ -328,25 +332,52 @@ async fn read_uniformly(site: &Rc<Site>, depth: u64, documents: u64, span: Durat
 }
 
 async fn scan(arguments: &Arguments, site: &Rc<Site>) -> io::Result<()> {
-    let fio = fio::rate(&slabs(arguments), Pattern::SequentialRead, 4, arguments.seconds)?;
-    let (device, began) = (DeviceReads::of(&arguments.device)?, Instant::now());
-    let (rows, bytes) = scan_all(site, || began.elapsed() < SCAN_MAX).await;
-    let seconds = began.elapsed().as_secs_f64();
-    let device = DeviceReads::of(&arguments.device)?.since(device);
-    let live = site.engine.stats().live_bytes as f64 * rows as f64 / site.documents as f64;
-    println!(
-        "scan of {rows} documents: {:.0} documents/s, {:.0} MB/s of documents, {:.0} MB/s of slots; {:.0} device reads/s of {:.0} bytes, {:.2} \
-         bytes read per byte of slots; fio reads {:.0} MB/s in sequence: {:.2}",
-        rows as f64 / seconds,
-        bytes as f64 / seconds / 1e6,
-        live / seconds / 1e6,
-        device.reads as f64 / seconds,
-        device.bytes as f64 / device.reads.max(1) as f64,
-        device.bytes as f64 / live,
-        fio.bytes_per_second / 1e6,
-        live / seconds / fio.bytes_per_second,
-    );
+    for (name, by_disk) in [("in the order of the disk", true), ("in the order of keys", false)] {
+        let fio = fio::rate(&slabs(arguments), Pattern::SequentialRead, 4, arguments.seconds / 2)?;
+        let (device, began) = (DeviceReads::of(&arguments.device)?, Instant::now());
+        let (rows, bytes) = match by_disk {
+            true => sweep_all(site, || began.elapsed() < SCAN_MAX).await,
+            false => scan_all(site, || began.elapsed() < SCAN_MAX).await,
+        };
+        let seconds = began.elapsed().as_secs_f64();
+        let device = DeviceReads::of(&arguments.device)?.since(device);
+        let live = site.engine.stats().live_bytes as f64 * rows as f64 / site.documents as f64;
+        println!(
+            "{rows} documents {name}: {:.0} documents/s, {:.0} MB/s of documents, {:.0} MB/s of slots; {:.0} device reads/s of {:.0} \
+             bytes, {:.2} bytes read per byte of slots; fio reads {:.0} MB/s in sequence: {:.2}",
+            rows as f64 / seconds,
+            bytes as f64 / seconds / 1e6,
+            live / seconds / 1e6,
+            device.reads as f64 / seconds,
+            device.bytes as f64 / device.reads.max(1) as f64,
+            device.bytes as f64 / live,
+            fio.bytes_per_second / 1e6,
+            live / seconds / fio.bytes_per_second,
+        );
+    }
     Ok(())
+}
+
+/// Sweeps everything, as long as it is wanted; documents and their bytes.
+async fn sweep_all(site: &Rc<Site>, is_wanted: impl Fn() -> bool) -> (u64, u64) {
+    let mut range = Range { start: Bound::Unbounded, end: Bound::Unbounded };
+    let (mut rows, mut bytes, mut turn) = (0, 0, Instant::now());
+    loop {
+        let mut see = async |values: &[&[u8]]| {
+            rows += values.len() as u64;
+            bytes += values.iter().map(|value| value.len() as u64).sum::<u64>();
+            if turn.elapsed() > TURN {
+                site.env.next_turn().await;
+                turn = Instant::now();
+            }
+            Sweeping::GoOn
+        };
+        let last = site.engine.sweep(site.tree, &range, usize::MAX, &mut see).await.expect("it reads");
+        match last {
+            Some(last) if is_wanted() => range.start = Bound::Excluded(last),
+            Some(_) | None => return (rows, bytes),
+        }
+    }
 }
 
 /// Scans everything, as long as it is wanted; documents and their bytes.
@@ -366,28 +397,35 @@ async fn scan_all(site: &Rc<Site>, is_wanted: impl Fn() -> bool) -> (u64, u64) {
 }
 
 async fn hot(arguments: &Arguments, site: &Rc<Site>) -> io::Result<()> {
-    let hot = (arguments.cache_mb << 20) / 10 / 1200;
+    let hot = (arguments.cache_mb << 20) / 2 / 1200;
     let span = Duration::from_secs(arguments.seconds);
-    read_uniformly(site, 16, hot, span).await;
     let rate = |Reads { reads, hits }: Reads| hits as f64 * 100.0 / reads as f64;
-    let alone = rate(read_uniformly(site, 4, hot, span).await);
-    let (is_scanning, scanned) = (Rc::new(Cell::new(true)), Rc::new(Cell::new(0)));
-    site.env.spawn({
-        let (site, is_scanning, scanned) = (site.clone(), is_scanning.clone(), scanned.clone());
-        async move {
-            while is_scanning.get() {
-                let (rows, _) = scan_all(&site, || is_scanning.get()).await;
-                scanned.set(scanned.get() + rows);
+    for by_disk in [true, false] {
+        read_uniformly(site, 16, hot, span).await;
+        let alone = rate(read_uniformly(site, 4, hot, span).await);
+        let (is_scanning, scanned) = (Rc::new(Cell::new(true)), Rc::new(Cell::new(0)));
+        site.env.spawn({
+            let (site, is_scanning, scanned) = (site.clone(), is_scanning.clone(), scanned.clone());
+            async move {
+                while is_scanning.get() {
+                    let (rows, _) = match by_disk {
+                        true => sweep_all(&site, || is_scanning.get()).await,
+                        false => scan_all(&site, || is_scanning.get()).await,
+                    };
+                    scanned.set(scanned.get() + rows);
+                }
             }
-        }
-    });
-    let beside = rate(read_uniformly(site, 4, hot, span * 3).await);
-    is_scanning.set(false);
-    site.env.sleep(Duration::from_millis(200)).await;
-    println!(
-        "a hot set of {hot} documents, a tenth of the cache: {alone:.1}% from the cache alone, {beside:.1}% beside a scan of {} documents",
-        scanned.get()
-    );
+        });
+        let beside = rate(read_uniformly(site, 4, hot, span * 2).await);
+        is_scanning.set(false);
+        site.env.sleep(Duration::from_secs(1)).await;
+        println!(
+            "a hot set of {hot} documents, half of the cache: {alone:.1}% from the cache alone, {beside:.1}% beside a scan of {} documents \
+             in the order of {}",
+            scanned.get(),
+            if by_disk { "the disk" } else { "keys" },
+        );
+    }
     Ok(())
 }
 

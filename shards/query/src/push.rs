@@ -107,6 +107,11 @@ impl Pipeline {
         self.quick.is_some()
     }
 
+    /// Whether rows go into a result and none comes out.
+    pub fn has_terminal(&self) -> bool {
+        self.aggregation.is_some()
+    }
+
     /// Takes rows that lie in memory, without keys, and says how many it took; the last may [wait](Seen::Waits). `rows_max` bounds
     /// what is in `out`.
     ///

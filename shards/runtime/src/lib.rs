@@ -31,6 +31,7 @@ mod sockets;
 mod start;
 mod system;
 pub mod table;
+mod together;
 pub mod uring;
 mod write;
 

@@ -16,6 +16,9 @@ use photondb_storage::engine::Value;
 use crate::env::Env;
 use crate::panics::{caught_in_turns, caught_step};
 
+/// How far more than a step may give a sweep may go before it is given up.
+const OVERFLOW: usize = 4;
+
 /// What became of a row that was offered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
@@ -48,6 +51,23 @@ pub struct Rows {
     /// What ended a visit before its rows did.
     stopped: Option<Stopped>,
     turns: Turns,
+}
+
+/// What rows were there at some moment.
+pub struct Mark {
+    rows: usize,
+    bytes: usize,
+    taken: u64,
+}
+
+/// What became of rows that a sweep showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swept {
+    GoOn,
+    /// More came of them than a step should give.
+    TooMuch,
+    /// The scan needs no more rows at all.
+    End,
 }
 
 enum Stopped {
@@ -120,7 +140,7 @@ impl Rows {
         Ok(self.measure(flow))
     }
 
-    fn is_full(&self) -> bool {
+    pub fn is_full(&self) -> bool {
         self.rows.len() >= self.rows_max || self.rows.bytes() >= self.bytes_max
     }
 
@@ -181,6 +201,64 @@ impl Rows {
             }
             (Some(Stopped::Waits) | None, _) => Ok(Taken::GoOn),
         }
+    }
+
+    /// How many rows a sweep may take beside those of `before`, which gave nothing like a step's bound; 0 if a sweep cannot be taken back
+    /// should it give too much.
+    pub fn sweep_rows(&self, before: usize) -> usize {
+        match &self.pipeline {
+            Some(pipeline) if !self.has_keys && pipeline.has_terminal() => usize::MAX,
+            // Stages keep nothing of rows, so what they gave can be thrown away.
+            Some(_) if !self.has_keys => before,
+            Some(_) | None => 0,
+        }
+    }
+
+    /// What [`Rows::take_back`] goes back to.
+    pub fn mark(&self) -> Mark {
+        Mark { rows: self.rows.len(), bytes: self.rows.bytes(), taken: self.taken }
+    }
+
+    /// Forgets rows that a pipeline without a terminal gave.
+    pub fn take_back(&mut self, mark: &Mark) {
+        self.rows.truncate(mark.rows);
+        self.taken = mark.taken;
+    }
+
+    /// How full the step has become since, in parts of 256 of its bounds.
+    pub fn filled(&self, mark: &Mark) -> usize {
+        let part = |now: usize, before: usize, max: usize| (now - before) * 256 / max.max(1);
+        part(self.rows.len(), mark.rows, self.rows_max).max(part(
+            self.rows.bytes(),
+            mark.bytes,
+            self.bytes_max,
+        ))
+    }
+
+    /// Takes rows that a sweep shows. It goes on when there is enough: where a sweep can end is not known before its end.
+    ///
+    /// # Errors
+    /// The query's, from the work that travelled here.
+    pub async fn swept(&mut self, values: &[&[u8]]) -> Result<Swept, QueryError> {
+        let mut left = values;
+        while let Some((first, behind)) = left.split_first() {
+            let taken = if self.is_quick() {
+                let count = self.see(left);
+                left = &left[count..];
+                self.seen().await?
+            } else {
+                left = behind;
+                self.take(&[], Value::from(*first)).await?
+            };
+            match taken {
+                Taken::GoOn => {}
+                Taken::Full if self.rows.bytes() > OVERFLOW * self.bytes_max => return Ok(Swept::TooMuch),
+                Taken::Full if self.rows.len() > OVERFLOW * self.rows_max => return Ok(Swept::TooMuch),
+                Taken::Full => {}
+                Taken::End => return Ok(Swept::End),
+            }
+        }
+        Ok(Swept::GoOn)
     }
 
     /// The rows, and the partial result of a terminal.

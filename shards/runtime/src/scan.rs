@@ -3,7 +3,9 @@
 //! Always: a step holds nothing when it has answered; `next` says where to go on. In any order it is a shard and the last
 //! key seen there; in key order it is the last key seen, since the shards are merged: each is read in small runs and the
 //! nearest key goes first. Long steps let other tasks of the core have their turn. Along an index the keys are those of
-//! entries, and a row is given only while its entry stands.
+//! entries, and a row is given only while its entry stands. Where rows are on disk and neither their order nor their keys are asked
+//! for, they come in the order of the disk ([`sweep`]): a part of the keys as large as can be, wholly within one step, so that
+//! a key still says where to go on.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -17,14 +19,14 @@ use photondb_proto::limits;
 use photondb_proto::op::{IndexId, KeyRange, PartBatch, Scan, ScanOrder, ScanRange};
 use photondb_query::geo::question::Question;
 use photondb_storage::engine::{
-    Cached, Direction, Lsn, Range, StorageEngine, StorageError, TreeId, Value, VisitEnd, Visited,
+    Cached, Direction, Lsn, Range, StorageEngine, StorageError, Sweeping, TreeId, Value, VisitEnd, Visited,
 };
 use photondb_storage::touch_value;
 
 use crate::core::Core;
 use crate::env::Env;
 use crate::index::LocalIndex;
-use crate::rows::{Rows, Taken, turns};
+use crate::rows::{Rows, Swept, Taken, turns};
 use crate::table::{LocalTable, Shard, storage_failed, storage_range};
 
 /// Rows read from a shard at a time.
@@ -37,6 +39,10 @@ const ROWS_TOGETHER: usize = 32;
 const RUN_BYTES: usize = 128 << 10;
 /// Rows read from each of several shards that are merged, beyond its share and what chance adds to that.
 const MERGE_ROWS_MORE: usize = 2;
+/// Rows of the first sweep of a step, unless nothing comes out of them.
+const SWEEP_ROWS: usize = 512;
+/// Rows that are looked at to see whether a range is in memory.
+const PEEK_ROWS: usize = 64;
 /// A step that has worked this long without waiting lets others have their turn.
 const TURN: Duration = Duration::from_micros(500);
 
@@ -439,6 +445,8 @@ async fn any_order<E: Env>(
         }
     };
     let mut since = 0;
+    // Entries of an index are not rows; and with several ranges a place in the midst of them would not be known.
+    let mut sweep_rows = if along.is_plain() && scan.ranges.len() == 1 { SWEEP_ROWS } else { 0 };
     for number in usize::from(first)..along.local.shards.len() {
         let ranges = ranges_left(along, &scan.ranges, Direction::Forward, after.take());
         let Some(shard) = &along.local.shards[number] else { continue };
@@ -462,6 +470,29 @@ async fn any_order<E: Env>(
                         VisitEnd::More => continue,
                         VisitEnd::Missing => {}
                     }
+                }
+                let most = if sweep_rows > 0 && wanted.copies == 1 { rows.sweep_rows(sweep_rows) } else { 0 };
+                if most > 0 && (is_quick || !is_in_memory(&**engine, tree, &range)) {
+                    let mark = rows.mark();
+                    match sweep(along, (shard, tree), &range, most, rows, pace).await? {
+                        (Swept::GoOn, Some(last)) if rows.is_full() => return Ok(Some(place(number, &last))),
+                        (Swept::GoOn, None) if rows.is_full() => return Ok(Some(place(number + 1, &[]))),
+                        (Swept::GoOn, Some(last)) => range.start = Bound::Excluded(last),
+                        (Swept::GoOn, None) => break,
+                        (Swept::End, _) => return Ok(None),
+                        (Swept::TooMuch, _) => {
+                            rows.take_back(&mark);
+                            sweep_rows = 0;
+                            continue;
+                        }
+                    }
+                    // A sweep should come to its end before a step is full.
+                    sweep_rows = match rows.filled(&mark) {
+                        0..16 => sweep_rows * 2,
+                        16..64 => sweep_rows,
+                        64.. => sweep_rows / 2,
+                    };
+                    continue;
                 }
                 let seen = engine.applied();
                 let rows_max = rows.room().map_or(RUN_ROWS, |room| room.clamp(1, RUN_ROWS));
@@ -497,6 +528,36 @@ async fn any_order<E: Env>(
         }
     }
     Ok(None)
+}
+
+/// Whether the next rows of a range need no disk.
+fn is_in_memory<S: StorageEngine>(engine: &S, tree: TreeId, range: &Range) -> bool {
+    let mut count = 0;
+    let visited = engine.visit(tree, range, PEEK_ROWS, &mut |values| {
+        count = values.len();
+        0
+    });
+    count >= PEEK_ROWS || visited.is_ok_and(|visited| visited.end != VisitEnd::Missing && count == 0)
+}
+
+/// Takes rows of the beginning of a range in the order of the disk; the key that ends it, unless the range does.
+async fn sweep<E: Env>(
+    along: &Along<'_, E::Store>,
+    (shard, tree): (&Shard<E::Store>, TreeId),
+    range: &Range,
+    rows_max: usize,
+    rows: &mut Rows,
+    pace: &mut Pace<'_, E>,
+) -> Result<(Swept, Option<Vec<u8>>), QueryError> {
+    let mut became = Ok(Swept::GoOn);
+    let mut see = async |values: &[&[u8]]| {
+        became = rows.swept(values).await;
+        pace.keep().await;
+        if became == Ok(Swept::GoOn) { Sweeping::GoOn } else { Sweeping::Stop }
+    };
+    let last = shard.store.engine.sweep(tree, range, rows_max, &mut see).await;
+    let last = last.map_err(|error| along.failed(error))?;
+    Ok((became?, last))
 }
 
 fn place(shard: usize, key: &[u8]) -> Vec<u8> {

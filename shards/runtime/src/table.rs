@@ -15,7 +15,8 @@ use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::op::{IndexId, KeyBound, KeyRange, TableId};
 use photondb_storage::changelog::Retention;
 use photondb_storage::engine::{
-    Cached, CommitInfo, Edit, Lsn, Range, StorageEngine, StorageError, TreeId, TreeName, TreeUsage, Value,
+    Cached, CommitInfo, Edit, Lsn, Part, Range, StorageEngine, StorageError, TreeId, TreeName, TreeUsage,
+    Value,
 };
 
 use crate::catalog::{Catalog, KeptChanges, Table};
@@ -502,12 +503,12 @@ impl<S: StorageEngine> Shard<S> {
             Some(tree) => tree,
             None => Box::pin(self.tree_made()).await?,
         };
-        if !self.is_kept.get() && local.keeps_changes() {
-            Box::pin(local.keep_changes(self, now_ms)).await?;
-        }
         let engine = &self.store.engine;
         let mut decided: Option<Decided<T>> = None;
         loop {
+            if !self.is_kept.get() && local.keeps_changes() {
+                Box::pin(local.keep_changes(self, now_ms)).await?;
+            }
             let indexes = local.indexes();
             if let Some(missing) = indexes.iter().find(|index| index.tree(self.place).is_none()) {
                 Box::pin(missing.tree_made(self)).await?;
@@ -539,22 +540,13 @@ impl<S: StorageEngine> Shard<S> {
                 }
             };
             let edits = self.edits(tree, &indexes, key, &decision);
-            let info = CommitInfo {
-                shard: self.number,
-                term: 0,
-                commit_number: self.next_commit.get(),
-                transaction: 0,
-                commit_time_ms: now_ms,
-            };
-            let applied = match self.is_kept.get() {
-                true => engine.apply_kept(info, &edits, decision.seen.as_ref())?,
-                false => engine.apply(info, &edits)?,
-            };
-            match applied {
+            let part = self.part(edits.len(), decision.seen.as_ref(), now_ms);
+            let commit = part.info.commit_number;
+            match engine.apply_parts(&[part], &edits)? {
                 Cached::Hit(lsn) => {
-                    self.next_commit.set(info.commit_number + 1);
+                    self.next_commit.set(commit + 1);
                     let Decided { seen: old, new, word } = decision;
-                    return Ok((word, Some(Applied { lsn, commit: info.commit_number, old, new })));
+                    return Ok((word, Some(Applied { lsn, commit, old, new })));
                 }
                 Cached::Miss => {
                     Box::pin(engine.prepare(&edits)).await?;
@@ -562,6 +554,48 @@ impl<S: StorageEngine> Shard<S> {
                 }
             }
         }
+    }
+
+    /// What goes with the next change of a row, from `seen` on, by so many edits.
+    pub fn part(&self, edits: usize, seen: Option<&Value>, now_ms: u64) -> Part {
+        let info = CommitInfo {
+            shard: self.number,
+            term: 0,
+            commit_number: self.next_commit.get(),
+            transaction: 0,
+            commit_time_ms: now_ms,
+        };
+        Part { info, edits, kept: self.is_kept.get().then(|| seen.cloned()) }
+    }
+
+    /// The number that the next change gets: behind one that was given, or that one again when it was not used.
+    pub fn set_next_commit(&self, number: u64) {
+        self.next_commit.set(number);
+    }
+
+    /// Its tree, if that, those of `indexes` and the change log that the table wants are there.
+    pub fn tree_at_hand(&self, local: &LocalTable<S>, indexes: &LocalIndexes) -> Option<TreeId> {
+        let is_whole = (!local.keeps_changes() || self.is_kept.get())
+            && indexes.iter().all(|index| index.tree(self.place).is_some());
+        self.tree.get().filter(|_| is_whole)
+    }
+
+    /// Makes what [`Shard::tree_at_hand`] asks for.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn make(
+        &self,
+        local: &LocalTable<S>,
+        indexes: &LocalIndexes,
+        now_ms: u64,
+    ) -> Result<(), StorageError> {
+        self.tree_made().await?;
+        local.keep_changes(self, now_ms).await?;
+        for index in indexes.iter() {
+            index.tree_made(self).await?;
+        }
+        Ok(())
     }
 
     /// The row's change and what it changes in the indexes.

@@ -7,8 +7,8 @@ use crate::changelog::{ChangeLogError, LogPlace, LogRun, Position, Retention};
 use crate::compress::{Dictionary, Training};
 use crate::disk::Directory;
 use crate::engine::{
-    Cached, CommitInfo, Direction, Edit, Entries, Lsn, Range, StorageEngine, StorageError, StorageStats,
-    TreeId, TreeName, TreeUsage, Value, Visited,
+    BatchMax, Cached, CommitInfo, Direction, Edit, Entries, Lsn, Part, Range, StorageEngine, StorageError,
+    StorageStats, Sweeping, TreeId, TreeName, TreeUsage, Value, Visited,
 };
 use crate::memory::MemoryEngine;
 use crate::slab::{Placement, SlabEngine};
@@ -116,6 +116,16 @@ impl<D: Directory> StorageEngine for Store<D> {
         ask!(self, engine => engine.visit(tree, range, rows_max, see))
     }
 
+    async fn sweep(
+        &self,
+        tree: TreeId,
+        range: &Range,
+        rows_max: usize,
+        see: &mut impl AsyncFnMut(&[&[u8]]) -> Sweeping,
+    ) -> Result<Option<Vec<u8>>, StorageError> {
+        ask!(self, engine => engine.sweep(tree, range, rows_max, see).await)
+    }
+
     async fn get_many(&self, tree: TreeId, keys: &[Vec<u8>]) -> Result<Vec<Option<Value>>, StorageError> {
         ask!(self, engine => engine.get_many(tree, keys).await)
     }
@@ -151,17 +161,16 @@ impl<D: Directory> StorageEngine for Store<D> {
         ask!(self, engine => engine.bulk_build(tree, entries).await)
     }
 
-    fn apply(&self, info: CommitInfo, edits: &[Edit]) -> Result<Cached<Lsn>, StorageError> {
-        ask!(self, engine => engine.apply(info, edits))
+    fn apply_parts(&self, parts: &[Part], edits: &[Edit]) -> Result<Cached<Lsn>, StorageError> {
+        ask!(self, engine => engine.apply_parts(parts, edits))
     }
 
-    fn apply_kept(
-        &self,
-        info: CommitInfo,
-        edits: &[Edit],
-        old: Option<&Value>,
-    ) -> Result<Cached<Lsn>, StorageError> {
-        ask!(self, engine => engine.apply_kept(info, edits, old))
+    fn batch_max(&self) -> BatchMax {
+        ask!(self, engine => engine.batch_max())
+    }
+
+    fn apply(&self, info: CommitInfo, edits: &[Edit]) -> Result<Cached<Lsn>, StorageError> {
+        ask!(self, engine => engine.apply(info, edits))
     }
 
     async fn begin_change_log(

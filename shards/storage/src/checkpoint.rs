@@ -128,7 +128,10 @@ impl<D: Directory> Shared<D> {
         if let Some(failure) = self.log.failure() {
             return Err(failure);
         }
-        self.state.borrow_mut().sweep_dropped();
+        let mut forgotten = self.state.borrow_mut().sweep_dropped();
+        while self.state.borrow_mut().forget(&mut forgotten) {
+            yield_now().await;
+        }
         let taken_before = self.state.borrow().chunks.taken_bytes;
         self.empty_sparse_chunks().await;
         let frozen = self.freeze();
@@ -300,7 +303,7 @@ impl<D: Directory> Shared<D> {
     }
 
     /// Puts the value's stored form into `target`, unless it is stored as it is.
-    fn compress(&self, tree: u32, value: &[u8], dictionary: Option<u32>, target: &mut Vec<u8>) -> How {
+    pub fn compress(&self, tree: u32, value: &[u8], dictionary: Option<u32>, target: &mut Vec<u8>) -> How {
         let state = &mut *self.state.borrow_mut();
         let Some(tree) = state.trees.get_mut(&tree) else { return How::Plain };
         let is_hopeless = tree.incompressible >= TRIES_MAX && !tree.incompressible.is_multiple_of(TRIES_MAX);

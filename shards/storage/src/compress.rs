@@ -192,31 +192,49 @@ impl Codec {
         if how == How::Plain {
             return Ok(Rc::from(stored));
         }
+        let mut plain = std::mem::take(&mut self.plain);
+        plain.clear();
+        let read = self.append_plain(stored, plain_bytes, &mut plain).map(|()| Rc::from(&plain[..]));
+        self.plain = plain;
+        read
+    }
+
+    /// Appends the value of so many bytes that was compressed to this. Nothing is appended when that fails.
+    pub fn append_plain(
+        &mut self,
+        stored: &[u8],
+        plain_bytes: usize,
+        target: &mut Vec<u8>,
+    ) -> Result<(), Unready> {
         self.uses += 1;
         self.frame.clear();
         self.frame.extend_from_slice(&MAGIC);
         self.frame.extend_from_slice(stored);
-        self.plain.clear();
-        self.plain.reserve(plain_bytes);
-        let plain = &mut self.plain;
+        let start = target.len();
+        target.resize(start + plain_bytes, 0);
+        let plain = &mut target[start..];
         let read = match zstd_safe::get_dict_id_from_frame(&self.frame) {
             Some(number) => {
                 let number = number.get();
-                let Some(prepared) = self.readers.find(number, self.uses) else {
-                    return Err(Unready::Dictionary(number));
-                };
-                self.decoder.decompress_using_ddict(plain, &self.frame, prepared)
+                match self.readers.find(number, self.uses) {
+                    Some(prepared) => self.decoder.decompress_using_ddict(plain, &self.frame, prepared),
+                    None => {
+                        target.truncate(start);
+                        return Err(Unready::Dictionary(number));
+                    }
+                }
             }
             None => self.decoder.decompress(plain, &self.frame),
         };
-        match read {
-            Ok(_) if self.plain.len() == plain_bytes => Ok(Rc::from(&self.plain[..])),
-            Ok(found) => Err(Unready::Broken(format!("its value has {found} bytes, want {plain_bytes}"))),
+        let broken = match read {
+            Ok(found) if found == plain_bytes => return Ok(()),
+            Ok(found) => format!("its value has {found} bytes, want {plain_bytes}"),
             Err(code) => {
-                let what = zstd_safe::get_error_name(code);
-                Err(Unready::Broken(format!("its value cannot be decompressed: {what}")))
+                format!("its value cannot be decompressed: {}", zstd_safe::get_error_name(code))
             }
-        }
+        };
+        target.truncate(start);
+        Err(Unready::Broken(broken))
     }
 }
 

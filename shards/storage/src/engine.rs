@@ -67,6 +67,34 @@ pub struct CommitInfo {
     pub commit_time_ms: u64,
 }
 
+impl CommitInfo {
+    pub const NONE: CommitInfo =
+        CommitInfo { shard: 0, term: 0, commit_number: 0, transaction: 0, commit_time_ms: 0 };
+}
+
+/// The edits of one row in a batch.
+#[derive(Clone, Debug)]
+pub struct Part {
+    pub info: CommitInfo,
+    /// How many of the batch's edits are its own.
+    pub edits: usize,
+    /// What the row that its first edit changes was before, if that change is to be kept: the table's change log keeps it when
+    /// it has been [begun](StorageEngine::begin_change_log), as durable as the batch.
+    pub kept: Option<Option<Value>>,
+}
+
+/// How much a batch of several parts may hold. More would hold the core for too long, or could not be in the cache at once; a batch
+/// of one part may be larger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchMax {
+    pub edits: usize,
+    pub value_bytes: usize,
+}
+
+impl BatchMax {
+    pub const LARGEST: BatchMax = BatchMax { edits: 2048, value_bytes: 1 << 20 };
+}
+
 /// A place in the log; a batch is durable when the log is flushed up to its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Lsn(pub u64);
@@ -115,6 +143,13 @@ pub enum VisitEnd {
     More,
     /// What comes next must be read from disk.
     Missing,
+}
+
+/// Whether a sweep goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sweeping {
+    GoOn,
+    Stop,
 }
 
 /// Figures of a store since it was opened, and sizes now.
@@ -213,6 +248,21 @@ pub trait StorageEngine {
         let _ = (tree, range, rows_max, see);
         Ok(Visited { last: None, end: VisitEnd::Missing })
     }
+    /// Shows all values of a beginning of a range, in whatever order they are read fastest and each once, as they stood at some moment of
+    /// the call; some `rows_max` of them at most. Gives the last key of that beginning, `None` when the range has nothing more. Now and
+    /// then `see` is shown nothing, so that it lets others have their turn. What it stopped says nothing of what it saw.
+    async fn sweep(
+        &self,
+        tree: TreeId,
+        range: &Range,
+        rows_max: usize,
+        see: &mut impl AsyncFnMut(&[&[u8]]) -> Sweeping,
+    ) -> Result<Option<Vec<u8>>, StorageError> {
+        let run = self.range(tree, range, Direction::Forward, rows_max.clamp(1, 512), 128 << 10).await?;
+        let values: Vec<&[u8]> = run.entries.iter().map(|(_, value)| &**value).collect();
+        see(&values).await;
+        Ok(run.entries.last().filter(|_| run.more).map(|(key, _)| key.clone()))
+    }
     /// [`StorageEngine::get`] of several keys of a tree.
     async fn get_many(&self, tree: TreeId, keys: &[Vec<u8>]) -> Result<Vec<Option<Value>>, StorageError> {
         let mut values = Vec::with_capacity(keys.len());
@@ -258,18 +308,15 @@ pub trait StorageEngine {
     ) -> Result<(), StorageError>;
 
     /// Applies a batch to memory and queues its log record. `Miss` when a page it needs is on disk: call
-    /// [`StorageEngine::prepare`] and try again; nothing was changed.
-    fn apply(&self, info: CommitInfo, edits: &[Edit]) -> Result<Cached<Lsn>, StorageError>;
-    /// [`StorageEngine::apply`] of a batch whose first edit changes a row from `old`: if the table's change log has been
-    /// [begun](StorageEngine::begin_change_log), it keeps the change, as durable as the batch.
-    fn apply_kept(
-        &self,
-        info: CommitInfo,
-        edits: &[Edit],
-        old: Option<&Value>,
-    ) -> Result<Cached<Lsn>, StorageError> {
-        let _ = old;
-        self.apply(info, edits)
+    /// [`StorageEngine::prepare`] and try again; nothing was changed. `edits` are those of the parts, one after the other.
+    fn apply_parts(&self, parts: &[Part], edits: &[Edit]) -> Result<Cached<Lsn>, StorageError>;
+    /// How much a batch of several parts may hold.
+    fn batch_max(&self) -> BatchMax {
+        BatchMax::LARGEST
+    }
+    /// [`StorageEngine::apply_parts`] of a single one.
+    fn apply(&self, info: CommitInfo, edits: &[Edit]) -> Result<Cached<Lsn>, StorageError> {
+        self.apply_parts(&[Part { info, edits: edits.len(), kept: None }], edits)
     }
     /// Makes sure that the changes of a table are kept: those of each of these shards behind that commit. A log that is there already
     /// stays as it is, unless it lacks a change up to there. The table is named as [its trees](crate::slab::SlabOptions::table_of) name it.

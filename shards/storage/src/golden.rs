@@ -1,4 +1,4 @@
-//! A small store as the program of this format version wrote it, byte by byte: today's program must open it.
+//! A small store as the program of each format version wrote it, byte by byte: today's program must open it.
 //!
 //! The files lie in `tests/golden/store-VERSION`. A change of the format that an older program would misread raises
 //! `FORMAT_VERSION`; then `PHOTONDB_WRITE_GOLDEN=1 cargo nextest run -p photondb-storage golden` writes the files of the new
@@ -8,19 +8,29 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::blocking::{BlockingDirectory, block_on};
-use crate::engine::{CommitInfo, StorageEngine};
+use photondb_proto::datum::{Datum, document};
+
+use crate::engine::{Cached, CommitInfo, Part, StorageEngine};
 use crate::slab::{SlabEngine, SlabOptions};
 use crate::suite::{delete, named, put, read_all};
-use crate::superblock::FORMAT_VERSION;
+use crate::superblock::{FORMAT_VERSION, FORMAT_VERSION_OLDEST};
 use crate::verify::verify;
 
 fn options() -> SlabOptions {
     SlabOptions { wal_segment_bytes: 32 << 10, ..SlabOptions::default() }
 }
 
-fn folder() -> PathBuf {
+fn folder(version: u32) -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
-    tests.join(format!("store-{FORMAT_VERSION}"))
+    tests.join(format!("store-{version}"))
+}
+
+/// A document as a server stores it, with a directory of its fields.
+fn directed() -> Vec<u8> {
+    let field = |name: &'static str| (name, Datum::String(name.repeat(40).as_str().into()));
+    let bytes = document::to_bytes(&Datum::object([field("a"), field("b"), field("c"), field("id")]));
+    assert_eq!(bytes[0], 12, "such an object has a directory");
+    bytes
 }
 
 /// Values in the leaf, in slots and in an extent.
@@ -32,11 +42,15 @@ fn value(number: u32) -> Vec<u8> {
     (0..bytes).map(|at| (at as u32 * number % 251) as u8).collect()
 }
 
-fn want() -> BTreeMap<Vec<u8>, Vec<u8>> {
+fn want(version: u32) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut rows: BTreeMap<Vec<u8>, Vec<u8>> =
         (0..60_u32).map(|number| (number.to_be_bytes().to_vec(), value(number))).collect();
     rows.remove(&3_u32.to_be_bytes()[..]);
     rows.insert(b"late".to_vec(), b"in the log alone".to_vec());
+    if version >= 4 {
+        rows.insert(b"first of two".to_vec(), directed());
+        rows.insert(b"second of two".to_vec(), vec![7; 70_000]);
+    }
     rows
 }
 
@@ -52,20 +66,37 @@ async fn make(directory: BlockingDirectory) {
     engine.checkpoint().await.expect("a checkpoint");
     let late = [put(docs, *b"late", *b"in the log alone"), delete(docs, 3_u32.to_be_bytes())];
     engine.commit(CommitInfo::default(), &late).await.expect("a batch");
+    let two = [put(docs, *b"first of two", directed()), put(docs, *b"second of two", vec![7; 70_000])];
+    let part = |commit_number| Part {
+        info: CommitInfo { shard: 1, commit_number, ..CommitInfo::default() },
+        edits: 1,
+        kept: None,
+    };
+    while let Cached::Miss = engine.apply_parts(&[part(8), part(9)], &two).expect("it is accepted") {
+        engine.prepare(&two).await.expect("there is room");
+    }
     engine.drop_tree(other).await.expect("it goes");
     engine.flushed(engine.applied()).await.expect("a flush");
 }
 
 #[test]
-fn the_store_of_this_format_opens_and_is_whole() {
-    let golden = folder();
-    if std::env::var_os("PHOTONDB_WRITE_GOLDEN").is_some() && !golden.exists() {
-        block_on(make(BlockingDirectory::new(&golden).expect("a folder")));
+fn the_stores_of_every_format_open_and_are_whole() {
+    let newest = folder(FORMAT_VERSION);
+    if std::env::var_os("PHOTONDB_WRITE_GOLDEN").is_some() && !newest.exists() {
+        block_on(make(BlockingDirectory::new(&newest).expect("a folder")));
     }
-    let path = std::env::temp_dir().join(format!("photondb-golden-{}", std::process::id()));
+    for version in FORMAT_VERSION_OLDEST..=FORMAT_VERSION {
+        check(version);
+    }
+}
+
+#[track_caller]
+fn check(version: u32) {
+    let path = std::env::temp_dir().join(format!("photondb-golden-{version}-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&path);
     let copy = BlockingDirectory::new(&path).expect("a folder");
-    for file in std::fs::read_dir(&golden).expect("the golden store is there: see the head of this file") {
+    let files = std::fs::read_dir(folder(version));
+    for file in files.expect("the golden store is there: see the head of this file") {
         let file = file.expect("an entry");
         std::fs::copy(file.path(), path.join(file.file_name())).expect("it can be copied");
     }
@@ -77,7 +108,10 @@ fn the_store_of_this_format_opens_and_is_whole() {
         let docs = engine.tree(&named("docs")).expect("it is there");
         let rows: BTreeMap<Vec<u8>, Vec<u8>> =
             read_all(&engine, docs).await.expect("it can be read").into_iter().collect();
-        assert!(rows == want(), "the golden store holds something else");
+        assert!(rows == want(version), "the golden store holds something else");
     });
+    let superblocks = std::fs::read(path.join("superblocks")).expect("they are there");
+    let versions: Vec<u8> = superblocks.chunks(4096).map(|block| block[8]).collect();
+    assert!(versions.contains(&(FORMAT_VERSION as u8)), "what is opened is of this version: {versions:?}");
     std::fs::remove_dir_all(&path).expect("it can be removed");
 }

@@ -10,8 +10,8 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use crate::engine::{
-    Cached, CommitInfo, Direction, Edit, Entries, Lsn, Range, StorageEngine, StorageError, StorageStats,
-    TreeId, TreeName, Value, VisitEnd, Visited,
+    Cached, Direction, Edit, Entries, Lsn, Part, Range, StorageEngine, StorageError, StorageStats, TreeId,
+    TreeName, Value, VisitEnd, Visited,
 };
 
 /// A store in memory.
@@ -177,7 +177,7 @@ impl StorageEngine for MemoryEngine {
         Ok(())
     }
 
-    fn apply(&self, _info: CommitInfo, edits: &[Edit]) -> Result<Cached<Lsn>, StorageError> {
+    fn apply_parts(&self, _parts: &[Part], edits: &[Edit]) -> Result<Cached<Lsn>, StorageError> {
         let mut store = self.store.borrow_mut();
         // All trees are looked up first: a batch that fails must change nothing.
         for edit in edits {

@@ -22,7 +22,7 @@ use crate::space::Run;
 use crate::superblock::{BlockAddress, SUPERBLOCKS_FILE, Superblock};
 use crate::tables::{self, Table, TableKind};
 use crate::wal::log::{Found, Log, Place, Segment, make_segment, segment_name, segment_number};
-use crate::wal::record::{Change, Record};
+use crate::wal::record::{Batch, Change, Record};
 use crate::wal::replay::LogReader;
 
 /// Records that are read before they are applied, and bytes of log in which they begin.
@@ -31,7 +31,7 @@ const STEPS_BYTES_MAX: u64 = 4 << 20;
 /// Levels of a tree that are read ahead; what lies deeper is read when it is needed.
 const LEVELS_MAX: usize = 6;
 
-/// A record of the log, owned.
+/// A record of the log or a part of it, owned.
 enum Step {
     Batch { info: CommitInfo, changes: Vec<OwnedChange>, is_kept: bool },
     Created { tree: u32, name: TreeName },
@@ -333,8 +333,9 @@ async fn find_end<D: Directory>(
     let mut runs = Vec::new();
     while let Some(found) = reader
         .next(|record| match record {
-            Record::Batch { changes, .. } => changes
+            Record::Batches(batches) => batches
                 .iter()
+                .flat_map(|batch| &batch.changes)
                 .filter_map(|change| match change {
                     Change::Extent { extent, .. } => Some(extent.run),
                     Change::Put { .. } | Change::Delete { .. } => None,
@@ -453,9 +454,9 @@ async fn replay<D: Directory>(shared: &Shared<D>, redo: Place) -> Result<(), Sto
         let (begin, mut steps) = (reader.place.position, Vec::new());
         while reader.place.position - begin < STEPS_BYTES_MAX
             && steps.len() < STEPS_MAX
-            && let Some(step) = reader.next(own).await?
+            && let Some(made) = reader.next(own).await?
         {
-            steps.push(step);
+            steps.extend(made);
         }
         if steps.is_empty() {
             return Ok(());
@@ -550,7 +551,7 @@ async fn read_ahead<D: Directory>(shared: &Shared<D>, steps: &[Step]) -> Result<
     Ok(())
 }
 
-fn own(record: Record<'_>) -> Step {
+fn own(record: Record<'_>) -> Vec<Step> {
     let own_change = |change: &Change<'_>| {
         let (tree, key, effect) = match *change {
             Change::Put { tree, key, value } => (tree, key, Effect::Put(value.to_vec())),
@@ -560,11 +561,16 @@ fn own(record: Record<'_>) -> Step {
         OwnedChange { tree, key: key.to_vec(), effect }
     };
     match record {
-        Record::Batch { info, changes, is_kept } => {
-            Step::Batch { info, changes: changes.iter().map(own_change).collect(), is_kept }
-        }
-        Record::Created { tree, name } => Step::Created { tree, name: TreeName(name.into()) },
-        Record::Dropped { tree } => Step::Dropped { tree },
+        Record::Batches(batches) => batches
+            .iter()
+            .map(|Batch { info, changes, is_kept }| Step::Batch {
+                info: *info,
+                changes: changes.iter().map(own_change).collect(),
+                is_kept: *is_kept,
+            })
+            .collect(),
+        Record::Created { tree, name } => vec![Step::Created { tree, name: TreeName(name.into()) }],
+        Record::Dropped { tree } => vec![Step::Dropped { tree }],
     }
 }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use photondb_storage::changelog::{ChangeLogError, LoggedChange, Position, Retention};
 use photondb_storage::engine::{
-    Cached, CommitInfo, Direction, Edit, Range, StorageEngine, StorageError, TreeId, TreeName, Value,
+    Cached, CommitInfo, Direction, Edit, Part, Range, StorageEngine, StorageError, TreeId, TreeName, Value,
 };
 use photondb_storage::slab::{SlabEngine, SlabOptions};
 
@@ -126,7 +126,8 @@ impl Site {
             let commit = self.commits.borrow()[shard as usize];
             let info =
                 CommitInfo { shard, commit_number: commit, commit_time_ms: 7, ..CommitInfo::default() };
-            let Cached::Hit(lsn) = self.engine.apply_kept(info, &edits, old.as_ref())? else {
+            let part = Part { info, edits: 1, kept: Some(old.clone()) };
+            let Cached::Hit(lsn) = self.engine.apply_parts(&[part], &edits)? else {
                 self.engine.prepare(&edits).await?;
                 continue;
             };

@@ -6,8 +6,8 @@ use std::task::{Poll, Waker};
 
 use photondb_storage::disk::{BLOCK_BYTES, Directory, Disk, OpenMode};
 use photondb_storage::engine::{
-    Cached, CommitInfo, Direction, Edit, Entries, Lsn, Range, StorageEngine, StorageError, StorageStats,
-    TreeId, TreeName, Value, Visited,
+    Cached, CommitInfo, Direction, Edit, Entries, Lsn, Part, Range, StorageEngine, StorageError,
+    StorageStats, TreeId, TreeName, Value, Visited,
 };
 use photondb_storage::memory::MemoryEngine;
 
@@ -275,8 +275,8 @@ impl StorageEngine for JournalEngine {
         Ok(())
     }
 
-    fn apply(&self, info: CommitInfo, edits: &[Edit]) -> Result<Cached<Lsn>, StorageError> {
-        let applied = self.memory.apply(info, edits)?;
+    fn apply_parts(&self, parts: &[Part], edits: &[Edit]) -> Result<Cached<Lsn>, StorageError> {
+        let applied = self.memory.apply_parts(parts, edits)?;
         let Cached::Hit(lsn) = applied else { return Ok(applied) };
         let effect = |edit: &Edit| match edit {
             Edit::Put { tree, key, value } => {

@@ -22,6 +22,8 @@ mod following;
 pub mod history;
 mod image;
 #[cfg(test)]
+mod inserts;
+#[cfg(test)]
 mod journal;
 pub mod life;
 pub mod plan;
@@ -30,6 +32,8 @@ mod power_loss;
 #[cfg(test)]
 mod resumes;
 pub mod slab;
+#[cfg(test)]
+mod sweeps;
 pub mod trial;
 #[cfg(test)]
 mod trials;

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use photondb_storage::engine::{
-    Cached, CommitInfo, Direction, Edit, Lsn, Range, StorageEngine, StorageError, TreeId, TreeName,
+    Cached, CommitInfo, Direction, Edit, Lsn, Part, Range, StorageEngine, StorageError, TreeId, TreeName,
 };
 use photondb_storage::suite::{EVERYTHING, Random, model_range_of, named};
 
@@ -160,8 +160,8 @@ impl<E: StorageEngine + 'static> Site<E> {
                 }
             }
             edits.push(sequence_edit(&*self.engine, number));
-            let info = CommitInfo { commit_number: number, ..CommitInfo::default() };
-            match self.engine.apply(info, &edits)? {
+            let parts = self.random_parts(number, edits.len());
+            match self.engine.apply_parts(&parts, &edits)? {
                 Cached::Hit(lsn) => {
                     changes.push(sequence_change(number));
                     self.history.borrow_mut().applied(changes);
@@ -173,6 +173,23 @@ impl<E: StorageEngine + 'static> Site<E> {
                 },
             }
         }
+    }
+
+    /// So many edits as one part, or cut into several: they are one batch all the same.
+    fn random_parts(&self, number: u64, edits: usize) -> Vec<Part> {
+        let info = CommitInfo { commit_number: number, ..CommitInfo::default() };
+        let part = |edits| Part { info, edits, kept: None };
+        self.random(|random| {
+            let (mut parts, mut left) = (Vec::new(), edits);
+            let is_cut = random.one_in(2);
+            while is_cut && left > 1 {
+                let own = 1 + random.below(left as u64 - 1) as usize;
+                parts.push(part(own));
+                left -= own;
+            }
+            parts.push(part(left));
+            parts
+        })
     }
 
     fn edits(&self, changes: &[Change]) -> Option<Vec<Edit>> {

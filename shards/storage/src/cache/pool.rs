@@ -319,6 +319,11 @@ impl Pool {
         self.values.get(&location.0).map(|clean| &*clean.bytes)
     }
 
+    /// A share in the value if it is in memory, without counting as a use.
+    pub fn value_in_passing(&self, location: Location) -> Option<Value> {
+        self.values.get(&location.0).map(|clean| Rc::clone(&clean.bytes))
+    }
+
     pub fn add_value(&mut self, location: Location, bytes: Value) {
         let length = bytes.len();
         if self.values.insert(location.0, Clean { bytes, frequency: Cell::new(0) }).is_none() {
@@ -391,7 +396,7 @@ impl Pool {
         }
     }
 
-    /// Gives back all pages and all unplaced values of some trees.
+    /// Gives back all pages of some trees.
     pub fn free_trees(&mut self, is_freed: impl Fn(u32) -> bool) {
         for id in 0..self.frames.len() as u32 {
             let frame = &self.frames[id as usize];
@@ -403,24 +408,16 @@ impl Pool {
                 self.free_page(id);
             }
         }
-        let numbers: Vec<u64> = self
-            .unplaced
-            .iter()
-            .filter(|(_, value)| is_freed(value.tree))
-            .map(|(number, _)| *number)
-            .collect();
-        for number in numbers {
-            self.take_unplaced(number);
-        }
     }
 
-    /// Drops cached values by their location.
-    pub fn retain_values(&mut self, is_kept: impl Fn(Location) -> bool) {
-        let gone: Vec<u64> =
-            self.values.keys().copied().filter(|location| !is_kept(Location(*location))).collect();
-        for location in gone {
-            self.drop_value(Location(location));
-        }
+    /// The numbers of all unplaced values of some trees.
+    pub fn unplaced_of(&self, is_of: impl Fn(u32) -> bool) -> Vec<u64> {
+        self.unplaced.iter().filter(|(_, value)| is_of(value.tree)).map(|(number, _)| *number).collect()
+    }
+
+    /// Where cached values lie that are wanted.
+    pub fn values_at(&self, is_wanted: impl Fn(Location) -> bool) -> Vec<Location> {
+        self.values.keys().copied().map(Location).filter(|location| is_wanted(*location)).collect()
     }
 
     /// Throws out what was not asked for until the budget holds. A part of it is always left to what can go, else a page

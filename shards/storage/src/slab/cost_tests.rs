@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use crate::blocking::{BlockingDirectory, BlockingDisk, block_on, block_on_with};
 use crate::disk::{Directory, Disk, DiskError, OpenMode};
-use crate::engine::{CommitInfo, Direction, StorageEngine, TreeId};
+use crate::engine::{CommitInfo, Direction, StorageEngine, Sweeping, TreeId};
 use crate::event::yield_now;
 use crate::slab::slot::{SLOT_HEADER_BYTES, slot_bytes};
 use crate::slab::tests::{Blocking, SMALL};
@@ -206,6 +206,18 @@ fn documents_that_came_in_any_order_are_scanned_in_pieces_that_grow() {
         let pieces = reads.borrow().iter().filter(|(file, _)| file == "slabs").count();
         // Portions as large as what the caller asks for would be read in some 3,300 pieces.
         assert!(pieces < 1000, "{pieces} reads");
+        // In the order of the disk all that one checkpoint wrote lies in a few of them, and nothing is read twice.
+        reads.borrow_mut().clear();
+        assert_eq!(sweep_all(&engine, tree).await, DOCUMENTS as usize);
+        let data: Vec<u64> = reads
+            .borrow()
+            .iter()
+            .filter(|(file, _)| file == "slabs")
+            .map(|(_, bytes)| u64::from(*bytes))
+            .collect();
+        let bytes: u64 = data.iter().sum();
+        assert!(data.len() < 250, "{} reads", data.len());
+        assert!(bytes < u64::from(DOCUMENTS) * 1120 * 21 / 20, "{bytes} bytes");
         engine.close().await.unwrap();
     });
 }
@@ -231,12 +243,31 @@ fn a_scan_of_everything_leaves_the_hot_set_in_memory() {
         for _ in 0..5 {
             hit_rate(engine, tree, 800).await;
         }
-        let before = hit_rate(engine, tree, 800).await;
-        assert_eq!(suite::read_all(engine, tree).await.unwrap().len(), 16_000);
-        let after = hit_rate(engine, tree, 800).await;
-        println!("{before:.3} before, {after:.3} after");
-        assert!(before > 0.9 && after > before - 0.1, "{before:.3} before, {after:.3} after");
+        for by_disk in [false, true] {
+            let before = hit_rate(engine, tree, 800).await;
+            if by_disk {
+                assert_eq!(sweep_all(engine, tree).await, 16_000);
+            } else {
+                assert_eq!(suite::read_all(engine, tree).await.unwrap().len(), 16_000);
+            }
+            let after = hit_rate(engine, tree, 800).await;
+            println!("{before:.3} before, {after:.3} after");
+            assert!(before > 0.9 && after > before - 0.1, "{before:.3} before, {after:.3} after");
+        }
     });
+}
+
+/// Sweeps everything; how many values.
+async fn sweep_all<D: Directory>(engine: &SlabEngine<D>, tree: TreeId) -> usize {
+    let (mut range, mut count) = (EVERYTHING, 0);
+    let mut see = async |values: &[&[u8]]| {
+        count += values.len();
+        Sweeping::GoOn
+    };
+    while let Some(last) = engine.sweep(tree, &range, usize::MAX, &mut see).await.unwrap() {
+        range.start = std::ops::Bound::Excluded(last);
+    }
+    count
 }
 
 #[test]

@@ -26,6 +26,7 @@ pub(crate) mod read;
 pub(crate) mod room;
 pub(crate) mod slot;
 pub(crate) mod state;
+pub(crate) mod sweep;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trim;
@@ -37,12 +38,13 @@ use std::rc::Rc;
 
 use crate::btree::Missing;
 use crate::btree::cell::Location;
+use crate::btree::page::PAGE_BYTES;
 use crate::changelog::{self, ChangeLogError, ChangeLogs, LogPlace, LogRun, Position, Retention};
 use crate::compress::{Dictionary, Training};
 use crate::disk::Directory;
 use crate::engine::{
-    Cached, CommitInfo, Direction, Edit, Entries, Lsn, Range, StorageEngine, StorageError, StorageStats,
-    TreeId, TreeName, TreeUsage, Value, Visited,
+    BatchMax, Cached, CommitInfo, Direction, Edit, Entries, Lsn, Part, Range, StorageEngine, StorageError,
+    StorageStats, Sweeping, TreeId, TreeName, TreeUsage, Value, Visited,
 };
 use crate::event::{Event, both, yield_now};
 use crate::slab::dictionaries::DICTIONARIES;
@@ -56,6 +58,10 @@ pub(crate) const QUEUED_BYTES_MAX: u64 = 1 << 20;
 /// Edits of one batch of a bulk build.
 const BULK_EDITS_MAX: usize = 256;
 const BULK_BYTES_MAX: usize = 1 << 20;
+/// The leaves that a batch of several parts changes take this part of the cache at most.
+const BATCH_CACHE_PART: u64 = 4;
+/// A batch without edits.
+const NOTHING: Part = Part { info: CommitInfo::NONE, edits: 0, kept: None };
 
 /// What the owner of a store chooses.
 #[derive(Clone, Copy, Debug)]
@@ -300,43 +306,50 @@ impl<D: Directory> Shared<D> {
         Ok(())
     }
 
-    /// Applies a batch, and leaves the change of the first edit for the table's log if that is asked for.
-    fn apply_batch(
-        &self,
-        info: CommitInfo,
-        edits: &[Edit],
-        kept: Option<Option<&Value>>,
-    ) -> Result<Cached<Lsn>, StorageError> {
+    /// Applies a batch, and leaves the changes of its parts that are to be kept for the table's log.
+    fn apply_batch(&self, parts: &[Part], edits: &[Edit]) -> Result<Cached<Lsn>, StorageError> {
         self.writable()?;
-        let log = kept.and_then(|_| self.log_of(edits));
+        // Parts are of one table, as a rule.
+        let is_kept = parts.iter().any(|part| part.kept.is_some());
+        let log = if is_kept { self.log_of(edits) } else { None };
         if (log.is_some() && self.changes.is_full())
-            || self.state.borrow_mut().check(edits)?.is_some()
+            || !self.state.borrow_mut().check(edits)?.is_empty()
             || !self.has_room(edits)
         {
             return Ok(Cached::Miss);
         }
         let Some(extents) = self.take_extents(edits) else { return Ok(Cached::Miss) };
-        let append = if log.is_some() { record::append_kept_batch } else { record::append_batch };
         let before = self.log.applied();
-        let position = self.log.push(|log| append(log, &info, edits, &extents));
-        if let (Some(log), Some(old), Some(first)) = (log, kept, edits.first()) {
-            let number = (info.shard, info.commit_number, info.commit_time_ms);
-            let (key, new) = match first {
-                Edit::Put { key, value, .. } => (key, Some(value.as_slice())),
-                Edit::Delete { key, .. } => (key, None),
-            };
-            self.changes.add(&log, position, number, key, old.map(|old| &**old), new);
+        let position = self.log.push(|pending| match &log {
+            None if is_kept => record::append_parts(pending, &forgotten(parts), edits, &extents),
+            Some(_) | None => record::append_parts(pending, parts, edits, &extents),
+        });
+        if let Some(log) = log {
+            self.keep_changes(&log, position, parts, edits);
         }
         {
             let mut state = self.state.borrow_mut();
             state.apply(&Self::changes(edits, &extents), position);
             if let Some(Edit::Put { tree, .. } | Edit::Delete { tree, .. }) = edits.first() {
-                // The edits of a batch are of one table, as a rule.
                 state.count_written(tree.0, position - before);
             }
         }
         self.nudge();
         Ok(Cached::Hit(Lsn(position)))
+    }
+
+    fn keep_changes(&self, log: &[u8], position: u64, parts: &[Part], mut edits: &[Edit]) {
+        for part in parts {
+            let (own, rest) = edits.split_at(part.edits);
+            edits = rest;
+            let (Some(old), Some(first)) = (&part.kept, own.first()) else { continue };
+            let CommitInfo { shard, commit_number, commit_time_ms, .. } = part.info;
+            let (key, new) = match first {
+                Edit::Put { key, value, .. } => (key, Some(value.as_slice())),
+                Edit::Delete { key, .. } => (key, None),
+            };
+            self.changes.add(log, position, (shard, commit_number, commit_time_ms), key, old.as_deref(), new);
+        }
     }
 
     /// The name of the change log that a batch's first edit belongs to, if there is one.
@@ -375,12 +388,12 @@ impl<D: Directory> Shared<D> {
     async fn apply_unlogged(&self, edits: &[Edit]) -> Result<(), StorageError> {
         while !edits.is_empty() {
             self.prepare(edits).await?;
-            if self.state.borrow_mut().check(edits)?.is_some() {
+            if !self.state.borrow_mut().check(edits)?.is_empty() {
                 continue;
             }
             let Some(extents) = self.take_extents(edits) else { continue };
             // An empty record, so that a checkpoint can tell from its position whether it has the extents of this.
-            let position = self.log.push(|log| record::append_batch(log, &CommitInfo::default(), &[], &[]));
+            let position = self.log.push(|log| record::append_parts(log, &[NOTHING], &[], &[]));
             self.state.borrow_mut().apply(&Self::changes(edits, &extents), position);
             self.nudge();
             return Ok(());
@@ -429,6 +442,11 @@ impl<D: Directory> Shared<D> {
         }
         Some(digests.iter().map(|digest| digest.and_then(|digest| state.extents.remove(&digest))).collect())
     }
+}
+
+/// The parts, as those whose changes are not kept.
+fn forgotten(parts: &[Part]) -> Vec<Part> {
+    parts.iter().map(|part| Part { kept: None, ..part.clone() }).collect()
 }
 
 impl<D: Directory> StorageEngine for SlabEngine<D> {
@@ -523,6 +541,16 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
         self.shared.visit(tree, range, rows_max, see)
     }
 
+    async fn sweep(
+        &self,
+        tree: TreeId,
+        range: &Range,
+        rows_max: usize,
+        see: &mut impl AsyncFnMut(&[&[u8]]) -> Sweeping,
+    ) -> Result<Option<Vec<u8>>, StorageError> {
+        self.shared.sweep(tree, range, rows_max, see).await
+    }
+
     async fn get_many(&self, tree: TreeId, keys: &[Vec<u8>]) -> Result<Vec<Option<Value>>, StorageError> {
         self.shared.get_many(tree, keys).await
     }
@@ -573,17 +601,14 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
         self.shared.next_checkpoint().await
     }
 
-    fn apply(&self, info: CommitInfo, edits: &[Edit]) -> Result<Cached<Lsn>, StorageError> {
-        self.shared.apply_batch(info, edits, None)
+    fn apply_parts(&self, parts: &[Part], edits: &[Edit]) -> Result<Cached<Lsn>, StorageError> {
+        self.shared.apply_batch(parts, edits)
     }
 
-    fn apply_kept(
-        &self,
-        info: CommitInfo,
-        edits: &[Edit],
-        old: Option<&Value>,
-    ) -> Result<Cached<Lsn>, StorageError> {
-        self.shared.apply_batch(info, edits, Some(old))
+    fn batch_max(&self) -> BatchMax {
+        let leaves = self.shared.options.cache_bytes / BATCH_CACHE_PART / PAGE_BYTES as u64;
+        let BatchMax { edits, value_bytes } = BatchMax::LARGEST;
+        BatchMax { edits: edits.min(leaves as usize), value_bytes }
     }
 
     async fn begin_change_log(

@@ -5,6 +5,7 @@
 //! deletes, drops and the checkpoint that follows them work on a full disk.
 
 use crate::btree::page::PAGE_BYTES;
+use crate::compress::How;
 use crate::disk::{Directory, Disk, DiskError};
 use crate::engine::{Edit, StorageError};
 use crate::slab::Shared;
@@ -20,8 +21,10 @@ const GROW_BLOCKS_MIN: u32 = 64;
 const GROW_BLOCKS_MAX: u32 = 4 << 10;
 /// A file grows by this part of its length, within these bounds.
 const GROW_PART: u32 = 32;
+/// Larger values are not compressed: they are written in the way of their writer, and this takes some 3 ms.
+const COMPRESSED_BYTES_MAX: usize = 1 << 20;
 /// Large values that may wait on disk for their batch.
-const EXTENTS_WAITING_MAX: usize = 64;
+const EXTENTS_WAITING_MAX: usize = 256;
 
 /// What there was no room for: it is full until there is.
 #[derive(Clone)]
@@ -144,10 +147,10 @@ impl<D: Directory> Shared<D> {
                 }
             }
             let missing = self.state.borrow_mut().check(edits)?;
-            match missing {
-                None => return Ok(()),
-                Some(page) => self.load_page(page).await?,
+            if missing.is_empty() {
+                return Ok(());
             }
+            self.load_pages(missing).await?;
         }
     }
 
@@ -359,11 +362,22 @@ impl<D: Directory> Shared<D> {
     }
 
     async fn write_extent(&self, tree: u32, key: &[u8], value: &[u8]) -> Result<Extent, StorageError> {
-        let slot_bytes = slot::slot_bytes(key.len(), value.len());
+        let mut compressed = Vec::new();
+        let how = match value.len() <= COMPRESSED_BYTES_MAX {
+            true => self.compress(tree, value, None, &mut compressed),
+            false => How::Plain,
+        };
+        let stored = match how {
+            How::Plain => slot::Stored::plain(value),
+            How::Alone | How::WithDictionary => {
+                slot::Stored { how, plain_bytes: value.len(), bytes: &compressed }
+            }
+        };
+        let slot_bytes = slot::slot_bytes(key.len(), stored.bytes.len());
         let blocks = slot_bytes.div_ceil(4096);
         let run = self.take_slab_blocks(blocks, blocks).await?;
         let mut bytes = Vec::with_capacity(slot_bytes as usize);
-        let sum = slot::append(&mut bytes, slot::extent_place(run), tree, key, &slot::Stored::plain(value));
+        let sum = slot::append(&mut bytes, slot::extent_place(run), tree, key, &stored);
         self.write_slots(u64::from(run.block) * 4096, &bytes).await?;
         self.state.borrow_mut().count_written(tree, u64::from(blocks) * 4096);
         Ok(Extent { run, slot_bytes, sum })

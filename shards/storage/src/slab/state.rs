@@ -27,6 +27,9 @@ pub(crate) const CATALOG_ROOT: PageId = 0;
 /// Values above this go to extents before their record.
 pub(crate) const SLOT_VALUE_BYTES_MAX: usize = 64 << 10;
 
+/// Values of dropped trees that go at once: some 0.2 ms.
+const FORGOTTEN_AT_ONCE: usize = 1024;
+
 pub(crate) struct Tree {
     pub name: TreeName,
     pub root: PageId,
@@ -78,6 +81,13 @@ pub(crate) struct State {
     pub codec: Codec,
     pub dictionaries: Dictionaries,
     table_of: fn(&TreeName) -> Option<&[u8]>,
+}
+
+/// Values that dropped trees have left in memory: there may be millions, so they go little by little.
+#[derive(Default)]
+pub(crate) struct Forgotten {
+    values: Vec<Location>,
+    unplaced: Vec<u64>,
 }
 
 /// What a lookup found.
@@ -233,19 +243,17 @@ impl State {
         &unplaced.expect("a value without a place stays in memory").bytes
     }
 
-    /// Whether all that the edits touch is in memory; else a page to load.
-    pub fn check(&mut self, edits: &[Edit]) -> Result<Option<PageId>, StorageError> {
-        let mut missing = None;
+    /// The pages to load before the edits touch nothing but memory.
+    pub fn check(&mut self, edits: &[Edit]) -> Result<Vec<PageId>, StorageError> {
+        let mut missing = Vec::new();
         for edit in edits {
             let (Edit::Put { tree, key, .. } | Edit::Delete { tree, key }) = edit;
             let root = self.root(*tree)?;
             if key.len() > KEY_BYTES_MAX {
                 return Err(StorageError::KeyTooLong { bytes: key.len(), bytes_max: KEY_BYTES_MAX });
             }
-            if missing.is_none()
-                && let Err(Missing(page)) = tree::leaf_of(&mut self.pool, root, key)
-            {
-                missing = Some(page);
+            if let Err(Missing(page)) = tree::leaf_of(&mut self.pool, root, key) {
+                missing.push(page);
             }
         }
         Ok(missing)
@@ -406,10 +414,10 @@ impl State {
         Ok(())
     }
 
-    /// Frees pages, chunks and values of dropped trees. No checkpoint runs.
-    pub fn sweep_dropped(&mut self) {
+    /// Frees pages and chunks of dropped trees. No checkpoint runs. What they had in memory is still to be [forgotten](Self::forget).
+    pub fn sweep_dropped(&mut self) -> Forgotten {
         if self.dropped.is_empty() {
-            return;
+            return Forgotten::default();
         }
         let mut dropped = std::mem::take(&mut self.dropped);
         dropped.sort_unstable();
@@ -423,9 +431,23 @@ impl State {
             }
         }
         let chunks = &self.chunks;
-        self.pool.retain_values(|location| {
-            chunks.list.get(location.chunk() as usize).is_some_and(|chunk| !is_dropped(chunk.tree))
+        let values = self.pool.values_at(|location| {
+            chunks.list.get(location.chunk() as usize).is_none_or(|chunk| is_dropped(chunk.tree))
         });
+        Forgotten { unplaced: self.pool.unplaced_of(is_dropped), values }
+    }
+
+    /// Takes some of what dropped trees had in memory out of it; false when there is no more. All must be gone before their chunks'
+    /// numbers are given out again.
+    pub fn forget(&mut self, forgotten: &mut Forgotten) -> bool {
+        let (values, unplaced) = (&mut forgotten.values, &mut forgotten.unplaced);
+        values
+            .drain(values.len().saturating_sub(FORGOTTEN_AT_ONCE)..)
+            .for_each(|at| self.pool.drop_value(at));
+        unplaced
+            .drain(unplaced.len().saturating_sub(FORGOTTEN_AT_ONCE)..)
+            .for_each(|number| drop(self.pool.take_unplaced(number)));
+        !(values.is_empty() && unplaced.is_empty())
     }
 
     /// Where a slot's blocks are: the file offset of its first block, the slot's place behind that, and bytes to read.
