@@ -55,7 +55,9 @@ pub async fn rows<E: Env>(
         TableWrite::Insert { rows, conflict, options } => {
             let writer = RowWriter::for_insert(&table.primary_key, &conflict, options)?;
             let writer = hooked(writer, table, options, now_ms)?;
-            let decide = async |place: usize, old| caught_in_turns(writer.insert(old, &rows[place].document), turn).await;
+            let decide = async |place: usize, old| {
+                caught_in_turns(writer.insert(old, &rows[place].document), turn).await
+            };
             match &rows[..] {
                 [row] => batch.row(0, &row.key, &decide).await?,
                 rows => {
@@ -67,7 +69,9 @@ pub async fn rows<E: Env>(
         TableWrite::Change { keys, change, options } => {
             let writer = RowWriter::for_change(&table.primary_key, change, options)?;
             let writer = hooked(writer, table, options, now_ms)?;
-            let decide = async |place: usize, old| caught_in_turns(writer.change(place, &keys[place], old), turn).await;
+            let decide = async |place: usize, old| {
+                caught_in_turns(writer.change(place, &keys[place], old), turn).await
+            };
             match &keys[..] {
                 [key] => batch.row(0, key, &decide).await?,
                 keys => {
