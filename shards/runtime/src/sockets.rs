@@ -43,7 +43,17 @@ const EVENTS_AT_ONCE: usize = 512;
 pub struct Sockets {
     epoll: OwnedFd,
     ends: RefCell<Ends>,
+    watched: RefCell<Option<Watched>>,
 }
+
+/// Something else of the core that has news now and then.
+struct Watched {
+    _descriptor: OwnedFd,
+    take: Box<dyn Fn()>,
+}
+
+/// The number under which it is registered.
+const WATCHED: u64 = u64::MAX;
 
 /// What is known of each registered socket, by the number it is registered under.
 #[derive(Default)]
@@ -66,7 +76,17 @@ impl Sockets {
     /// The kernel's.
     pub fn new() -> io::Result<Rc<Sockets>> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        Ok(Rc::new(Sockets { epoll, ends: RefCell::default() }))
+        Ok(Rc::new(Sockets { epoll, ends: RefCell::default(), watched: RefCell::default() }))
+    }
+
+    /// Watches one more descriptor, that of something which is no socket: `take` is called when it has something to read, and takes all of it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn watch(&self, descriptor: OwnedFd, take: impl Fn() + 'static) -> io::Result<()> {
+        epoll::add(&self.epoll, &descriptor, EventData::new_u64(WATCHED), EventFlags::IN)?;
+        self.watched.replace(Some(Watched { _descriptor: descriptor, take: Box::new(take) }));
+        Ok(())
     }
 
     /// Wakes the tasks whose sockets can go on, for ever. `ring` waits until the epoll has something to tell.
@@ -88,6 +108,10 @@ impl Sockets {
         let Ok((told, _)) = epoll::wait(&self.epoll, events, Some(&at_once)) else { return false };
         for event in &*told {
             let (data, flags) = (event.data, event.flags);
+            if data.u64() == WATCHED {
+                self.watched.borrow().iter().for_each(|watched| (watched.take)());
+                continue;
+            }
             let mut ends = self.ends.borrow_mut();
             let end = &mut ends.list[data.u64() as usize];
             let gone = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
