@@ -457,30 +457,22 @@ async fn checkpoints(arguments: &Arguments, site: &Rc<Site>) -> io::Result<()> {
     let Store::Disk(engine) = &*site.engine else { return Err(io::Error::other("the store is on no disk")) };
     let full = write_closed(site, Duration::from_secs(arguments.seconds)).await;
     engine.checkpoint().await.expect("a checkpoint");
-    let (without, during) = (latencies(), latencies());
-    let current = Rc::new(RefCell::new(without.clone()));
+    let found = Rc::new(Beside { without: latencies(), during: latencies() });
     let is_writing = Rc::new(Cell::new(true));
     site.env.spawn({
-        let (site, current, is_writing) = (site.clone(), current.clone(), is_writing.clone());
-        async move { write_at(&site, full / 2.0, &current, &is_writing).await }
+        let (site, found, is_writing) = (site.clone(), found.clone(), is_writing.clone());
+        async move { write_at(&site, full / 2.0, &found, &is_writing).await }
     });
-    let (mut checkpoint_seconds, mut overlapped) = (Vec::new(), 0);
+    let before = site.engine.stats().checkpoints;
     for _ in 0..arguments.seconds {
-        let before = site.engine.stats().checkpoints;
         site.env.sleep(Duration::from_secs(4)).await;
-        overlapped += site.engine.stats().checkpoints - before;
-        current.replace(during.clone());
-        let began = Instant::now();
         engine.checkpoint().await.expect("a checkpoint");
-        checkpoint_seconds.push((began.elapsed().as_secs_f64() * 100.0).round() / 100.0);
-        current.replace(without.clone());
     }
     is_writing.set(false);
+    let checkpoints = site.engine.stats().checkpoints - before;
     site.env.sleep(Duration::from_secs(1)).await;
-    println!(
-        "{WRITERS} writers: {full:.0} hard writes/s; half of that offered; checkpoints of {checkpoint_seconds:?} s, {overlapped} more"
-    );
-    for (name, found) in [("without", without), ("during", during)] {
+    println!("{WRITERS} writers: {full:.0} hard writes/s; half of that offered; {checkpoints} checkpoints");
+    for (name, found) in [("without", &found.without), ("during", &found.during)] {
         let found = found.borrow();
         println!(
             "{name}: {} writes, p50 {} us, p99 {} us, p99.9 {} us",
@@ -494,18 +486,26 @@ async fn checkpoints(arguments: &Arguments, site: &Rc<Site>) -> io::Result<()> {
 }
 
 /// Offers writes at a fixed rate, whatever becomes of them; the time runs from when each was to begin.
-async fn write_at(site: &Rc<Site>, rate: f64, current: &Rc<RefCell<Latencies>>, is_writing: &Rc<Cell<bool>>) {
+/// Latencies of writes by whether a checkpoint was being written when they began or ended.
+struct Beside {
+    without: Latencies,
+    during: Latencies,
+}
+
+async fn write_at(site: &Rc<Site>, rate: f64, found: &Rc<Beside>, is_writing: &Rc<Cell<bool>>) {
     let (began, mut sent) = (Instant::now(), 0_u64);
     let mut random = Random(9);
     while is_writing.get() {
         let due = (began.elapsed().as_secs_f64() * rate) as u64;
         for number in sent..due {
             let wanted = began + Duration::from_secs_f64(number as f64 / rate);
-            let (site, found, edit) =
-                (site.clone(), current.borrow().clone(), site.put(random.below(site.documents)));
+            let (site, found, edit) = (site.clone(), found.clone(), site.put(random.below(site.documents)));
             site.env.clone().spawn(async move {
+                let was_checkpointing = site.engine.stats().is_checkpointing;
                 site.commit(&[edit]).await;
-                found.borrow_mut().saturating_record(wanted.elapsed().as_micros() as u64);
+                let is_beside = was_checkpointing || site.engine.stats().is_checkpointing;
+                let latencies = if is_beside { &found.during } else { &found.without };
+                latencies.borrow_mut().saturating_record(wanted.elapsed().as_micros() as u64);
             });
         }
         sent = due;

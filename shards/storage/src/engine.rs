@@ -162,6 +162,8 @@ pub struct StorageStats {
     pub wal_flushes: u64,
     pub wal_bytes: u64,
     pub checkpoints: u64,
+    /// One is being written.
+    pub is_checkpointing: bool,
     pub disk_bytes: u64,
     pub change_logs: ChangeLogFigures,
     /// Bytes of the slots that documents lie in.

@@ -754,6 +754,7 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
             wal_flushes: self.shared.log.flushes(),
             wal_bytes: self.shared.log.written(),
             checkpoints: state.checkpoints,
+            is_checkpointing: self.shared.checkpointing.get(),
             live_bytes: state.chunks.live_bytes,
             change_logs,
             disk_bytes: blocks * 4096 + self.shared.log.disk_bytes() + change_logs.bytes + 8192,
