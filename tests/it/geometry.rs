@@ -3,7 +3,7 @@
 use photondb_proto::term::number;
 use serde_json::{Value, json};
 
-use crate::client::{Client, create, insert, table, term};
+use crate::client::{Client, SUCCESS_PARTIAL, create, get, insert, table, term};
 use crate::machine::Machine;
 use crate::server::{Folder, Server};
 
@@ -94,5 +94,69 @@ fn what_geo_indexes_find_is_what_scans_find() {
         let want = ids(client, &term(number::FILTER, json!([table("docs"), is_near])));
         assert_eq!(ids(client, &json!([number::BRACKET, [nearest, "doc"]])), want, "{center}");
     }
+    assert!(server.stop().success());
+}
+
+/// A circle of so many vertices, some kilometres north of a place.
+fn circle(kilometres_north: f64, vertices: u32) -> Value {
+    let center = json!([number::MAKE_ARRAY, [7.0, 50.0 + kilometres_north / 111.0]]);
+    json!([number::CIRCLE, [center, 5], { "num_vertices": vertices, "unit": "km" }])
+}
+
+#[test]
+fn rows_with_large_geometries_are_found_as_others_are() {
+    let machine = Machine::shared();
+    let folder = Folder::new("large-geometry");
+    let server = Server::start(&machine, &folder, 2);
+    let client = &mut server.client();
+    create(client, &["docs"]);
+    let place = of_row(json!([number::BRACKET, [[number::VAR, [1]], "place"]]));
+    let index = |name: &str| json!([number::INDEX_CREATE, [table("docs"), name, place], { "geo": true }]);
+    client.run(&index("before"));
+    let row =
+        |id: u32, kilometres: f64, vertices: u32| json!({ "id": id, "place": circle(kilometres, vertices) });
+    client
+        .run(&insert("docs", &[row(1, 0.0, 8000), row(2, 8.0, 5), row(3, 100.0, 8000), row(4, 200.0, 4000)]));
+    let changed = |row: Value| json!([number::INSERT, [table("docs"), row], { "conflict": "replace" }]);
+    assert_eq!(client.run(&changed(row(3, 9.0, 6000)))["replaced"], 1);
+    assert_eq!(client.run(&term(number::DELETE, json!([get("docs", &json!(4))])))["deleted"], 1);
+    client.run(&index("behind"));
+    client.run(&term(number::INDEX_WAIT, json!([table("docs")])));
+    for name in ["before", "behind"] {
+        let asked = |kilometres: f64, vertices: u32| {
+            let circle = circle(kilometres, vertices);
+            json!([number::GET_INTERSECTING, [table("docs"), circle], { "index": name }])
+        };
+        assert_eq!(ids(client, &asked(0.0, 9000)), [1, 2, 3], "{name}");
+        assert_eq!(ids(client, &asked(16.0, 9000)), [2, 3], "{name}");
+        assert_eq!(ids(client, &asked(-8.0, 5)), [1], "{name}");
+        assert_eq!(ids(client, &asked(100.0, 9000)), [0; 0], "{name}: a row lies where it was changed to");
+        assert_eq!(ids(client, &asked(200.0, 9000)), [0; 0], "{name}: a row that was deleted is gone");
+        let center = json!([number::POINT, [7.0, 49.9]]);
+        let options = json!({ "index": name, "max_dist": 20, "unit": "km" });
+        let nearest = json!([number::GET_NEAREST, [table("docs"), center], options]);
+        assert_eq!(ids(client, &json!([number::BRACKET, [nearest, "doc"]])), [1, 2, 3], "{name}");
+    }
+    // A feed tells of those that lie there, and of one that comes and one that goes.
+    let source = json!([number::GET_INTERSECTING, [table("docs"), circle(0.0, 9000)], { "index": "before" }]);
+    let listener = &mut server.client();
+    let query = json!([number::CHANGES, [source], { "include_initial": true }]);
+    let feed = listener.send(&query, &json!({})).expect("it takes queries");
+    let mut told = |count: usize| {
+        let mut told: Vec<[Value; 2]> = Vec::new();
+        while told.len() < count {
+            let response = listener.receive().expect("it answers");
+            assert_eq!((response.token, response.response_type), (feed, SUCCESS_PARTIAL), "{response:?}");
+            let ids = |change: &Value| ["old_val", "new_val"].map(|row| change[row]["id"].clone());
+            told.extend(response.results.iter().map(ids));
+            listener.send_as(feed, "[2]").expect("it takes queries");
+        }
+        told.sort_by_key(|[_, new]| new.as_u64());
+        told
+    };
+    assert_eq!(told(3), [1, 2, 3].map(|id| [Value::Null, json!(id)]));
+    client.run(&changed(row(5, -4.0, 7000)));
+    client.run(&changed(row(1, 300.0, 7000)));
+    assert_eq!(told(2), [[json!(1), Value::Null], [Value::Null, json!(5)]]);
     assert!(server.stop().success());
 }

@@ -34,7 +34,7 @@ const HOUSES: &[House] = &[
             &["hot"],
             &["route", "write", "together", "construct"],
             // A core holds its feeds, and feeds read as queries do: rows, system tables, by the user's permissions.
-            &["access", "core", "feed", "owner", "rows", "scan", "system"],
+            &["access", "core", "feed", "owner", "questions", "rows", "scan", "system"],
             &["table", "index", "mesh", "jobs", "scratch"],
             &["catalog"],
             &["uring"],

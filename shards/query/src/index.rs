@@ -2,7 +2,8 @@
 //!
 //! Always: the entries of a row depend on nothing but the row and the index, so that what is removed with an old row is
 //! what was added with it. A function that fails, or gives what cannot be a key, gives no entry. It gets a fixed amount of
-//! fuel and never waits: one that uses it up gives no entry either.
+//! fuel and never waits: one that uses it up gives no entry either. Work on large geometries pends now and then, so that whoever
+//! polls it has others go first.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -18,6 +19,7 @@ use crate::call::Limits;
 use crate::eval::Stop;
 use crate::failure::{Failure, Outcome};
 use crate::function::Function;
+use crate::geo::pace::{Pace, at_once};
 use crate::geo::question::{self, Question};
 use crate::run::{Ops, Run};
 use crate::terms::Evaluation;
@@ -45,12 +47,25 @@ impl IndexWriter {
     }
 
     /// Keys of the row's entries, in order. `primary` is the row's key.
-    pub fn entries(&self, primary: &[u8], row: &Rc<[u8]>) -> Vec<Key> {
+    pub async fn entries(&self, primary: &[u8], row: &Rc<[u8]>) -> Vec<Key> {
+        self.entries_at(primary, row, &Pace::pending()).await
+    }
+
+    /// The same, unless they take long to make.
+    pub fn entries_at_once(&self, primary: &[u8], row: &Rc<[u8]>) -> Option<Vec<Key>> {
+        at_once(self.entries_at(primary, row, &Pace::brief()))
+    }
+
+    async fn entries_at(&self, primary: &[u8], row: &Rc<[u8]>, pace: &Pace<'_>) -> Vec<Key> {
         let Some(value) = self.value(row) else { return Vec::new() };
         let mut values: Vec<Key> = Vec::new();
         match (&value, self.multi) {
-            (Datum::Array(items), true) => items.iter().for_each(|item| self.add_keys(&item, &mut values)),
-            (value, _) => self.add_keys(value, &mut values),
+            (Datum::Array(items), true) => {
+                for item in items.iter() {
+                    self.add_keys(&item, &mut values, pace).await;
+                }
+            }
+            (value, _) => self.add_keys(value, &mut values, pace).await,
         }
         values.sort();
         let mut entries: Vec<Key> = Vec::with_capacity(values.len());
@@ -63,23 +78,28 @@ impl IndexWriter {
     }
 
     /// What a row gives to a question of a geo index at one of its entries.
-    pub fn answers(&self, question: &Question, entry: &[u8], row: &Rc<[u8]>) -> Vec<Rc<[u8]>> {
+    pub async fn answers(&self, question: &Question, entry: &[u8], row: &Rc<[u8]>) -> Vec<Rc<[u8]>> {
         // An entry that is longer is for the same cell of another of the row's geometries.
         let is_first = |(cell, primary): &(&[u8], &[u8])| cell.len() + primary.len() == entry.len();
         let Some((cell, _)) = key::split_entry(entry).filter(is_first) else { return Vec::new() };
         let Some(value) = self.value(row) else { return Vec::new() };
-        question.answers(&question::geometries(&value, self.multi), cell, row)
+        let pace = &Pace::pending();
+        question.answers(&question::geometries(&value, self.multi, pace).await, cell, row, pace).await
     }
 
     /// Whether any geometry of the row has an answer to a question.
-    pub fn meets(&self, question: &Question, row: &Rc<[u8]>) -> bool {
-        self.value(row)
-            .is_some_and(|value| question.meets_any(&question::geometries(&value, self.multi), row))
+    pub async fn meets(&self, question: &Question, row: &Rc<[u8]>) -> bool {
+        let Some(value) = self.value(row) else { return false };
+        let pace = &Pace::pending();
+        question.meets_any(&question::geometries(&value, self.multi, pace).await, row, pace).await
     }
 
-    fn add_keys(&self, value: &Datum, keys: &mut Vec<Key>) {
+    async fn add_keys(&self, value: &Datum, keys: &mut Vec<Key>, pace: &Pace<'_>) {
+        pace.take(1).await;
         if self.geo {
-            question::geometries(value, false).iter().for_each(|shape| keys.extend(question::keys(shape)));
+            if let Some(shape) = question::geometry(value, pace).await {
+                keys.extend(question::keys(&shape, pace).await);
+            }
         } else if let Ok(key) = key::secondary(value) {
             keys.push(key);
         }

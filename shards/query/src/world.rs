@@ -20,6 +20,7 @@ use photondb_proto::rows::RowBlock;
 use photondb_proto::term::parse::{Parser, QueryMessage};
 
 use crate::exec::{AnswerKind, Context, Execution, Step};
+use crate::geo::pace::Pace;
 use crate::geo::question::Question;
 use crate::index::IndexWriter;
 use crate::push::{Flow, Pipeline, Seen};
@@ -459,7 +460,10 @@ impl Table {
         let writer = self.writer(id);
         let entries = |(key, row): (&Key, &Rc<[u8]>)| {
             let row = row.clone();
-            writer.entries(key, &row).into_iter().map(move |entry| (entry, row.clone())).collect::<Vec<_>>()
+            finish(writer.entries(key, &row))
+                .into_iter()
+                .map(move |entry| (entry, row.clone()))
+                .collect::<Vec<_>>()
         };
         rows.iter().flat_map(entries).collect()
     }
@@ -472,7 +476,7 @@ impl Table {
     /// What a scan asks of geometries.
     fn asked(&self, scan: &Scan) -> Result<Option<(Question, IndexWriter)>, QueryError> {
         let Some(id) = scan.index.filter(|_| !scan.question.is_empty()) else { return Ok(None) };
-        let question = Question::from_bytes(&scan.question)?;
+        let question = finish(Question::from_bytes(&scan.question, &Pace::pending()))?;
         Ok(Some((question, self.writer(id))))
     }
 
@@ -626,7 +630,7 @@ fn scan_part(
     for (key, row, copies) in found.into_iter().take(STEP_ROWS) {
         let given = match asked {
             None => vec![row.clone(); copies as usize],
-            Some((question, writer)) => writer.answers(question, key, row),
+            Some((question, writer)) => finish(writer.answers(question, key, row)),
         };
         for row in given {
             match &mut pipeline {

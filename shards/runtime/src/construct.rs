@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use photondb_proto::error::QueryError;
 use photondb_proto::op::{CatalogOp, IndexId, IndexOp, TableId};
 use photondb_storage::engine::{
-    Cached, CommitInfo, Direction, Edit, Range, StorageEngine, StorageError, TreeId,
+    Cached, CommitInfo, Direction, Edit, Range, StorageEngine, StorageError, TreeId, Value,
 };
 
 use crate::behind::behind;
@@ -21,6 +21,7 @@ use crate::catalog::Table;
 use crate::core::Core;
 use crate::env::Env;
 use crate::index::LocalIndex;
+use crate::panics::in_turns;
 use crate::route;
 use crate::table::{LocalTable, Shard, storage_failed};
 
@@ -154,25 +155,69 @@ async fn step<E: Env>(
         // From here to `apply` nothing waits: no write comes between a row and its entries.
         let mut edits: Vec<Edit> = Vec::new();
         let mut taken = 0;
+        let mut is_large = false;
         for key in keys {
             let Cached::Hit(row) = engine.cached(tree, key)? else { break };
-            index.add_edits(shard.place, key, None, row.as_ref(), &mut edits);
+            is_large = index.add_edits(shard.place, key, (None, row.as_ref()), &mut edits).is_err();
+            if is_large {
+                break;
+            }
             taken += 1;
         }
         if taken == 0 {
-            engine.get(tree, first).await?;
+            if is_large {
+                large_row(core, shard, tree, index, first).await?;
+                keys = &keys[1..];
+            } else {
+                engine.get(tree, first).await?;
+            }
             continue;
         }
         if edits.is_empty() {
             keys = &keys[taken..];
             continue;
         }
-        let commit_time_ms = core.env.unix_ms();
-        let info = CommitInfo { shard: shard.number, commit_time_ms, ..CommitInfo::default() };
-        match engine.apply(info, &edits)? {
+        match engine.apply(info(core, shard), &edits)? {
             Cached::Hit(_) => keys = &keys[taken..],
             Cached::Miss => engine.prepare(&edits).await?,
         }
     }
     Ok(())
+}
+
+/// Adds the entries of a row that take long to make, if it is still the same then.
+async fn large_row<E: Env>(
+    core: &Core<E>,
+    shard: &Shard<E::Store>,
+    tree: TreeId,
+    index: &LocalIndex,
+    key: &[u8],
+) -> Result<(), StorageError> {
+    let engine = &shard.store.engine;
+    let mut made: Option<(Option<Value>, Vec<Edit>)> = None;
+    loop {
+        let Cached::Hit(row) = engine.cached(tree, key)? else {
+            engine.get(tree, key).await?;
+            continue;
+        };
+        match made.take() {
+            Some((seen, edits)) if seen.as_deref() == row.as_deref() => {
+                if edits.is_empty() || matches!(engine.apply(info(core, shard), &edits)?, Cached::Hit(_)) {
+                    return Ok(());
+                }
+                engine.prepare(&edits).await?;
+                made = Some((seen, edits));
+            }
+            Some(_) | None => {
+                let mut edits = Vec::new();
+                let making = index.add_edits_in_turns(shard.place, key, (None, row.as_ref()), &mut edits);
+                in_turns(making, async || core.env.next_turn().await).await;
+                made = Some((row, edits));
+            }
+        }
+    }
+}
+
+fn info<E: Env>(core: &Core<E>, shard: &Shard<E::Store>) -> CommitInfo {
+    CommitInfo { shard: shard.number, commit_time_ms: core.env.unix_ms(), ..CommitInfo::default() }
 }

@@ -31,6 +31,7 @@ use crate::feed::{FeedAnswer, FeedRequest, Listening, Publishing};
 use crate::jobs::{Jobs, RunningQuery};
 use crate::mesh::Mesh;
 use crate::meter::Meter;
+use crate::questions::Questions;
 use crate::scan::Pace;
 use crate::scratch::Scratch;
 use crate::table::{OpenStore, TableFigures, Tables};
@@ -208,6 +209,8 @@ pub struct Core<E: Env> {
     /// A flush of soft writes is on its way.
     flush_planned: Cell<bool>,
     pub budget: Rc<Budget>,
+    /// What scans of geo indexes asked last.
+    pub questions: Questions,
     pub publishing: Publishing,
     pub listening: Listening,
     pub slow_work: flume::Sender<SlowWork>,
@@ -278,6 +281,7 @@ impl<E: Env> Core<E> {
             driver_port: Cell::new(0),
             flush_planned: Cell::new(false),
             budget: Budget::new(parts.query_memory_bytes),
+            questions: Questions::default(),
             publishing: Publishing::default(),
             listening: Listening::default(),
             slow_work: parts.slow_work,

@@ -86,38 +86,69 @@ impl LocalIndex {
     }
 
     /// What a row gives to a scan's question at one of its entries.
-    pub fn answers(&self, question: &Question, entry: &[u8], row: &Value) -> Vec<Value> {
-        self.writer.answers(question, entry, row)
+    pub async fn answers(&self, question: &Question, entry: &[u8], row: &Value) -> Vec<Value> {
+        self.writer.answers(question, entry, row).await
     }
 
     /// Whether a row has an answer to a question of a geo index.
-    pub fn meets(&self, question: &Question, row: &Value) -> bool {
-        self.writer.meets(question, row)
+    pub async fn meets(&self, question: &Question, row: &Value) -> bool {
+        self.writer.meets(question, row).await
     }
 
-    /// The row's entries, in order.
-    pub fn entries(&self, key: &[u8], row: &Value) -> Vec<Key> {
-        self.writer.entries(key, row)
+    /// The row's entries, in order. It pends where they take long to make.
+    pub async fn entries(&self, key: &[u8], row: &Value) -> Vec<Key> {
+        self.writer.entries(key, row).await
     }
 
     /// Adds what a row's change from `old` to `new` changes in the shard's tree, which has been made.
+    ///
+    /// # Errors
+    /// It takes long to find out: nothing was added.
     pub fn add_edits(
         &self,
         place: usize,
         key: &[u8],
-        old: Option<&Value>,
-        new: Option<&Value>,
+        (old, new): (Option<&Value>, Option<&Value>),
+        edits: &mut Vec<Edit>,
+    ) -> Result<(), TakesLong> {
+        let Some(tree) = self.tree(place) else { return Ok(()) };
+        let entries = |row: Option<&Value>| match row {
+            Some(row) => self.writer.entries_at_once(key, row).ok_or(TakesLong),
+            None => Ok(Vec::new()),
+        };
+        add_moves(tree, &entries(old)?, entries(new)?, edits);
+        Ok(())
+    }
+
+    /// The same, which pends where it takes long.
+    pub async fn add_edits_in_turns(
+        &self,
+        place: usize,
+        key: &[u8],
+        (old, new): (Option<&Value>, Option<&Value>),
         edits: &mut Vec<Edit>,
     ) {
         let Some(tree) = self.tree(place) else { return };
-        let entries = |row: Option<&Value>| row.map_or_else(Vec::new, |row| self.entries(key, row));
-        let (old, new) = (entries(old), entries(new));
-        let gone = old.iter().filter(|entry| new.binary_search(entry).is_err());
-        edits.extend(gone.map(|entry| Edit::Delete { tree, key: key::store_entry(entry).0 }));
-        let come = new.into_iter().filter(|entry| old.binary_search(entry).is_err());
-        edits.extend(come.map(|entry| {
-            let (key, value) = key::store_entry(&entry);
-            Edit::Put { tree, key, value }
-        }));
+        let entries = async |row: Option<&Value>| match row {
+            Some(row) => self.entries(key, row).await,
+            None => Vec::new(),
+        };
+        let old = entries(old).await;
+        add_moves(tree, &old, entries(new).await, edits);
     }
+}
+
+/// The entries of a row, with large geometries, take longer than a core may be held up.
+#[derive(Clone, Copy, Debug)]
+pub struct TakesLong;
+
+/// Adds what changes when a row's entries were `old` and become `new`.
+fn add_moves(tree: TreeId, old: &[Key], new: Vec<Key>, edits: &mut Vec<Edit>) {
+    let gone = old.iter().filter(|entry| new.binary_search(entry).is_err());
+    edits.extend(gone.map(|entry| Edit::Delete { tree, key: key::store_entry(entry).0 }));
+    let come = new.into_iter().filter(|entry| old.binary_search(entry).is_err());
+    edits.extend(come.map(|entry| {
+        let (key, value) = key::store_entry(&entry);
+        Edit::Put { tree, key, value }
+    }));
 }

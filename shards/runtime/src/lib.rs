@@ -22,6 +22,7 @@ pub mod offline;
 mod outgoing;
 mod owner;
 mod panics;
+mod questions;
 mod reads;
 pub mod route;
 mod rows;

@@ -29,9 +29,14 @@ pub async fn caught_in_turns<T>(
     evaluation: impl Future<Output = T>,
     turn: impl AsyncFn(),
 ) -> Result<T, QueryError> {
-    let mut evaluation = pin!(caught(evaluation));
+    in_turns(caught(evaluation), turn).await
+}
+
+/// Awaits work that pends only to let others go first.
+pub async fn in_turns<T>(work: impl Future<Output = T>, turn: impl AsyncFn()) -> T {
+    let mut work = pin!(work);
     loop {
-        match poll_once(evaluation.as_mut()).await {
+        match poll_once(work.as_mut()).await {
             Some(result) => return result,
             None => turn().await,
         }

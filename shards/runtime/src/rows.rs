@@ -117,6 +117,11 @@ impl Rows {
         }
     }
 
+    /// Lets the core's other tasks have their turn.
+    pub async fn turn(&self) {
+        (self.turns)().await;
+    }
+
     /// Rows that were offered so far.
     pub fn taken(&self) -> u64 {
         self.taken

@@ -26,6 +26,8 @@ use photondb_storage::touch_value;
 use crate::core::Core;
 use crate::env::Env;
 use crate::index::LocalIndex;
+use crate::panics::caught_in_turns;
+use crate::questions::question;
 use crate::rows::{Rows, Swept, Taken, turns};
 use crate::table::{LocalTable, Shard, storage_failed, storage_range};
 
@@ -62,7 +64,7 @@ pub async fn part<E: Env>(
     let mut rows = Rows::new(&scan, turns(&core.env))?;
     let mut pace = Pace::new(core);
     let mut along = Along::new(local, scan.index)?;
-    along.ask(&scan.question)?;
+    along.question = question(core, &scan.question).await?;
     let next = match scan.order {
         ScanOrder::Any | ScanOrder::Keyed => any_order(&along, &scan, from, &mut rows, &mut pace).await?,
         ScanOrder::Ascending => {
@@ -108,7 +110,7 @@ pub struct Along<'a, S> {
     local: &'a LocalTable<S>,
     index: Option<Rc<LocalIndex>>,
     /// What is asked of the geometries of a geo index.
-    question: Option<Question>,
+    question: Option<Rc<Question>>,
 }
 
 impl<'a, S: StorageEngine> Along<'a, S> {
@@ -119,23 +121,14 @@ impl<'a, S: StorageEngine> Along<'a, S> {
         Ok(Along { local, index, question: None })
     }
 
-    /// # Errors
-    /// The bytes are no question.
-    fn ask(&mut self, question: &[u8]) -> Result<(), QueryError> {
-        if !question.is_empty() {
-            let question = Question::from_bytes(question)?;
-            self.question = Some(question);
-        }
-        Ok(())
-    }
-
     /// Gives a row as often as it is to be given.
     async fn give(&self, key: &[u8], row: Value, copies: u32, rows: &mut Rows) -> Result<Taken, QueryError> {
         let (Some(question), Some(index)) = (&self.question, &self.index) else {
             return rows.take_copies(key, row, copies).await;
         };
         let mut taken = Taken::GoOn;
-        for answer in index.answers(question, key, &row) {
+        let answers = caught_in_turns(index.answers(question, key, &row), async || rows.turn().await);
+        for answer in answers.await? {
             match rows.take(key, answer).await? {
                 Taken::GoOn => {}
                 Taken::Full => taken = Taken::Full,

@@ -20,8 +20,9 @@ use photondb_storage::engine::{
 };
 
 use crate::catalog::{Catalog, KeptChanges, Table};
-use crate::index::{self, LocalIndex, LocalIndexes};
+use crate::index::{self, LocalIndex, LocalIndexes, TakesLong};
 use crate::meter::Meter;
+use crate::panics::in_turns;
 
 /// Commit numbers of one opening of a store: 2^40 of them for a shard, enough for a million a second for twelve days
 /// without a pause, and 2^24 openings.
@@ -486,8 +487,8 @@ impl<S: StorageEngine> Shard<S> {
     }
 
     /// Reads a row, lets `decide` say what becomes of it and applies that, with the entries of `local`'s indexes. If `decide`
-    /// had to wait, the row is read again and must be the same, else it is decided again. Gives what was applied,
-    /// if anything was.
+    /// had to wait, or making the entries did, the row is read again and must be the same, else it is decided again. Gives what was
+    /// applied, if anything was. Others have their `turn` while entries are made that take long.
     ///
     /// # Errors
     /// The store's.
@@ -497,6 +498,7 @@ impl<S: StorageEngine> Shard<S> {
         key: &[u8],
         now_ms: u64,
         decide: impl AsyncFn(Option<Value>) -> Change<T>,
+        turn: &impl AsyncFn(),
     ) -> Result<(T, Option<Applied>), StorageError> {
         // What is rare is boxed, so that the future of every write stays small.
         let tree = match self.tree.get() {
@@ -518,7 +520,7 @@ impl<S: StorageEngine> Shard<S> {
                 Box::pin(engine.get(tree, key)).await?;
                 continue;
             };
-            let decision = match decided.take() {
+            let mut decision = match decided.take() {
                 Some(decision) if decision.seen.as_deref() == old.as_deref() => decision,
                 Some(_) | None => {
                     let mut deciding = std::pin::pin!(decide(old.clone()));
@@ -531,7 +533,7 @@ impl<S: StorageEngine> Shard<S> {
                         Change::Put(value, word) => (Some(value), word),
                         Change::Delete(word) => (None, word),
                     };
-                    let decision = Decided { seen: old, new, word };
+                    let decision = Decided { seen: old, new, word, edits: None };
                     if waited {
                         decided = Some(decision);
                         continue;
@@ -539,18 +541,29 @@ impl<S: StorageEngine> Shard<S> {
                     decision
                 }
             };
-            let edits = self.edits(tree, &indexes, key, &decision);
+            let edits = match decision.edits.take() {
+                Some((known, edits)) if Rc::ptr_eq(&known, &indexes) => edits,
+                Some(_) | None => match self.edits(tree, &indexes, key, &decision) {
+                    Ok(edits) => edits,
+                    Err(TakesLong) => {
+                        let making = in_turns(self.edits_in_turns(tree, &indexes, key, &decision), turn);
+                        let edits = Box::pin(making).await;
+                        decided = Some(Decided { edits: Some((indexes, edits)), ..decision });
+                        continue;
+                    }
+                },
+            };
             let part = self.part(edits.len(), decision.seen.as_ref(), now_ms);
             let commit = part.info.commit_number;
             match engine.apply_parts(&[part], &edits)? {
                 Cached::Hit(lsn) => {
                     self.next_commit.set(commit + 1);
-                    let Decided { seen: old, new, word } = decision;
+                    let Decided { seen: old, new, word, edits: _ } = decision;
                     return Ok((word, Some(Applied { lsn, commit, old, new })));
                 }
                 Cached::Miss => {
                     Box::pin(engine.prepare(&edits)).await?;
-                    decided = Some(decision);
+                    decided = Some(Decided { edits: Some((indexes, edits)), ..decision });
                 }
             }
         }
@@ -599,18 +612,39 @@ impl<S: StorageEngine> Shard<S> {
     }
 
     /// The row's change and what it changes in the indexes.
-    fn edits<T>(&self, tree: TreeId, indexes: &LocalIndexes, key: &[u8], decision: &Decided<T>) -> Vec<Edit> {
-        let mut edits = Vec::with_capacity(1 + 2 * indexes.len());
-        let Decided { seen, new, .. } = decision;
-        edits.push(match new {
-            Some(value) => Edit::Put { tree, key: key.to_vec(), value: value.clone() },
-            None => Edit::Delete { tree, key: key.to_vec() },
-        });
+    ///
+    /// # Errors
+    /// It takes long to find out.
+    fn edits<T>(
+        &self,
+        tree: TreeId,
+        indexes: &LocalIndexes,
+        key: &[u8],
+        decision: &Decided<T>,
+    ) -> Result<Vec<Edit>, TakesLong> {
+        let mut edits = vec![decision.edit(tree, key)];
         if !indexes.is_empty() {
-            let new: Option<Value> = new.as_deref().map(Rc::from);
+            let new = decision.new_row();
             for index in indexes.iter() {
-                index.add_edits(self.place, key, seen.as_ref(), new.as_ref(), &mut edits);
+                index.add_edits(self.place, key, (decision.seen.as_ref(), new.as_ref()), &mut edits)?;
             }
+        }
+        Ok(edits)
+    }
+
+    /// The same, which pends where it takes long.
+    async fn edits_in_turns<T>(
+        &self,
+        tree: TreeId,
+        indexes: &LocalIndexes,
+        key: &[u8],
+        decision: &Decided<T>,
+    ) -> Vec<Edit> {
+        let mut edits = vec![decision.edit(tree, key)];
+        let new = decision.new_row();
+        for index in indexes.iter() {
+            let rows = (decision.seen.as_ref(), new.as_ref());
+            index.add_edits_in_turns(self.place, key, rows, &mut edits).await;
         }
         edits
     }
@@ -631,6 +665,22 @@ struct Decided<T> {
     /// `None`: it is deleted.
     new: Option<Vec<u8>>,
     word: T,
+    /// What that changes in the trees, if it was made for the indexes that there are.
+    edits: Option<(LocalIndexes, Vec<Edit>)>,
+}
+
+impl<T> Decided<T> {
+    /// The change of the row itself.
+    fn edit(&self, tree: TreeId, key: &[u8]) -> Edit {
+        match &self.new {
+            Some(value) => Edit::Put { tree, key: key.to_vec(), value: value.clone() },
+            None => Edit::Delete { tree, key: key.to_vec() },
+        }
+    }
+
+    fn new_row(&self) -> Option<Value> {
+        self.new.as_deref().map(Rc::from)
+    }
 }
 
 /// A range of keys in the words of storage.

@@ -15,7 +15,8 @@ use photondb_query::write::{RowDecision, RowEffect};
 use photondb_storage::engine::{BatchMax, Cached, Edit, Lsn, Part, StorageEngine, StorageError, Value};
 
 use crate::env::Env;
-use crate::index::LocalIndexes;
+use crate::index::{LocalIndexes, TakesLong};
+use crate::panics::in_turns;
 use crate::table::{Applied, OpenStore, Shard};
 use crate::write::{Batch, Decide, homeless};
 
@@ -34,6 +35,8 @@ struct Row<'a, 'k, S> {
     /// `None`: it is deleted.
     new: Option<Vec<u8>>,
     outcome: RowOutcome,
+    /// What that changes in the indexes; they are made while others may have their turn, which those of large geometries need.
+    entries: Option<Vec<Edit>>,
 }
 
 /// Rows that are to be changed, in their order.
@@ -144,11 +147,15 @@ impl<'a, E: Env> Batch<'a, E> {
                 || !Rc::ptr_eq(&indexes, &self.local.indexes())
                 || !rows.rows.iter().all(at_hand)
             {
-                (seen_at, indexes) = (engine.applied(), self.local.indexes());
+                let known = std::mem::replace(&mut indexes, self.local.indexes());
+                seen_at = engine.applied();
+                if !Rc::ptr_eq(&known, &indexes) {
+                    rows.rows.iter_mut().for_each(|row| row.entries = None);
+                }
                 rows = self.looked_at_again(rows, &indexes, decide, &mut alone).await?;
                 continue;
             }
-            let built = self.build(&mut rows.rows, &indexes);
+            let built = self.build(&mut rows.rows);
             let applied = engine.apply_parts(&built.parts, &built.edits);
             if let Ok(Cached::Hit(lsn)) = applied {
                 self.applied(store, rows.rows, built, lsn);
@@ -209,7 +216,29 @@ impl<'a, E: Env> Batch<'a, E> {
             RowEffect::Put(document) => Some(document),
             RowEffect::Delete => None,
         };
-        Ok(Ok(Some(Row { place, key, shard, seen, new, outcome })))
+        let entries = Some(self.entries(key, shard, seen.as_ref(), new.as_deref(), indexes).await);
+        Ok(Ok(Some(Row { place, key, shard, seen, new, outcome, entries })))
+    }
+
+    /// What changes in the indexes.
+    async fn entries(
+        &self,
+        key: &[u8],
+        shard: &Shard<E::Store>,
+        seen: Option<&Value>,
+        new: Option<&[u8]>,
+        indexes: &LocalIndexes,
+    ) -> Vec<Edit> {
+        let mut edits = Vec::new();
+        let new: Option<Value> = if indexes.is_empty() { None } else { new.map(Rc::from) };
+        let rows = (seen, new.as_ref());
+        for index in indexes.iter() {
+            if let Err(TakesLong) = index.add_edits(shard.place, key, rows, &mut edits) {
+                let making = index.add_edits_in_turns(shard.place, key, rows, &mut edits);
+                Box::pin(in_turns(making, async || self.core.env.next_turn().await)).await;
+            }
+        }
+        edits
     }
 
     /// A row as it will be behind others.
@@ -241,9 +270,14 @@ impl<'a, E: Env> Batch<'a, E> {
         alone: &mut Vec<usize>,
     ) -> Result<Rows<'a, 'k, E::Store>, QueryError> {
         let mut left = Rows::with_capacity(rows.rows.len());
-        for row in rows.rows {
+        for mut row in rows.rows {
             let now = self.read(row.key, row.shard, &left, indexes).await;
             if now.as_ref().is_ok_and(|now| now.as_deref() == row.seen.as_deref()) {
+                if row.entries.is_none() {
+                    let Row { key, shard, seen, new, .. } = &row;
+                    let entries = self.entries(key, shard, seen.as_ref(), new.as_deref(), indexes);
+                    row.entries = Some(entries.await);
+                }
                 left.push(row);
                 continue;
             }
@@ -256,23 +290,19 @@ impl<'a, E: Env> Batch<'a, E> {
         Ok(left)
     }
 
-    /// The edits of the rows; their new documents go into those.
-    fn build(&self, rows: &mut [Row<'_, '_, E::Store>], indexes: &LocalIndexes) -> Built {
-        let mut built = Built {
-            parts: Vec::with_capacity(rows.len()),
-            edits: Vec::with_capacity(rows.len() * (1 + 2 * indexes.len())),
-        };
-        for Row { key, shard, seen, new, .. } in rows {
+    /// The edits of the rows; their new documents and entries go into those.
+    fn build(&self, rows: &mut [Row<'_, '_, E::Store>]) -> Built {
+        let entries = rows.iter().map(|row| row.entries.as_ref().map_or(0, Vec::len)).sum::<usize>();
+        let mut built =
+            Built { parts: Vec::with_capacity(rows.len()), edits: Vec::with_capacity(rows.len() + entries) };
+        for Row { key, shard, seen, new, entries, .. } in rows {
             let tree = shard.tree().expect("it was made before the row was read");
             let before = built.edits.len();
-            let view: Option<Value> = if indexes.is_empty() { None } else { new.as_deref().map(Rc::from) };
             built.edits.push(match new.take() {
                 Some(value) => Edit::Put { tree, key: key.to_vec(), value },
                 None => Edit::Delete { tree, key: key.to_vec() },
             });
-            for index in indexes.iter() {
-                index.add_edits(shard.place, key, seen.as_ref(), view.as_ref(), &mut built.edits);
-            }
+            built.edits.extend(entries.take().into_iter().flatten());
             let part = shard.part(built.edits.len() - before, seen.as_ref(), self.now_ms);
             shard.set_next_commit(part.info.commit_number + 1);
             built.parts.push(part);
@@ -309,7 +339,7 @@ fn give_back_numbers<S: StorageEngine>(rows: &[Row<'_, '_, S>], parts: &[Part]) 
     }
 }
 
-/// Gives the rows their new documents again.
+/// Gives the rows their new documents and entries again.
 fn take_back<S>(rows: &mut [Row<'_, '_, S>], parts: &[Part], edits: Vec<Edit>) {
     let mut edits = edits.into_iter();
     for (row, part) in rows.iter_mut().zip(parts) {
@@ -318,6 +348,6 @@ fn take_back<S>(rows: &mut [Row<'_, '_, S>], parts: &[Part], edits: Vec<Edit>) {
             Some(Edit::Put { value, .. }) => Some(value),
             Some(Edit::Delete { .. }) | None => None,
         };
-        own.for_each(drop);
+        row.entries = Some(own.collect());
     }
 }

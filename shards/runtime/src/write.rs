@@ -182,7 +182,8 @@ impl<E: Env> Batch<'_, E> {
             Ok(RowDecision { effect: RowEffect::Delete, outcome }) => table::Change::Delete(Ok(outcome)),
             Err(error) => table::Change::Keep(Err(error)),
         };
-        match shard.change(local, key, self.now_ms, decide).await {
+        let turn = &async || self.core.env.next_turn().await;
+        match shard.change(local, key, self.now_ms, decide, turn).await {
             Ok((outcome, applied)) => {
                 if let Some(applied) = applied {
                     self.wrote(&shard.store, applied.lsn);

@@ -7,7 +7,8 @@
 use s2::point::Point;
 use s2::r3::vector::Vector;
 
-use super::sphere::bits;
+use super::pace::Pace;
+use super::sphere::{Compared, Crossing, angle_to_edge, bits, crosses_at_end, nearest_on_edge};
 
 /// Edges count as near when their balls are closer than this: far more than any rounding, far less than an atom on Earth.
 const MARGIN: f64 = 1e-14;
@@ -35,10 +36,32 @@ impl Edge {
         self.from == point || self.to == point
     }
 
-    fn is_near(&self, other: &Edge) -> bool {
-        let reach = self.radius + other.radius;
-        (self.middle - other.middle).norm2() <= reach * reach
+    pub fn is_near(&self, other: &Edge) -> bool {
+        self.is_within(other.middle, other.radius)
     }
+
+    /// Whether its ball comes within `reach` of a point, which need not lie on the sphere.
+    pub fn is_within(&self, center: Vector, reach: f64) -> bool {
+        let reach = self.radius + reach;
+        (self.middle - center).norm2() <= reach * reach
+    }
+
+    /// How far its ball reaches from a point.
+    pub fn reach_from(&self, center: Vector) -> f64 {
+        (self.middle - center).norm() + self.radius
+    }
+}
+
+/// Whether a way crosses an odd number of these edges of closed paths: then one of its ends is inside, if the other is not.
+pub fn crosses_oddly<'a>(way: &Edge, edges: impl IntoIterator<Item = &'a Edge>) -> bool {
+    let (from, to) = (way.from, way.to);
+    let compared = Compared::new(from, to);
+    let crossed = edges.into_iter().filter(|edge| match compared.crossing(edge.from, edge.to) {
+        Crossing::Apart => false,
+        Crossing::Proper => true,
+        Crossing::SharedEnd => crosses_at_end(from, to, edge.from, edge.to),
+    });
+    crossed.count() % 2 == 1
 }
 
 #[derive(Debug)]
@@ -114,6 +137,19 @@ impl Edges {
             None => self.list.len(),
             Some(slabs) => slabs.of(edge).map(|slab| slabs.edges[slab].len()).sum(),
         }
+    }
+
+    /// The point of the edges that is nearest to `point`, which it is itself if there are none.
+    pub async fn nearest(&self, point: Point, pace: &Pace<'_>) -> Point {
+        let mut nearest: Option<(f64, &Edge)> = None;
+        for edge in &self.list {
+            pace.take(1).await;
+            let angle = angle_to_edge(point, edge.from, edge.to);
+            if nearest.is_none_or(|(least, _)| angle < least) {
+                nearest = Some((angle, edge));
+            }
+        }
+        nearest.map_or(point, |(_, edge)| nearest_on_edge(point, edge.from, edge.to))
     }
 
     /// Whether it is the end of an edge.

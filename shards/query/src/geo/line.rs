@@ -4,7 +4,7 @@ use s2::point::Point;
 
 use super::edges::{Edge, Edges};
 use super::pace::Pace;
-use super::sphere::{Crossing, angle_to_edge, antipode, crossing, nearest_on_edge};
+use super::sphere::{Crossing, antipode, crossing};
 
 #[derive(Debug)]
 pub struct Line {
@@ -32,10 +32,8 @@ impl Line {
     }
 
     /// The point of the line that is nearest to `point`.
-    pub fn nearest(&self, point: Point) -> Point {
-        let edges = self.edges.list.iter().map(|edge| (angle_to_edge(point, edge.from, edge.to), edge));
-        let nearest = edges.reduce(|best, next| if next.0 < best.0 { next } else { best });
-        nearest.map_or(point, |(_, edge)| nearest_on_edge(point, edge.from, edge.to))
+    pub async fn nearest(&self, point: Point, pace: &Pace<'_>) -> Point {
+        self.edges.nearest(point, pace).await
     }
 
     /// Whether the lines cross or have a vertex in common.

@@ -149,7 +149,10 @@ impl Shape {
         let name = type_of(geometry)?;
         let coordinates = get_field(geometry, "coordinates")?;
         match name.as_str() {
-            "Point" => Ok(Shape::Point(Position::parse(&coordinates)?.point()?)),
+            "Point" => {
+                pace.take(POSITION_STEPS).await;
+                Ok(Shape::Point(Position::parse(&coordinates)?.point()?))
+            }
             "LineString" => line(array(&coordinates)?, pace).await.map(Shape::Line),
             "Polygon" => polygon(array(&coordinates)?, pace).await.map(Shape::Polygon),
             name if UNSUPPORTED.contains(&name) => {
@@ -165,10 +168,10 @@ impl Shape {
         match (self, other) {
             (Shape::Point(left), Shape::Point(right)) => left == right,
             (Shape::Point(point), Shape::Line(line)) | (Shape::Line(line), Shape::Point(point)) => {
-                line.nearest(*point) == *point
+                line.nearest(*point, pace).await == *point
             }
             (Shape::Point(point), Shape::Polygon(polygon))
-            | (Shape::Polygon(polygon), Shape::Point(point)) => polygon.touches(*point),
+            | (Shape::Polygon(polygon), Shape::Point(point)) => polygon.touches(*point, pace).await,
             (Shape::Line(left), Shape::Line(right)) => left.intersects(right, pace).await,
             (Shape::Line(line), Shape::Polygon(polygon)) | (Shape::Polygon(polygon), Shape::Line(line)) => {
                 polygon.intersects_line(line, pace).await
@@ -178,21 +181,17 @@ impl Shape {
     }
 
     /// How far the nearest point is from `center`, in the ellipsoid's unit; 0 inside.
-    pub fn distance(&self, center: &Center, ellipsoid: &Ellipsoid) -> f64 {
+    pub async fn distance(&self, center: &Center, ellipsoid: &Ellipsoid, pace: &Pace<'_>) -> f64 {
         let nearest = match self {
             Shape::Point(point) => *point,
-            Shape::Line(line) => line.nearest(center.point),
-            Shape::Polygon(polygon) => polygon.nearest(center.point),
+            Shape::Line(line) => line.nearest(center.point, pace).await,
+            Shape::Polygon(polygon) => polygon.nearest(center.point, pace).await,
         };
         if nearest == center.point && !matches!(self, Shape::Point(_)) {
             return 0.0;
         }
         let (longitude, latitude) = sphere::degrees(nearest);
         ellipsoid.distance(center.position, Position { longitude, latitude })
-    }
-
-    pub fn edge_count(&self) -> usize {
-        self.edges().len()
     }
 
     fn edges(&self) -> &[Edge] {
@@ -205,15 +204,15 @@ impl Shape {
 }
 
 impl Polygon {
-    fn touches(&self, point: Point) -> bool {
-        !self.is_empty() && self.nearest(point) == point
+    async fn touches(&self, point: Point, pace: &Pace<'_>) -> bool {
+        !self.is_empty() && self.nearest(point, pace).await == point
     }
 
     /// Whether all of a shape lies in this polygon.
     pub async fn includes(&self, shape: &Shape, pace: &Pace<'_>) -> bool {
         pace.take(self.edges().list.len()).await;
         match shape {
-            Shape::Point(point) => self.touches(*point),
+            Shape::Point(point) => self.touches(*point, pace).await,
             Shape::Line(line) => self.contains_line(line, pace).await,
             Shape::Polygon(polygon) => self.contains(polygon, pace).await,
         }

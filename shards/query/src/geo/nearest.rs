@@ -123,8 +123,8 @@ impl SearchRing {
     }
 
     /// The distance of a geometry if this is the ring that it belongs to.
-    pub fn distance(&self, geometry: &Shape) -> Option<f64> {
-        let distance = geometry.distance(&self.center, &self.ellipsoid);
+    pub async fn distance(&self, geometry: &Shape, pace: &Pace<'_>) -> Option<f64> {
+        let distance = geometry.distance(&self.center, &self.ellipsoid, pace).await;
         (distance > self.reached && distance <= self.reach).then_some(distance)
     }
 

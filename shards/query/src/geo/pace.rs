@@ -5,7 +5,7 @@
 //! ([`Pace::never`]), or gives up when it would take long ([`Pace::brief`]).
 
 use std::cell::Cell;
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
@@ -20,6 +20,9 @@ pub struct Pace<'a> {
     /// Turns so far, and the most steps before one.
     #[cfg(test)]
     pub turns: Cell<(usize, usize)>,
+    /// All steps.
+    #[cfg(test)]
+    pub spent: Cell<usize>,
     breaks: Breaks<'a>,
 }
 
@@ -27,6 +30,8 @@ enum Breaks<'a> {
     Never,
     /// Others have their turn.
     Turns(&'a Run),
+    /// Whoever polls has others go first.
+    Pends,
     /// The work is given up.
     GivesUp,
 }
@@ -37,6 +42,8 @@ impl<'a> Pace<'a> {
             steps: Cell::new(0),
             #[cfg(test)]
             turns: Cell::default(),
+            #[cfg(test)]
+            spent: Cell::default(),
             breaks,
         }
     }
@@ -51,6 +58,11 @@ impl Pace<'static> {
         Pace::new(Breaks::Never)
     }
 
+    /// Among the rows of a core: the work pends once at each turn.
+    pub fn pending() -> Pace<'static> {
+        Pace::new(Breaks::Pends)
+    }
+
     /// For [`at_once`], which then gives nothing.
     pub fn brief() -> Pace<'static> {
         Pace::new(Breaks::GivesUp)
@@ -60,6 +72,8 @@ impl Pace<'static> {
 impl Pace<'_> {
     /// Spends steps; true when it is time for [`Pace::turn`].
     pub fn spend(&self, steps: usize) -> bool {
+        #[cfg(test)]
+        self.spent.set(self.spent.get() + steps);
         self.steps.set(self.steps.get().saturating_add(steps));
         self.steps.get() >= STEPS_A_TURN
     }
@@ -71,6 +85,7 @@ impl Pace<'_> {
         match self.breaks {
             Breaks::Never => {}
             Breaks::Turns(run) => run.turn().await,
+            Breaks::Pends => pend().await,
             Breaks::GivesUp => pending().await,
         }
     }
@@ -81,6 +96,20 @@ impl Pace<'_> {
             self.turn().await;
         }
     }
+}
+
+/// Pends once, to be polled again at once.
+async fn pend() {
+    let mut has_pended = false;
+    poll_fn(|task| {
+        if has_pended {
+            return Poll::Ready(());
+        }
+        has_pended = true;
+        task.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// The result of work that does not wait, if it does not.

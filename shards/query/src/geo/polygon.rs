@@ -11,9 +11,7 @@ use super::edges::{Edge, Edges, edge_bits};
 use super::line::Line;
 use super::pace::Pace;
 use super::ring::{Nesting, Ring};
-use super::sphere::{
-    Crossing, angle_to_edge, bits, crosses_at_end, crossing, fraction, in_order, meeting, nearest_on_edge,
-};
+use super::sphere::{Crossing, bits, crosses_at_end, crossing, fraction, in_order, meeting};
 
 #[derive(Debug)]
 pub struct Polygon {
@@ -86,13 +84,8 @@ impl Polygon {
     }
 
     /// The point itself when it is inside, else the nearest one of the boundary.
-    pub fn nearest(&self, point: Point) -> Point {
-        if self.has(point) {
-            return point;
-        }
-        let edges = self.edges.list.iter().map(|edge| (angle_to_edge(point, edge.from, edge.to), edge));
-        let nearest = edges.reduce(|best, next| if next.0 < best.0 { next } else { best });
-        nearest.map_or(point, |(_, edge)| nearest_on_edge(point, edge.from, edge.to))
+    pub async fn nearest(&self, point: Point, pace: &Pace<'_>) -> Point {
+        if self.has(point) { point } else { self.edges.nearest(point, pace).await }
     }
 
     // ------------------------------------------------------------ polygons

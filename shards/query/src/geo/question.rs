@@ -37,9 +37,9 @@ enum Kind {
 impl Question {
     /// # Errors
     /// The datum is no valid geometry.
-    pub fn meets(geometry: &Datum) -> Outcome<Question> {
-        let shape = whole(Shape::parse(&geometry_of(geometry)?, &Pace::never()))?;
-        let ranges = cover::ranges(&shape);
+    pub async fn meets(geometry: &Datum, pace: &Pace<'_>) -> Outcome<Question> {
+        let shape = Shape::parse(&geometry_of(geometry)?, pace).await?;
+        let ranges = cover::ranges(&shape, pace).await;
         Ok(Question { kind: Kind::Meets(shape), ranges, bytes: document::to_bytes(geometry) })
     }
 
@@ -47,7 +47,7 @@ impl Question {
     /// The ring would reach around the globe.
     pub fn ring(ring: SearchRing) -> Outcome<Question> {
         let numbers = Datum::array(ring.numbers().map(Datum::Number).to_vec());
-        let ranges = cover::ranges(&ring.shape()?);
+        let ranges = whole(cover::ranges(&ring.shape()?, &Pace::never()));
         Ok(Question { kind: Kind::Ring(Box::new(ring)), ranges, bytes: document::to_bytes(&numbers) })
     }
 
@@ -55,12 +55,12 @@ impl Question {
     ///
     /// # Errors
     /// They are none.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Question, QueryError> {
+    pub async fn from_bytes(bytes: &[u8], pace: &Pace<'_>) -> Result<Question, QueryError> {
         let question = match document::decode(Slice::new(bytes.into())) {
             Datum::Array(numbers) => {
                 six(&numbers).and_then(SearchRing::from_numbers).and_then(Question::ring)
             }
-            geometry => Question::meets(&geometry),
+            geometry => Question::meets(&geometry, pace).await,
         };
         question.map_err(Failure::into_query_error)
     }
@@ -79,24 +79,42 @@ impl Question {
     }
 
     /// The answers of a row's geometries, given at the first of its entries in the ranges. `cell` is the entry's.
-    pub fn answers(&self, geometries: &[Shape], cell: &[u8], row: &Rc<[u8]>) -> Vec<Rc<[u8]>> {
-        let answers: Vec<Rc<[u8]>> = geometries.iter().filter_map(|shape| self.answer(shape, row)).collect();
+    pub async fn answers(
+        &self,
+        geometries: &[Shape],
+        cell: &[u8],
+        row: &Rc<[u8]>,
+        pace: &Pace<'_>,
+    ) -> Vec<Rc<[u8]>> {
+        let mut answers = Vec::new();
+        for shape in geometries {
+            answers.extend(self.answer(shape, row, pace).await);
+        }
         if answers.is_empty() {
             return answers;
         }
-        let found = geometries.iter().flat_map(cover::keys).filter(|id| self.has(*id)).min();
-        if found.is_some_and(|id| cell_key(id) == cell) { answers } else { Vec::new() }
+        let mut first: Option<u64> = None;
+        for shape in geometries {
+            let among = cover::keys(shape, pace).await.into_iter().filter(|id| self.has(*id));
+            first = first.into_iter().chain(among).min();
+        }
+        if first.is_some_and(|id| cell_key(id) == cell) { answers } else { Vec::new() }
     }
 
-    pub fn meets_any(&self, geometries: &[Shape], row: &Rc<[u8]>) -> bool {
-        geometries.iter().any(|shape| self.answer(shape, row).is_some())
+    pub async fn meets_any(&self, geometries: &[Shape], row: &Rc<[u8]>, pace: &Pace<'_>) -> bool {
+        for shape in geometries {
+            if self.answer(shape, row, pace).await.is_some() {
+                return true;
+            }
+        }
+        false
     }
 
-    fn answer(&self, geometry: &Shape, row: &Rc<[u8]>) -> Option<Rc<[u8]>> {
+    async fn answer(&self, geometry: &Shape, row: &Rc<[u8]>, pace: &Pace<'_>) -> Option<Rc<[u8]>> {
         match &self.kind {
-            Kind::Meets(shape) => whole(shape.intersects(geometry, &Pace::never())).then(|| row.clone()),
+            Kind::Meets(shape) => shape.intersects(geometry, pace).await.then(|| row.clone()),
             Kind::Ring(ring) => {
-                let distance = ring.distance(geometry)?;
+                let distance = ring.distance(geometry, pace).await?;
                 let doc = document::decode(Slice::new(row.clone()));
                 let answer = Datum::object([("dist", Datum::Number(distance)), ("doc", doc)]);
                 Some(document::to_bytes(&answer).into())
@@ -126,15 +144,24 @@ fn cell_key(id: u64) -> Key {
 }
 
 /// The keys under which a geometry is stored.
-pub fn keys(shape: &Shape) -> impl Iterator<Item = Key> {
-    cover::keys(shape).into_iter().map(cell_key)
+pub async fn keys(shape: &Shape, pace: &Pace<'_>) -> impl Iterator<Item = Key> {
+    cover::keys(shape, pace).await.into_iter().map(cell_key)
 }
 
 /// The valid geometries among an index's values of a row: of an array, if the index is `multi`, its elements.
-pub fn geometries(value: &Datum, is_multi: bool) -> Vec<Shape> {
-    let shape = |datum: &Datum| whole(Shape::parse(&geometry_of(datum).ok()?, &Pace::never())).ok();
-    match array(value) {
-        Ok(items) if is_multi => items.iter().filter_map(|item| shape(&item)).collect(),
-        Ok(_) | Err(_) => shape(value).into_iter().collect(),
+pub async fn geometries(value: &Datum, is_multi: bool, pace: &Pace<'_>) -> Vec<Shape> {
+    let items = match array(value) {
+        Ok(items) if is_multi => items,
+        Ok(_) | Err(_) => return geometry(value, pace).await.into_iter().collect(),
+    };
+    let mut shapes = Vec::new();
+    for item in items.iter() {
+        shapes.extend(geometry(&item, pace).await);
     }
+    shapes
+}
+
+/// The geometry that a value is, if it is a valid one.
+pub async fn geometry(value: &Datum, pace: &Pace<'_>) -> Option<Shape> {
+    Shape::parse(&geometry_of(value).ok()?, pace).await.ok()
 }

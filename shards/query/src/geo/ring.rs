@@ -8,9 +8,9 @@ use std::collections::HashSet;
 
 use s2::point::Point;
 
-use super::edges::{Edge, Edges};
+use super::edges::{Edge, Edges, crosses_oddly};
 use super::pace::Pace;
-use super::sphere::{self, Compared, Crossing, bits, crosses_at_end, in_order};
+use super::sphere::{self, Compared, Crossing, bits, in_order};
 
 /// How many pairs of near edges may be compared to find whether a ring crosses itself: a fraction of a second in all. Only a ring
 /// that was made to be slow has so many.
@@ -119,14 +119,7 @@ impl Ring {
 
     /// Whether a point is inside. Of rings that share an edge, one has its points.
     pub fn has(&self, point: Point) -> bool {
-        let origin = Point::origin();
-        let way = Compared::new(origin, point);
-        let crossings = self.edges.list.iter().filter(|edge| match way.crossing(edge.from, edge.to) {
-            Crossing::Apart => false,
-            Crossing::Proper => true,
-            Crossing::SharedEnd => crosses_at_end(origin, point, edge.from, edge.to),
-        });
-        (crossings.count() % 2 == 1) != self.origin_is_inside
+        crosses_oddly(&Edge::new(Point::origin(), point), &self.edges.list) != self.origin_is_inside
     }
 
     fn has_or_touches(&self, point: Point) -> bool {

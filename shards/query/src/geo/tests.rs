@@ -114,8 +114,8 @@ fn a_covering_never_misses_what_intersects() {
         let place = random.position();
         let reach = 10f64.powf(random.between(-4.0, 1.8));
         let (query, stored) = (random.shape(place, reach), random.shape(place, reach));
-        let keys = cover::keys(&stored);
-        let ranges = cover::ranges(&query);
+        let keys = whole(cover::keys(&stored, &Pace::never()));
+        let ranges = whole(cover::ranges(&query, &Pace::never()));
         assert!((1..=cover::INDEX_CELLS_MAX).contains(&keys.len()), "seed {seed}: {} keys", keys.len());
         assert!(ranges.windows(2).all(|pair| pair[0].end() < pair[1].start()), "seed {seed}: {ranges:?}");
         let meets = whole(query.intersects(&stored, &Pace::never()));
@@ -176,14 +176,15 @@ fn answers(question: &Question, shape: &Shape, row: usize) -> Vec<Datum> {
     let row: Rc<[u8]> = document::to_bytes(&Datum::Number(row as f64)).into();
     let ranges = question.key_ranges();
     let mut answers = Vec::new();
-    for cell in keys(shape) {
+    for cell in whole(keys(shape, &Pace::never())) {
         let entry = key::entry(&cell, &key::primary(&Datum::Number(1.0)).expect("a key"), 0);
         let is_scanned = ranges.iter().any(|range| match (&range.start, &range.end) {
             (KeyBound::Included(start), KeyBound::Excluded(end)) => (start..end).contains(&&entry),
             other => panic!("ranges are bounded: {other:?}"),
         });
         if is_scanned {
-            answers.extend(question.answers(std::slice::from_ref(shape), &cell, &row));
+            let shapes = std::slice::from_ref(shape);
+            answers.extend(whole(question.answers(shapes, &cell, &row, &Pace::never())));
         }
     }
     answers.into_iter().map(|bytes| document::decode(Slice::new(bytes))).collect()
@@ -194,7 +195,7 @@ fn search(search: Search, stored: &[Shape]) -> Vec<(f64, usize)> {
     let mut nearest = Nearest::new(search);
     while let Some(ring) = nearest.next_ring().expect("a center on the globe") {
         let question = Question::ring(ring).expect("a ring fits on the globe");
-        let question = Question::from_bytes(question.bytes()).expect("it travels");
+        let question = whole(Question::from_bytes(question.bytes(), &Pace::never())).expect("it travels");
         for (index, shape) in stored.iter().enumerate() {
             for answer in answers(&question, shape, index) {
                 let Datum::Object(answer) = answer else { panic!("an answer is an object, not {answer:?}") };
@@ -224,7 +225,7 @@ fn a_search_finds_what_is_nearest() {
         let mut want: Vec<(f64, usize)> = stored
             .iter()
             .enumerate()
-            .map(|(index, shape)| (shape.distance(&from, &ellipsoid), index))
+            .map(|(index, shape)| (whole(shape.distance(&from, &ellipsoid, &Pace::never())), index))
             .filter(|(distance, _)| *distance <= distance_max)
             .collect();
         want.sort_by(|left, right| left.0.total_cmp(&right.0));
@@ -292,7 +293,7 @@ fn a_large_shape_takes_a_bounded_time() {
         whole(Ellipsoid::wgs84().circle(center, 100_000.0, 50_000, &Pace::never())).expect("a circle fits");
     let shape = geometry("Polygon", Datum::array(vec![array(&circle)])).expect("a valid polygon");
     assert!(whole(shape.intersects(&geometry("Point", center.to_datum()).expect("a point"), &Pace::never())));
-    assert!(cover::keys(&shape).len() <= cover::INDEX_CELLS_MAX);
+    assert!(whole(cover::keys(&shape, &Pace::never())).len() <= cover::INDEX_CELLS_MAX);
     assert!(whole(shape.intersects(&shape, &Pace::never())));
 }
 
@@ -342,4 +343,93 @@ fn others_have_their_turn_while_large_shapes_are_compared() {
     check_turns(&circle(7.0), &circle(27.0), Some(false));
     check_turns(&comb(400), &comb(400), Some(true));
     check_turns(&comb(10_000), &circle(7.0), None);
+}
+
+/// A ring of so many vertices that goes in and out around a center.
+fn star(center: Position, degrees: f64, vertices: usize, inner: f64) -> Vec<Position> {
+    let vertex = |index: usize| {
+        let (sin, cos) = (std::f64::consts::TAU * index as f64 / vertices as f64).sin_cos();
+        let reach = if index.is_multiple_of(2) { degrees } else { degrees * inner };
+        Position { longitude: center.longitude + reach * cos, latitude: center.latitude + reach * sin }
+    };
+    (0..vertices).chain([0]).map(vertex).collect()
+}
+
+/// Many small rings beside each other.
+fn islands(center: Position, degrees: f64, count: usize) -> Datum {
+    let side = count.isqrt();
+    let step = degrees / side as f64;
+    let island = |index: usize| {
+        let longitude = center.longitude + step * (index % side) as f64;
+        let latitude = center.latitude + step * (index / side) as f64;
+        array(&star(Position { longitude, latitude }, step * 0.4, 6, 0.9))
+    };
+    Datum::array((0..count).map(island).collect::<Vec<Datum>>())
+}
+
+/// Shapes of all sizes, and such as have many vertices.
+fn stored_shapes() -> Vec<Shape> {
+    let mut shapes: Vec<Shape> = (0..3000)
+        .map(|seed| {
+            let mut random = Random(seed);
+            let place = random.position();
+            let reach = 10f64.powf(random.between(-7.0, 1.8));
+            random.shape(place, reach)
+        })
+        .collect();
+    for seed in 0..40 {
+        let mut random = Random(seed);
+        let center =
+            Position { longitude: random.between(-150.0, 150.0), latitude: random.between(-60.0, 60.0) };
+        let degrees = 10f64.powf(random.between(-6.0, 1.3));
+        let ring =
+            array(&star(center, degrees, 2 * (2 + random.below(400) as usize), random.between(0.1, 0.95)));
+        let hole = array(&star(center, degrees * 0.05, 40, 0.7));
+        shapes.push(geometry("Polygon", Datum::array(vec![ring.clone()])).expect("a ring"));
+        shapes.push(geometry("LineString", ring.clone()).expect("a line"));
+        shapes.push(geometry("Polygon", Datum::array(vec![ring, hole])).expect("a ring and a hole"));
+        shapes.push(geometry("Polygon", islands(center, degrees, 25)).expect("islands"));
+    }
+    shapes
+}
+
+#[test]
+fn a_shape_is_stored_under_the_cells_it_has_always_been() {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut add = |number: u64| {
+        hash = number
+            .to_le_bytes()
+            .iter()
+            .fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3));
+    };
+    for shape in stored_shapes() {
+        whole(cover::keys(&shape, &Pace::never())).into_iter().for_each(&mut add);
+        whole(cover::ranges(&shape, &Pace::never())).iter().for_each(|range| {
+            add(*range.start());
+            add(*range.end());
+        });
+    }
+    assert_eq!(hash, 15_432_023_184_295_065_245);
+}
+
+#[test]
+fn covering_a_shape_takes_a_few_steps_for_each_edge() {
+    for (vertices, degrees) in [(1000, 1.0), (50_000, 0.001), (50_000, 1.0), (50_000, 30.0)] {
+        let center = Position { longitude: 8.0, latitude: 47.0 };
+        let outline = array(&star(center, degrees, vertices, 1.0 - 3.0 / vertices as f64));
+        for kind in ["LineString", "Polygon"] {
+            let coordinates =
+                if kind == "Polygon" { Datum::array(vec![outline.clone()]) } else { outline.clone() };
+            let shape = geometry(kind, coordinates).expect("it is valid");
+            let pace = Pace::never();
+            whole(cover::ranges(&shape, &pace));
+            let steps = pace.spent.get() / vertices;
+            assert!(
+                steps <= 10,
+                "{kind} of {vertices} vertices in {degrees} degrees: {steps} steps for each"
+            );
+            let (_, most) = pace.turns.get();
+            assert!(most <= STEPS_A_TURN + vertices / 8, "{most} steps between two turns");
+        }
+    }
 }

@@ -295,8 +295,7 @@ async fn distance(pace: &Pace<'_>, call: &Call) -> Outcome<Datum> {
     let (center, shape) = if geo::type_of(&first)? == "Point" { (first, second) } else { (second, first) };
     let center = Center::new(Position::parse(&geo::coordinates_of(&center, "Point")?)?)?;
     let shape = Shape::parse(&shape, pace).await?;
-    pace.take(shape.edge_count()).await;
-    Ok(Datum::Number(unit.of_metres(shape.distance(&center, &ellipsoid))))
+    Ok(Datum::Number(unit.of_metres(shape.distance(&center, &ellipsoid, pace).await)))
 }
 
 #[cfg(test)]

@@ -15,14 +15,15 @@ use crate::call::integer;
 use crate::failure::{Failure, Outcome};
 use crate::geo::ellipsoid::Unit;
 use crate::geo::nearest::{DISTANCE_DEFAULT, Nearest, RESULTS_DEFAULT, Search};
+use crate::geo::pace::Pace;
 use crate::geo::question::Question;
 use crate::run::Run;
 use crate::stream::{self, ScanIndex, Sequence, SequenceKind, Source, TableScan, ranges_of};
 use crate::value::{TableHandle, Value, wrong_type};
 
 pub static TERMS: &[TermDef] = &[
-    reading("GET_INTERSECTING", number::GET_INTERSECTING, &["index"], |_, invocation| {
-        Box::pin(async move { get_intersecting(&invocation) })
+    reading("GET_INTERSECTING", number::GET_INTERSECTING, &["index"], |run, invocation| {
+        Box::pin(get_intersecting(run, invocation))
     }),
     reading(
         "GET_NEAREST",
@@ -60,12 +61,12 @@ fn scan(table: TableHandle, index: ScanIndex, question: Question) -> Source {
     Source::Scan(TableScan { ranges, question: Some(Rc::new(question)), ..TableScan::new(table, index) })
 }
 
-fn get_intersecting(invocation: &Invocation) -> Outcome<Value> {
-    let table = table_at(invocation, 0)?;
+async fn get_intersecting(run: &Run, invocation: Invocation) -> Outcome<Value> {
+    let table = table_at(&invocation, 0)?;
     let datum = invocation.datum(1)?;
-    let index = geo_index(invocation, &table, "get_intersecting")?;
+    let index = geo_index(&invocation, &table, "get_intersecting")?;
     invocation.blame(1, geometry::geometry_of(&datum))?;
-    let source = scan(table.clone(), index, Question::meets(&datum)?);
+    let source = scan(table.clone(), index, Question::meets(&datum, &Pace::of(run)).await?);
     let sequence = Sequence { source, stages: Vec::new(), table: Some(table), kind: SequenceKind::Selection };
     Ok(Value::Sequence(Rc::new(sequence)))
 }

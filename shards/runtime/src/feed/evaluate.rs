@@ -16,14 +16,17 @@ use photondb_storage::engine::Value;
 
 use super::publish::Committed;
 use super::{Plan, RowChange, aborted};
+use crate::core::Core;
+use crate::env::Env;
 use crate::index::LocalIndex;
 use crate::panics::caught;
+use crate::questions::question;
 use crate::table::LocalTable;
 
 pub struct Evaluator {
     plan: Plan,
     index: Option<Rc<LocalIndex>>,
-    question: Option<Question>,
+    question: Option<Rc<Question>>,
     pipeline: Option<Pipeline>,
 }
 
@@ -41,14 +44,17 @@ impl<'a> Looked<'a> {
         Looked { change, entries: Vec::new() }
     }
 
-    fn entries(&mut self, index: &LocalIndex) -> BothEntries {
+    async fn entries(&mut self, index: &LocalIndex) -> BothEntries {
         if let Some((_, entries)) = self.entries.iter().find(|(id, _)| *id == index.id) {
             return entries.clone();
         }
-        let of = |row: &Option<Value>| -> Rc<[Key]> {
-            row.as_ref().map_or_else(Vec::new, |row| index.entries(&self.change.key, row)).into()
+        let of = async |row: &Option<Value>| -> Rc<[Key]> {
+            match row {
+                Some(row) => index.entries(&self.change.key, row).await.into(),
+                None => [].into(),
+            }
         };
-        let entries = (of(&self.change.old), of(&self.change.new));
+        let entries = (of(&self.change.old).await, of(&self.change.new).await);
         self.entries.push((index.id, entries.clone()));
         entries
     }
@@ -59,17 +65,24 @@ impl Evaluator {
     /// The index is gone, or the plan's bytes are none.
     pub fn new<S>(plan: Plan, local: &LocalTable<S>) -> Result<Evaluator, QueryError> {
         let index = plan.rows.index().map(|id| local.index(id).ok_or_else(aborted)).transpose()?;
-        let question = match &plan.rows {
-            FeedRows::Ranges(ranges) if !ranges.question.is_empty() => {
-                Some(Question::from_bytes(&ranges.question)?)
-            }
-            FeedRows::Ranges(_) | FeedRows::Keys { .. } => None,
-        };
         let pipeline = match plan.pipeline.is_empty() {
             true => None,
             false => Some(Pipeline::decode(&plan.pipeline)?),
         };
-        Ok(Evaluator { plan, index, question, pipeline })
+        Ok(Evaluator { plan, index, question: None, pipeline })
+    }
+
+    /// Reads what is asked of geometries: before rows are looked at.
+    ///
+    /// # Errors
+    /// The bytes are no question.
+    pub async fn read_question<E: Env>(&mut self, core: &Core<E>) -> Result<(), QueryError> {
+        if self.question.is_none()
+            && let FeedRows::Ranges(ranges) = &self.plan.rows
+        {
+            self.question = question(core, &ranges.question).await?;
+        }
+        Ok(())
     }
 
     pub fn plan(&self) -> &Plan {
@@ -78,28 +91,36 @@ impl Evaluator {
 
     /// The index whose entries are the plan's places. Rows of a geo index are found by going through the table.
     pub fn order(&self) -> Option<IndexId> {
-        self.index.as_ref().filter(|_| self.question.is_none()).map(|index| index.id)
+        self.index.as_ref().filter(|_| !self.asks()).map(|index| index.id)
+    }
+
+    /// Whether something is asked of geometries.
+    fn asks(&self) -> bool {
+        matches!(&self.plan.rows, FeedRows::Ranges(ranges) if !ranges.question.is_empty())
     }
 
     /// The places of a change's old and new row.
-    fn both_places(&self, looked: &mut Looked<'_>) -> (Vec<Key>, Vec<Key>) {
+    async fn both_places(&self, looked: &mut Looked<'_>) -> (Vec<Key>, Vec<Key>) {
         let change = looked.change;
         if self.order().is_some()
             && let Some(index) = &self.index
         {
-            let (old, new) = looked.entries(index);
+            let (old, new) = looked.entries(index).await;
             return (self.among(&old), self.among(&new));
         }
-        let places =
-            |row: &Option<Value>| row.as_ref().map_or_else(Vec::new, |row| self.places(&change.key, row));
-        (places(&change.old), places(&change.new))
+        let places = async |row: &Option<Value>| match row {
+            Some(row) => self.places(&change.key, row).await,
+            None => Vec::new(),
+        };
+        (places(&change.old).await, places(&change.new).await)
     }
 
     /// The places of a row.
-    pub fn places(&self, key: &[u8], row: &Value) -> Vec<Key> {
+    pub async fn places(&self, key: &[u8], row: &Value) -> Vec<Key> {
         let is_there = match (&self.index, &self.question, &self.plan.rows) {
-            (Some(index), Some(question), _) => index.meets(question, row),
-            (Some(index), None, _) => return self.among(&index.entries(key, row)),
+            (Some(index), Some(question), _) => index.meets(question, row).await,
+            (Some(_), None, _) if self.asks() => false,
+            (Some(index), None, _) => return self.among(&index.entries(key, row).await),
             (None, _, FeedRows::Keys { keys, .. }) => {
                 keys.binary_search_by(|other| other.as_slice().cmp(key)).is_ok()
             }
@@ -126,7 +147,7 @@ impl Evaluator {
     /// What the plan's listeners see of a change: one for each place that is left or taken.
     pub async fn changes(&mut self, looked: &mut Looked<'_>) -> Vec<RowChange> {
         let change = looked.change;
-        let (left, taken) = self.both_places(looked);
+        let (left, taken) = self.both_places(looked).await;
         let old = match &change.old {
             Some(row) if !left.is_empty() => self.value(row.clone()).await,
             Some(_) | None => None,

@@ -89,6 +89,7 @@ pub async fn read<E: Env>(
     keep(core, plan.table).await?;
     let table = core.catalog().table(plan.table).cloned().ok_or_else(aborted)?;
     let mut evaluator = Evaluator::new(plan, &core.tables.local(&table))?;
+    evaluator.read_question(core).await?;
     let mut portion = Portion { changes: Vec::new(), reached: Vec::new(), next: Vec::new(), more: false };
     for (store, positions) in by_store(core, &table, after) {
         let failed = |error| told(&table, error);

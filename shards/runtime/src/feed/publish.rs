@@ -359,7 +359,7 @@ async fn run<E: Env>(core: Rc<Core<E>>) {
                 Entry::Change(change) => {
                     let mut looked = Looked::new(change);
                     for publication in core.publishing.publications(change.table, Some(&change.key)) {
-                        for change in publication.evaluate(&mut looked).await {
+                        for change in publication.evaluate(&core, &mut looked).await {
                             outgoing.add(&core, &publication, Published::Change(change)).await;
                         }
                     }
@@ -388,9 +388,15 @@ impl Publication {
         })
     }
 
-    async fn evaluate(&self, looked: &mut Looked<'_>) -> Vec<RowChange> {
+    async fn evaluate<E: Env>(&self, core: &Core<E>, looked: &mut Looked<'_>) -> Vec<RowChange> {
         let Some(mut evaluator) = self.evaluator.take() else { return Vec::new() };
-        let changes = evaluator.changes(looked).await;
+        let changes = match evaluator.read_question(core).await {
+            Ok(()) => evaluator.changes(looked).await,
+            Err(error) => {
+                tracing::error!(%error, "a feed's question is not understood");
+                Vec::new()
+            }
+        };
         self.evaluator.replace(Some(evaluator));
         changes
     }

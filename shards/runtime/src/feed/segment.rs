@@ -39,7 +39,8 @@ pub async fn read<E: Env>(
     let table = core.catalog().table(plan.table).cloned().ok_or_else(aborted)?;
     let local = core.tables.local(&table);
     let recorder = core.publishing.record(plan.table);
-    let evaluator = Evaluator::new(plan.clone(), &local)?;
+    let mut evaluator = Evaluator::new(plan.clone(), &local)?;
+    evaluator.read_question(core).await?;
     let order = plan.rows.first().map_or(ScanOrder::Ascending, |first| first.order);
     let mut reader = Reader { evaluator, order, rows: BTreeMap::new(), upto: after, is_ended: false };
     if let FeedRows::Keys { keys, .. } = &plan.rows {
@@ -98,12 +99,12 @@ impl Reader {
     /// Makes up for a change since the reading began.
     async fn follow(&mut self, change: Committed) {
         if let Some(old) = &change.old {
-            for place in self.evaluator.places(&change.key, old) {
+            for place in self.evaluator.places(&change.key, old).await {
                 self.rows.remove(&place);
             }
         }
         let Some(new) = change.new else { return };
-        let mut places = self.evaluator.places(&change.key, &new);
+        let mut places = self.evaluator.places(&change.key, &new).await;
         places.retain(|place| self.has_read(place));
         if !places.is_empty() {
             let value = self.evaluator.value(new).await;
@@ -180,7 +181,7 @@ impl Reader {
         for Found { place, row } in found {
             let is_there = match self.evaluator.order() {
                 Some(_) => true,
-                None => !self.evaluator.places(&place, &row).is_empty(),
+                None => !self.evaluator.places(&place, &row).await.is_empty(),
             };
             if is_there {
                 let value = self.evaluator.value(row).await;
