@@ -21,7 +21,9 @@ use crate::slab::{Shared, SlabOptions};
 use crate::space::Run;
 use crate::superblock::{BlockAddress, SUPERBLOCKS_FILE, Superblock};
 use crate::tables::{self, Table, TableKind};
-use crate::wal::log::{Found, Log, Place, Segment, make_segment, segment_name, segment_number};
+use crate::wal::log::{
+    Found, Log, Place, SHORT_SEGMENT_BYTES, Segment, make_segment, segment_name, segment_number,
+};
 use crate::wal::record::{Batch, Change, Record};
 use crate::wal::replay::LogReader;
 
@@ -388,7 +390,8 @@ async fn open_log<D: Directory>(
             let expected = current.number + 1 + spares.len() as u64;
             let file = directory.open(&segment_name(number), OpenMode::Existing).await?;
             let bytes = file.length().await?;
-            if number == expected && bytes >= options.wal_segment_bytes && bytes.is_multiple_of(4096) {
+            let least = options.wal_segment_bytes.min(SHORT_SEGMENT_BYTES);
+            if number == expected && bytes >= least && bytes.is_multiple_of(4096) {
                 spares.push(Segment { number, bytes, file });
             } else {
                 drop(file);

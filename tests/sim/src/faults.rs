@@ -7,7 +7,7 @@ use photondb_storage::disk::DiskError;
 use photondb_storage::engine::{CommitInfo, StorageEngine, StorageError};
 use photondb_storage::suite::{named, put};
 
-use crate::history::{Change, History, contents};
+use crate::history::{Change, History, SEQUENCE_KEY, contents};
 use crate::life::{Backend, Ending, Life};
 use crate::slab::Slab;
 use crate::trouble::Operation;
@@ -150,6 +150,58 @@ fn deletes_make_room_on_a_full_disk() {
         life.lose_power();
         life.opening(None, Ending::Closed);
     });
+}
+
+#[test]
+fn whatever_was_accepted_can_be_checkpointed_and_deleted_though_the_disk_gives_nothing_more() {
+    // Trees, bytes of a value at least and at most.
+    for (trees, least, most) in
+        [(40_u64, 40, 300), (1, 33_000, 34_000), (3, 2_000, 70_000), (1, 100_000, 300_000)]
+    {
+        for_seeds(4, |seed| {
+            let mut life = Life::new(Slab::new(seed), seed);
+            life.opening(Some(FILL), Ending::Closed).expect("nothing stops it");
+            let spare = life.simulation.random(|random| random.below(2) * random.below(3 << 20));
+            life.directory.set_capacity_bytes(Some(life.directory.used_bytes() + spare));
+            life.simulation.run(async {
+                let engine = life.open().await.expect("it opens on a full disk");
+                let site = site(&life, &engine);
+                for number in 0..trees {
+                    let name = named(&format!("full {number}"));
+                    if engine.create_tree(&name).await.is_err() {
+                        break;
+                    }
+                    life.history.borrow_mut().making(&name);
+                    life.history.borrow_mut().made(&name);
+                }
+                for number in 0..600_u64 {
+                    let trees = life.history.borrow().settled_trees();
+                    let (tree, value) = life.simulation.random(|random| {
+                        let bytes = least + random.below(most - least);
+                        (random.below(trees.len() as u64) as usize, random.bytes(bytes as usize))
+                    });
+                    let key = (number % 250).to_be_bytes().to_vec();
+                    let change = Change { tree: trees[tree].clone(), key, value: Some(value.into()) };
+                    match write_hard(&site, vec![change]).await {
+                        Ok(()) | Err(StorageError::Full { .. }) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                    if number % 100 == 99 {
+                        engine.checkpoint().await.expect("what was accepted has room");
+                    }
+                }
+                let live = life.history.borrow().live().clone();
+                for (tree, rows) in live {
+                    for key in rows.into_keys().filter(|key| key != SEQUENCE_KEY) {
+                        let change = Change { tree: tree.clone(), key, value: None };
+                        write_hard(&site, vec![change]).await.expect("a delete works on a full disk");
+                    }
+                }
+            });
+            life.lose_power();
+            life.opening(None, Ending::Closed);
+        });
+    }
 }
 
 #[test]

@@ -62,8 +62,10 @@ impl Met {
 /// What the history was when the log was written last, and when the disk first lied about it.
 #[derive(Default)]
 struct Log {
-    flushing: Cell<bool>,
-    /// Batches acknowledged when each flush began, in the whole life of the store.
+    /// The file that a flush writes to.
+    flushing: RefCell<Option<String>>,
+    /// Batches acknowledged when each flush began that ended, in the whole life of the store. One that goes over to the next
+    /// segment counts twice.
     before_flushes: RefCell<Vec<u64>>,
     /// Batches acknowledged at the first lie about the log, and applied at the last.
     at_lie: Cell<Option<(u64, u64)>>,
@@ -129,6 +131,7 @@ impl Trial {
         self.count_errors(&errors.borrow(), opening);
         let after = self.life.history.borrow().count();
         self.met.batches += after.saturating_sub(before);
+        self.log.abandon();
         self.life.lose_power();
     }
 
@@ -277,14 +280,11 @@ impl Trial {
 
 impl Log {
     /// Batches that the store must hold, if it does not say that it is damaged. A lie about the log is seen by what was flushed
-    /// after it; only of the last flush that acknowledged something, or of as many of the last as there were flips, nobody can know.
+    /// after it; only of the last flush that ended, or of as many of the last as there were flips, nobody can know.
     fn floor(&self, acknowledged: u64) -> Floor {
-        let mut steps = self.before_flushes.borrow().clone();
-        steps.push(acknowledged);
-        // Nothing was acknowledged between flushes that began at the same number: no later one shows that an earlier was lost.
-        steps.dedup();
-        let flipped = (steps.len() - 1).checked_sub(self.flips.get()).and_then(|index| steps.get(index));
-        let by_flips = flipped.copied().unwrap_or(0);
+        let flushes = self.before_flushes.borrow();
+        let flipped = flushes.len().checked_sub(self.flips.get()).and_then(|index| flushes.get(index));
+        let by_flips = if self.flips.get() > 0 { flipped.copied().unwrap_or(0) } else { acknowledged };
         match self.at_lie.get() {
             Some((before, applied)) if acknowledged <= applied => {
                 Floor { batches: before.min(by_flips), keeps_trees: false }
@@ -295,14 +295,24 @@ impl Log {
         }
     }
 
+    fn begin(&self, file: &str, acknowledged: u64) {
+        *self.flushing.borrow_mut() = Some(file.to_owned());
+        self.before_flushes.borrow_mut().push(acknowledged);
+    }
+
+    /// The power goes: nobody knows what is left of the flush that has not ended, and the next is written over it.
+    fn abandon(&self) {
+        if self.flushing.take().is_some() {
+            self.before_flushes.borrow_mut().pop();
+        }
+    }
+
     fn take(&self, happening: Happening<'_>, history: &History) {
         match happening {
-            Happening::Write { file } if file.starts_with("wal") => {
-                if !self.flushing.replace(true) {
-                    self.before_flushes.borrow_mut().push(history.acknowledged());
-                }
+            Happening::Write { file } if file.starts_with("wal") => self.begin(file, history.acknowledged()),
+            Happening::Synced { file } if self.flushing.borrow().as_deref() == Some(file) => {
+                self.flushing.take();
             }
-            Happening::Synced { file } if file.starts_with("wal") => self.flushing.set(false),
             Happening::Lied { file } => {
                 self.lies.set(self.lies.get() + 1);
                 if file.starts_with("wal") {
@@ -338,20 +348,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flip_in_the_log_may_hide_the_last_flush_that_acknowledged_something() {
-        for (before_flushes, acknowledged, flips, want) in [
-            (&[0, 4, 8][..], 10, 0, 10),
-            (&[0, 4, 8], 10, 1, 8),
-            (&[0, 4, 8], 10, 2, 4),
-            (&[0, 4, 8], 10, 4, 0),
-            // The power went twice in a flush that began at 10: nothing whole lies behind the one that began at 8.
-            (&[0, 4, 8, 10, 10], 10, 1, 8),
-            (&[], 0, 1, 0),
+    fn a_flip_in_the_log_may_hide_the_last_flush_that_ended() {
+        for (before_flushes, abandoned, flips, want) in [
+            (&[0, 4, 8][..], 0, 0, 10),
+            (&[0, 4, 8], 0, 1, 8),
+            (&[0, 4, 8], 0, 2, 4),
+            (&[0, 4, 8], 0, 4, 0),
+            // The power went twice in the flush behind, so nothing whole lies there.
+            (&[0, 4, 8], 2, 1, 8),
+            // Of what the last but one made durable only one was acknowledged when the last began.
+            (&[0, 0], 1, 1, 0),
+            (&[], 1, 1, 0),
         ] {
             let log = Log::default();
-            log.before_flushes.borrow_mut().extend(before_flushes);
+            for before in before_flushes {
+                log.begin("wal", *before);
+                log.flushing.take();
+            }
+            for _ in 0..abandoned {
+                log.begin("wal", 10);
+                log.abandon();
+            }
             log.flips.set(flips);
-            assert_eq!(log.floor(acknowledged).batches, want, "{before_flushes:?} {acknowledged} {flips}");
+            assert_eq!(log.floor(10).batches, want, "{before_flushes:?} {abandoned} {flips}");
         }
     }
 }

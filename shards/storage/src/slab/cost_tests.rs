@@ -354,3 +354,22 @@ fn a_store_that_is_emptied_gives_its_space_back_and_refilled_takes_little_more_t
         assert!(full <= data * 13 / 10 + constant, "{} MiB for {} MiB of data", full >> 20, data >> 20);
     }
 }
+
+#[test]
+fn a_closed_store_keeps_of_its_log_one_short_segment_beside_the_current_one() {
+    const DOCUMENTS: u32 = 10_000;
+    let segment_bytes = 3 << 20;
+    let mut host = Blocking::new("closed-log", SlabOptions { wal_segment_bytes: segment_bytes, ..SMALL });
+    for _ in 0..3 {
+        host.run(async |engine| fill(engine, DOCUMENTS).await);
+        let files = std::fs::read_dir(host.directory.path()).unwrap().map(Result::unwrap);
+        let of_log = files.filter(|file| file.file_name().to_string_lossy().starts_with("wal-"));
+        let log_bytes: u64 = of_log.map(|file| file.metadata().unwrap().len()).sum();
+        assert_eq!(log_bytes, segment_bytes + (1 << 20));
+    }
+    host.run(async |engine| {
+        let tree = engine.tree(&named("a")).unwrap();
+        let count = engine.count(tree, &suite::EVERYTHING).await.unwrap();
+        assert_eq!(count, u64::from(DOCUMENTS));
+    });
+}

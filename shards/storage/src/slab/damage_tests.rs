@@ -175,3 +175,30 @@ fn damage_in_the_middle_of_the_log_is_an_error_and_a_torn_tail_is_not() {
         assert_eq!((file, offset), ("wal-0000000001", frames[damaged]), "{name}");
     }
 }
+
+#[test]
+fn a_frame_that_a_disk_put_before_the_place_where_redo_begins_shows_that_the_log_is_damaged() {
+    let (host, frames) = logged("misdirected-log");
+    block_on(async {
+        let engine = SlabEngine::open(host.directory.clone(), SMALL).await.unwrap();
+        engine.checkpoint().await.unwrap();
+        let tree = engine.tree(&named("a")).unwrap();
+        for number in 0..3_u32 {
+            let edit = suite::put(tree, number.to_be_bytes(), vec![8; 3000]);
+            let lsn = engine.commit(CommitInfo::default(), &[edit]).await.unwrap();
+            engine.flushed(lsn).await.unwrap();
+        }
+    });
+    let log = bytes_of(&host, "wal-0000000001");
+    let redo = *frames.last().unwrap() as usize + 2 * 4096;
+    let is_frame = |offset: usize| frame::payload_bytes(&log[offset..]).is_some();
+    assert!((0..3).all(|number| is_frame(redo + number * 4096)), "three frames of a block each");
+    let last = &log[redo + 2 * 4096..redo + 3 * 4096];
+    spoil(&host, "wal-0000000001", 4096, last);
+    spoil(&host, "wal-0000000001", redo as u64, &[0; 3 * 4096]);
+    let Err(error) = block_on(SlabEngine::open(host.directory.clone(), SMALL)) else {
+        panic!("three flushed batches are gone, and nobody says so")
+    };
+    let (file, offset, _) = named_place(&error);
+    assert_eq!((file, offset), ("wal-0000000001", redo as u64));
+}

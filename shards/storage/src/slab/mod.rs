@@ -690,6 +690,11 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
             Err(error) => Err(error),
         };
         shared.closing.set(true);
+        if ended.is_ok()
+            && let Err(error) = shared.log.give_back(&shared.directory).await
+        {
+            tracing::warn!(%error, "spare segments of the log could not be given back");
+        }
         shared.trainable.notify();
         shared.ahead.close();
         shared.log.wanted.notify();

@@ -19,6 +19,8 @@ use crate::wal::frame::{self, Begins, FRAME_HEADER_BYTES, FrameHead, PAYLOAD_BYT
 const FRAME_WASTE_BYTES: u64 = 8192;
 /// Recycled segments kept beyond the log's need.
 const SPARES_MAX: usize = 2;
+/// Length of the one segment that stands ready behind the log of a closed store.
+pub(crate) const SHORT_SEGMENT_BYTES: u64 = 1 << 20;
 
 /// A place in the log where a frame begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -164,8 +166,9 @@ impl<F: Disk> Log<F> {
 
     pub fn disk_bytes(&self) -> u64 {
         let state = self.state.borrow();
-        let live = state.current.number + 1 - state.oldest;
-        (live + (state.spares.len() + state.retired.len()) as u64) * self.segment_bytes
+        let before = state.current.number - state.oldest + state.retired.len() as u64;
+        let spares: u64 = state.spares.iter().map(|spare| spare.bytes).sum();
+        before * self.segment_bytes + state.current.bytes + spares
     }
 
     pub fn failure(&self) -> Option<StorageError> {
@@ -189,10 +192,10 @@ impl<F: Disk> Log<F> {
         total + (total / PAYLOAD_BYTES_MAX as u64 + 4) * FRAME_WASTE_BYTES
     }
 
-    /// Whether the last segment is half full and none stands ready behind it.
+    /// Whether there is less room left than half a segment.
     pub fn wants_spare(&self) -> bool {
         let state = self.state.borrow();
-        state.failed.is_none() && state.spares.is_empty() && state.place.offset * 2 > state.current.bytes
+        state.failed.is_none() && self.room(&state) * 2 < self.segment_bytes
     }
 
     /// Makes or recycles segments until `bytes` more have room.
@@ -424,6 +427,37 @@ impl<F: Disk> Log<F> {
             directory.remove(&segment_name(number)).await?;
         }
         Ok(())
+    }
+
+    /// Gives back what the log of a store that closes keeps for what comes next, but for one segment, which is cut short: should
+    /// the disk be full when the store is opened, deletes find room there until a checkpoint makes the segment before it needless.
+    pub async fn give_back<D: Directory<File = F>>(&self, directory: &D) -> Result<(), StorageError> {
+        let wants_one = {
+            let state = self.state.borrow();
+            if state.failed.is_some() || state.making_spare || state.flushed < state.applied {
+                return Ok(());
+            }
+            state.spares.is_empty() && !state.retired.is_empty()
+        };
+        if wants_one {
+            self.make_spare(directory).await?;
+        }
+        let (spares, retired) = {
+            let mut state = self.state.borrow_mut();
+            // What was queued meanwhile was promised their room.
+            if state.flushed < state.applied {
+                return Ok(());
+            }
+            (std::mem::take(&mut state.spares), std::mem::take(&mut state.retired))
+        };
+        for number in spares.iter().skip(1).map(|spare| spare.number).chain(retired) {
+            directory.remove(&segment_name(number)).await?;
+        }
+        if let Some(kept) = spares.front().filter(|kept| kept.bytes > SHORT_SEGMENT_BYTES) {
+            kept.file.truncate(SHORT_SEGMENT_BYTES).await?;
+            kept.file.sync().await?;
+        }
+        Ok(directory.sync().await?)
     }
 }
 

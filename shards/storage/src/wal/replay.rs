@@ -1,8 +1,9 @@
 //! Reads the log from a place to its end.
 //!
 //! The end is the first place where no frame continues the chain; a record that is not whole there was never acknowledged.
-//! Where a frame lies behind that place that was written after it had been flushed, the log is damaged in its middle:
-//! [`LogReader::damage`] finds that, so that nobody takes a part of the log for all of it.
+//! Where a frame lies anywhere that was written after that place had been flushed, the log is damaged in its middle:
+//! [`LogReader::damage`] finds that, so that nobody takes a part of the log for all of it. A disk may have put the frame before
+//! the place, and over what lay there: so it is looked for where nothing was read, not only behind.
 //! Frames are read through a window, so that a log of many small ones takes few reads.
 
 use crate::disk::{Directory, Disk, DiskError, OpenMode};
@@ -16,6 +17,7 @@ const WINDOW_BYTES: u32 = 512 << 10;
 
 pub(crate) struct LogReader<'a, D: Directory> {
     directory: &'a D,
+    began: Place,
     /// Behind the last frame that was read.
     pub place: Place,
     segment: Option<Segment<D::File>>,
@@ -30,6 +32,7 @@ impl<'a, D: Directory> LogReader<'a, D> {
     pub fn new(directory: &'a D, place: Place) -> Self {
         Self {
             directory,
+            began: place,
             place,
             segment: None,
             window: Vec::new(),
@@ -77,19 +80,32 @@ impl<'a, D: Directory> LogReader<'a, D> {
         numbers.retain(|number| *number >= self.place.segment);
         numbers.sort_unstable();
         for number in numbers {
-            let from = if number == self.place.segment { self.place.offset } else { 0 };
-            if let Some(offset) = self.find_later(number, from).await? {
-                return Ok(Some(self.damaged(number, offset)));
+            let read = match number == self.place.segment {
+                true if number == self.began.segment => self.began.offset..self.place.offset,
+                true => 0..self.place.offset,
+                false => 0..0,
+            };
+            for unread in [0..read.start, read.end..u64::MAX] {
+                if let Some(offset) = self.find_later(number, unread).await? {
+                    return Ok(Some(self.damaged(number, offset)));
+                }
             }
         }
         Ok(None)
     }
 
     /// Where in a segment a frame lies that was written when more was flushed than has been read.
-    async fn find_later(&self, number: u64, from: u64) -> Result<Option<u64>, StorageError> {
+    async fn find_later(
+        &self,
+        number: u64,
+        within: std::ops::Range<u64>,
+    ) -> Result<Option<u64>, StorageError> {
+        if within.is_empty() {
+            return Ok(None);
+        }
         let file = self.directory.open(&segment_name(number), OpenMode::Existing).await?;
-        let end = file.length().await? / 4096 * 4096;
-        let mut offset = from;
+        let end = within.end.min(file.length().await? / 4096 * 4096);
+        let mut offset = within.start;
         while offset < end {
             let bytes = (end - offset).min(u64::from(WINDOW_BYTES)) as u32;
             let window = file.read(offset, bytes).await?;
