@@ -18,9 +18,10 @@ use photondb_bench::fio::{self, DeviceReads, Pattern};
 use photondb_bench::server::emptied;
 use photondb_bench::work::{Random, document};
 use photondb_runtime::Cures;
+use photondb_runtime::behind::{Classes, behind};
 use photondb_runtime::env::{Env, StoreOptions};
 use photondb_runtime::uring::{self, UringEnv};
-use photondb_storage::backend::{Backend, Store};
+use photondb_storage::backend::Backend;
 use photondb_storage::engine::{
     Cached, CommitInfo, Direction, Edit, Range, StorageEngine, Sweeping, TreeId, TreeName,
 };
@@ -128,12 +129,18 @@ fn on_store<T>(arguments: &Arguments, work: impl AsyncFnOnce(Rc<Site>) -> T) -> 
         let began = Instant::now();
         let engine = Rc::new(env.open_store(0, options).await.expect("the store opens"));
         println!("opened in {:.2} s", began.elapsed().as_secs_f64());
-        let (working, training) = (engine.clone(), engine.clone());
-        env.spawn(async move { working.work().await.expect("the background works") });
+        // As in the server.
+        let classes = Rc::<Classes>::default();
+        let (foreground, background, training) = (engine.clone(), engine.clone(), engine.clone());
+        env.spawn(async move { foreground.foreground().await });
+        let background = async move { background.background().await.expect("the background works") };
+        env.spawn(behind(&env, &classes, background));
         env.spawn(async move {
-            // A server has threads for this; here a dictionary or two stop everything for some tens of milliseconds.
-            while let Some(training_data) = training.training().await {
-                training.set_dictionary(training_data.train()).await.expect("a dictionary is kept");
+            while let Some(samples) = training.training().await {
+                let (sender, trained) = flume::bounded(1);
+                std::thread::spawn(move || sender.send(samples.train()));
+                let trained = trained.recv_async().await.expect("it is trained");
+                training.set_dictionary(trained).await.expect("a dictionary is kept");
             }
         });
         let tree = engine.create_tree(&TreeName((*b"bench").into())).await.expect("a tree");
@@ -454,9 +461,7 @@ async fn write_closed(site: &Rc<Site>, span: Duration) -> f64 {
 }
 
 async fn checkpoints(arguments: &Arguments, site: &Rc<Site>) -> io::Result<()> {
-    let Store::Disk(engine) = &*site.engine else { return Err(io::Error::other("the store is on no disk")) };
     let full = write_closed(site, Duration::from_secs(arguments.seconds)).await;
-    engine.checkpoint().await.expect("a checkpoint");
     let found = Rc::new(Beside { without: latencies(), during: latencies() });
     let is_writing = Rc::new(Cell::new(true));
     site.env.spawn({
@@ -464,10 +469,8 @@ async fn checkpoints(arguments: &Arguments, site: &Rc<Site>) -> io::Result<()> {
         async move { write_at(&site, full / 2.0, &found, &is_writing).await }
     });
     let before = site.engine.stats().checkpoints;
-    for _ in 0..arguments.seconds {
-        site.env.sleep(Duration::from_secs(4)).await;
-        engine.checkpoint().await.expect("a checkpoint");
-    }
+    // The store begins them by itself, one after the other and with a rest between them.
+    site.env.sleep(Duration::from_secs(arguments.seconds * 4)).await;
     is_writing.set(false);
     let checkpoints = site.engine.stats().checkpoints - before;
     site.env.sleep(Duration::from_secs(1)).await;

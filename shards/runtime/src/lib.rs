@@ -5,7 +5,7 @@
 
 pub mod access;
 pub mod admission;
-mod behind;
+pub mod behind;
 pub mod catalog;
 mod construct;
 pub mod core;
