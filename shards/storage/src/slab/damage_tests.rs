@@ -142,7 +142,7 @@ fn logged(name: &str) -> (Blocking, Vec<u64>) {
     block_on(async {
         let tree = engine.create_tree(&named("a")).await.unwrap();
         for number in 0..20_u32 {
-            let edit = suite::put(tree, number.to_be_bytes(), vec![7; 6000]);
+            let edit = suite::put(tree, number.to_be_bytes(), vec![7; 5000]);
             let lsn = engine.commit(CommitInfo::default(), &[edit]).await.unwrap();
             engine.flushed(lsn).await.unwrap();
         }
