@@ -533,7 +533,7 @@ impl<S: StorageEngine> Shard<S> {
                         Change::Put(value, word) => (Some(value), word),
                         Change::Delete(word) => (None, word),
                     };
-                    let decision = Decided { seen: old, new, word, edits: None };
+                    let decision = Decided { seen: old, new, word, entries: None };
                     if waited {
                         decided = Some(decision);
                         continue;
@@ -541,29 +541,38 @@ impl<S: StorageEngine> Shard<S> {
                     decision
                 }
             };
-            let edits = match decision.edits.take() {
-                Some((known, edits)) if Rc::ptr_eq(&known, &indexes) => edits,
-                Some(_) | None => match self.edits(tree, &indexes, key, &decision) {
-                    Ok(edits) => edits,
+            let entries = match decision.entries.take() {
+                Some((known, entries)) if Rc::ptr_eq(&known, &indexes) => entries,
+                Some(_) | None => match self.entries(&indexes, key, &decision) {
+                    Ok(entries) => entries,
                     Err(TakesLong) => {
-                        let making = in_turns(self.edits_in_turns(tree, &indexes, key, &decision), turn);
-                        let edits = Box::pin(making).await;
-                        decided = Some(Decided { edits: Some((indexes, edits)), ..decision });
+                        let making = in_turns(self.entries_in_turns(&indexes, key, &decision), turn);
+                        let entries = Box::pin(making).await;
+                        decided = Some(Decided { entries: Some((indexes, entries)), ..decision });
                         continue;
                     }
                 },
             };
+            let mut edits = Vec::with_capacity(1 + entries.len());
+            // The document goes in and comes back: a large one takes long to copy.
+            edits.push(match decision.new.take() {
+                Some(value) => Edit::Put { tree, key: key.to_vec(), value },
+                None => Edit::Delete { tree, key: key.to_vec() },
+            });
+            edits.extend(entries);
             let part = self.part(edits.len(), decision.seen.as_ref(), now_ms);
             let commit = part.info.commit_number;
             match engine.apply_parts(&[part], &edits)? {
                 Cached::Hit(lsn) => {
                     self.next_commit.set(commit + 1);
-                    let Decided { seen: old, new, word, edits: _ } = decision;
+                    let Decided { seen: old, word, .. } = decision;
+                    let (new, _) = taken_apart(edits);
                     return Ok((word, Some(Applied { lsn, commit, old, new })));
                 }
                 Cached::Miss => {
                     Box::pin(engine.prepare(&edits)).await?;
-                    decided = Some(Decided { edits: Some((indexes, edits)), ..decision });
+                    let (new, entries) = taken_apart(edits);
+                    decided = Some(Decided { new, entries: Some((indexes, entries)), ..decision });
                 }
             }
         }
@@ -611,18 +620,17 @@ impl<S: StorageEngine> Shard<S> {
         Ok(())
     }
 
-    /// The row's change and what it changes in the indexes.
+    /// What a row's change changes in the indexes.
     ///
     /// # Errors
     /// It takes long to find out.
-    fn edits<T>(
+    fn entries<T>(
         &self,
-        tree: TreeId,
         indexes: &LocalIndexes,
         key: &[u8],
         decision: &Decided<T>,
     ) -> Result<Vec<Edit>, TakesLong> {
-        let mut edits = vec![decision.edit(tree, key)];
+        let mut edits = Vec::new();
         if !indexes.is_empty() {
             let new = decision.new_row();
             for index in indexes.iter() {
@@ -633,14 +641,13 @@ impl<S: StorageEngine> Shard<S> {
     }
 
     /// The same, which pends where it takes long.
-    async fn edits_in_turns<T>(
+    async fn entries_in_turns<T>(
         &self,
-        tree: TreeId,
         indexes: &LocalIndexes,
         key: &[u8],
         decision: &Decided<T>,
     ) -> Vec<Edit> {
-        let mut edits = vec![decision.edit(tree, key)];
+        let mut edits = Vec::new();
         let new = decision.new_row();
         for index in indexes.iter() {
             let rows = (decision.seen.as_ref(), new.as_ref());
@@ -648,6 +655,16 @@ impl<S: StorageEngine> Shard<S> {
         }
         edits
     }
+}
+
+/// The document and the entries of a row's edits.
+fn taken_apart(edits: Vec<Edit>) -> (Option<Vec<u8>>, Vec<Edit>) {
+    let mut edits = edits.into_iter();
+    let document = match edits.next() {
+        Some(Edit::Put { value, .. }) => Some(value),
+        Some(Edit::Delete { .. }) | None => None,
+    };
+    (document, edits.collect())
 }
 
 /// A change of a row that storage has applied.
@@ -665,19 +682,11 @@ struct Decided<T> {
     /// `None`: it is deleted.
     new: Option<Vec<u8>>,
     word: T,
-    /// What that changes in the trees, if it was made for the indexes that there are.
-    edits: Option<(LocalIndexes, Vec<Edit>)>,
+    /// What that changes in the indexes, if it was made for those that there are.
+    entries: Option<(LocalIndexes, Vec<Edit>)>,
 }
 
 impl<T> Decided<T> {
-    /// The change of the row itself.
-    fn edit(&self, tree: TreeId, key: &[u8]) -> Edit {
-        match &self.new {
-            Some(value) => Edit::Put { tree, key: key.to_vec(), value: value.clone() },
-            None => Edit::Delete { tree, key: key.to_vec() },
-        }
-    }
-
     fn new_row(&self) -> Option<Value> {
         self.new.as_deref().map(Rc::from)
     }
