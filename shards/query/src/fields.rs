@@ -151,8 +151,12 @@ impl RowTerm {
             Work::Merge(functions) => {
                 let mut merged = receiver.clone();
                 for function in functions {
+                    if !run.spend() {
+                        return Err(Stop::Later);
+                    }
                     let right = function.datum_now(run, std::slice::from_ref(&merged))?;
                     merged = merge(&merged, &right, function)?;
+                    run.spend_for(&merged);
                 }
                 Ok(merged)
             }
@@ -225,8 +229,10 @@ impl RowTerm {
         object::fields_of(row, &self.name)?;
         let mut merged = row.clone();
         for function in functions {
+            run.tick().await;
             let right = function.datum(run, std::slice::from_ref(&merged)).await?;
             merged = merge(&merged, &right, function)?;
+            run.spend_for(&merged);
         }
         Ok(merged)
     }

@@ -99,10 +99,10 @@ impl Run {
             Datum::String(text) => text.len() >> 10,
             Datum::Binary(bytes) => bytes.len() >> 10,
             Datum::Array(array) => array.len() >> 6,
+            Datum::Object(object) => object.len() >> 6,
             Datum::Null
             | Datum::Bool(_)
             | Datum::Number(_)
-            | Datum::Object(_)
             | Datum::Time(_)
             | Datum::MinVal
             | Datum::MaxVal => 0,
