@@ -85,6 +85,7 @@ fn evaluate(query: &str) -> Box<dyn FnMut()> {
     let mut text = query.as_bytes().to_vec();
     let parsed = Parser::default().parse(&mut text).expect("a query");
     let QueryMessage::Start { term, .. } = parsed else { panic!("a START") };
+    let term = Rc::new(term);
     let table = TableInfo {
         id: TableId([1; 16]),
         database_id: DatabaseId([2; 16]),

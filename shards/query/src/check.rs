@@ -6,16 +6,22 @@
 //!
 //! RethinkDB checks nesting of writes and of ASC/DESC in a walk of its own before it looks at anything else; we do all in
 //! one walk, parents first, which differs only in which of two errors of one query is told.
+//!
+//! To check a query of a hundred thousand terms takes longer than a core may be held up, so the walk is async and spends steps of a
+//! [`Pace`]: who checks a query tries at once, and where that takes long begins anew in turns ([`crate::exec`]). Constants, of
+//! which large queries are mostly made, cost no future of their own.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
+use photondb_proto::control::QueryKind;
 use photondb_proto::datum::{Datum, Text};
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::term::{Call, Term, number};
 
 use crate::direct::{self, Direct};
 use crate::failure::Place;
+use crate::geo::pace::{Pace, whole};
 use crate::terms::order::ORDERINGS;
 use crate::terms::{self, Arity, Determinism, Eval, TermDef};
 
@@ -103,6 +109,7 @@ struct Scope<'a> {
 }
 
 struct Enclosing<'a> {
+    /// Sorted.
     variables: &'a [i64],
     parent: Option<&'a Enclosing<'a>>,
 }
@@ -139,8 +146,8 @@ enum Literals {
 ///
 /// # Errors
 /// Compile errors with their places.
-pub fn check(term: &Term) -> Result<Rc<Node>, QueryError> {
-    check_inside(term, &[], &Place::root(), Standing::Query)
+pub async fn check(term: &Term, pace: &Pace<'_>) -> Result<Checked, QueryError> {
+    check_at(term, &[], &Place::root(), Standing::Query, pace).await
 }
 
 /// What a term that is checked on its own stands for.
@@ -151,7 +158,7 @@ pub enum Standing {
     Function,
 }
 
-/// Checks a term that stands at `place` and may use the variables `outer`.
+/// Checks a function that has travelled, or a term like it, at once: it stands at `place` and may use the variables `outer`.
 ///
 /// # Errors
 /// Compile errors with their places.
@@ -161,6 +168,20 @@ pub fn check_inside(
     place: &Place,
     standing: Standing,
 ) -> Result<Rc<Node>, QueryError> {
+    whole(check_at(term, outer, place, standing, &Pace::never())).map(|checked| checked.node)
+}
+
+/// Checks a term that stands at `place` and may use the variables `outer`.
+///
+/// # Errors
+/// Compile errors with their places.
+pub async fn check_at(
+    term: &Term,
+    outer: &[i64],
+    place: &Place,
+    standing: Standing,
+    pace: &Pace<'_>,
+) -> Result<Checked, QueryError> {
     let scope = Scope {
         functions: None,
         outer,
@@ -169,16 +190,79 @@ pub fn check_inside(
         orderings: Orderings::Forbidden,
         literals: if standing == Standing::Function { Literals::Allowed } else { Literals::Forbidden },
     };
-    Ok(check_term(term, scope, place)?.node)
+    check_term(term, scope, place, pace).await
 }
 
 /// A term of more arguments is evaluated in the way that lets others have their turn.
 const AT_ONCE_ARGUMENTS_MAX: usize = 1000;
 
-/// A checked node and the outer variables it uses.
-struct Checked {
-    node: Rc<Node>,
-    free: Vec<i64>,
+/// What a term takes, in steps.
+const TERM_STEPS: usize = 5;
+
+/// A checked node, what its subtree counts as, and the outer variables it uses.
+pub struct Checked {
+    pub node: Rc<Node>,
+    pub kind: QueryKind,
+    free: Free,
+}
+
+/// Variables in the order in which they appear, each once.
+#[derive(Default)]
+struct Free {
+    ids: Vec<i64>,
+    /// The same, once there are many.
+    known: BTreeSet<i64>,
+}
+
+/// Up to so many are looked at one by one.
+const FREE_UNSORTED_MAX: usize = 16;
+
+impl Free {
+    fn add(&mut self, id: i64) {
+        if self.ids.len() < FREE_UNSORTED_MAX {
+            if self.ids.contains(&id) {
+                return;
+            }
+        } else {
+            if self.known.is_empty() {
+                self.known.extend(&self.ids);
+            }
+            if !self.known.insert(id) {
+                return;
+            }
+        }
+        self.ids.push(id);
+    }
+
+    fn extend(&mut self, other: Free) {
+        if self.ids.is_empty() {
+            *self = other;
+        } else {
+            other.ids.into_iter().for_each(|id| self.add(id));
+        }
+    }
+}
+
+/// What a query of this term counts as, but for what is in it.
+fn kind_of(term: u32) -> QueryKind {
+    match term {
+        number::INSERT | number::UPDATE | number::REPLACE | number::DELETE | number::SYNC => QueryKind::Write,
+        number::TABLE | number::DB => QueryKind::Read,
+        number::DB_LIST | number::TABLE_LIST | number::CONFIG | number::STATUS => QueryKind::Admin,
+        other if is_write_or_meta(other) => QueryKind::Admin,
+        _ => QueryKind::Pure,
+    }
+}
+
+/// What a query counts as that is both.
+fn heavier(left: QueryKind, right: QueryKind) -> QueryKind {
+    let weight = |kind: QueryKind| match kind {
+        QueryKind::Pure => 0,
+        QueryKind::Read => 1,
+        QueryKind::Write => 2,
+        QueryKind::Admin => 3,
+    };
+    if weight(right) > weight(left) { right } else { left }
 }
 
 fn fail<T>(place: &Place, message: impl Into<String>) -> Result<T, QueryError> {
@@ -200,15 +284,30 @@ fn constant(datum: &Datum, place: &Place) -> Checked {
             determinism: Determinism::Always,
             direct: Direct::No,
         }),
-        free: Vec::new(),
+        kind: QueryKind::Pure,
+        free: Free::default(),
     }
 }
 
-fn check_term(term: &Term, scope: Scope<'_>, place: &Place) -> Result<Checked, QueryError> {
-    let call = match term {
-        Term::Datum(datum) => return Ok(constant(datum, place)),
-        Term::Call(call) => call,
-    };
+async fn check_term(
+    term: &Term,
+    scope: Scope<'_>,
+    place: &Place,
+    pace: &Pace<'_>,
+) -> Result<Checked, QueryError> {
+    pace.take(TERM_STEPS).await;
+    match term {
+        Term::Datum(datum) => Ok(constant(datum, place)),
+        Term::Call(call) => Box::pin(check_call(call, scope, place, pace)).await,
+    }
+}
+
+async fn check_call(
+    call: &Call,
+    scope: Scope<'_>,
+    place: &Place,
+    pace: &Pace<'_>,
+) -> Result<Checked, QueryError> {
     let Some(def) = terms::find(call.number) else {
         return fail(place, format!("Unrecognized TermType: {}.", call.number));
     };
@@ -224,9 +323,9 @@ fn check_term(term: &Term, scope: Scope<'_>, place: &Place) -> Result<Checked, Q
         },
         number::VAR => variable(call, def, scope, place),
         number::IMPLICIT_VAR => implicit_variable(call, def, scope, place),
-        number::FUNC => function(call, def, scope, place),
-        number::MAKE_OBJ => object(call, def, scope, place),
-        _ => ordinary(call, def, scope, place),
+        number::FUNC => function(call, def, scope, place, pace).await,
+        number::MAKE_OBJ => object(call, def, scope, place, pace).await,
+        _ => ordinary(call, def, scope, place, pace).await,
     }
 }
 
@@ -339,7 +438,7 @@ fn variable(
     let id = *id as i64;
     let mut enclosing = scope.functions;
     while let Some(function) = enclosing {
-        if function.variables.contains(&id) {
+        if function.variables.binary_search(&id).is_ok() {
             return Ok(variable_node(id, def, place));
         }
         enclosing = function.parent;
@@ -361,7 +460,9 @@ fn variable_node(id: i64, def: &'static TermDef, place: &Place) -> Checked {
         determinism: Determinism::Always,
         direct: Direct::No,
     };
-    Checked { node: Rc::new(node), free: vec![id] }
+    let mut free = Free::default();
+    free.add(id);
+    Checked { node: Rc::new(node), kind: QueryKind::Pure, free }
 }
 
 fn implicit_variable(
@@ -378,11 +479,12 @@ fn implicit_variable(
     }
 }
 
-fn function(
+async fn function(
     call: &Call,
     def: &'static TermDef,
     scope: Scope<'_>,
     place: &Place,
+    pace: &Pace<'_>,
 ) -> Result<Checked, QueryError> {
     if !call.options.is_empty() {
         return fail(place, "FUNC takes no optional arguments.");
@@ -391,8 +493,10 @@ fn function(
         return fail(place, format!("FUNC takes exactly two arguments (got {})", call.arguments.len()));
     };
     let variables = parameter_ids(parameters, place)?;
+    let mut sorted = variables.clone();
+    sorted.sort_unstable();
     let mut inside = child_scope(def.number, Some(1), scope);
-    let enclosing = Enclosing { variables: &variables, parent: scope.functions };
+    let enclosing = Enclosing { variables: &sorted, parent: scope.functions };
     inside.functions = Some(&enclosing);
     if let [id] = variables.as_slice()
         && *id >= 0
@@ -402,21 +506,22 @@ fn function(
             Implicit::Variable(_) | Implicit::Ambiguous => Implicit::Ambiguous,
         };
     }
-    let body = check_term(body, inside, &place.argument(1))?;
-    let mut captured = body.free;
-    captured.retain(|id| !variables.contains(id));
+    let body = check_term(body, inside, &place.argument(1), pace).await?;
+    let mut free = Free::default();
+    let outer = body.free.ids.into_iter().filter(|id| sorted.binary_search(id).is_err());
+    outer.for_each(|id| free.add(id));
     let node = Node {
         def,
         determinism: body.node.determinism,
         direct: Direct::No,
         // Making the function never waits; calling it may.
         now: true,
-        kind: NodeKind::Function(Parameters { variables, captured: captured.clone() }),
+        kind: NodeKind::Function(Parameters { variables, captured: free.ids.clone() }),
         arguments: vec![body.node],
         options: Vec::new(),
         place: place.clone(),
     };
-    Ok(Checked { node: Rc::new(node), free: captured })
+    Ok(Checked { node: Rc::new(node), kind: body.kind, free })
 }
 
 fn parameter_ids(term: &Term, place: &Place) -> Result<Vec<i64>, QueryError> {
@@ -441,11 +546,12 @@ fn parameter_ids(term: &Term, place: &Place) -> Result<Vec<i64>, QueryError> {
     }
 }
 
-fn object(
+async fn object(
     call: &Call,
     def: &'static TermDef,
     scope: Scope<'_>,
     place: &Place,
+    pace: &Pace<'_>,
 ) -> Result<Checked, QueryError> {
     if !call.arguments.is_empty() {
         return fail(place, "MAKE_OBJ term must not have any args.");
@@ -458,7 +564,7 @@ fn object(
         if !known.insert(key.as_bytes()) {
             return fail(&place, format!("Duplicate object key: {}.", key.as_str()));
         }
-        let child = check_term(term, child_scope(def.number, None, scope), &place)?;
+        let child = check_term(term, child_scope(def.number, None, scope), &place, pace).await?;
         pairs.push((key.clone(), children.add(child)));
     }
     Ok(children.node(NodeKind::Object(pairs), Vec::new(), Vec::new(), place))
@@ -467,7 +573,8 @@ fn object(
 /// What a node inherits from its children.
 struct Children {
     def: &'static TermDef,
-    free: Vec<i64>,
+    kind: QueryKind,
+    free: Free,
     now: bool,
     determinism: Determinism,
 }
@@ -479,15 +586,12 @@ impl Children {
             Eval::Control { now, .. } => now.is_some(),
             Eval::Strict(_) => false,
         };
-        Children { def, free: Vec::new(), now, determinism: def.determinism }
+        Children { def, kind: kind_of(def.number), free: Free::default(), now, determinism: def.determinism }
     }
 
     fn add(&mut self, child: Checked) -> Rc<Node> {
-        for id in child.free {
-            if !self.free.contains(&id) {
-                self.free.push(id);
-            }
-        }
+        self.free.extend(child.free);
+        self.kind = heavier(self.kind, child.kind);
         self.now &= child.node.now;
         self.determinism = self.determinism.max(child.node.determinism);
         child.node
@@ -500,22 +604,24 @@ impl Children {
         options: Vec<(&'static str, Rc<Node>)>,
         place: &Place,
     ) -> Checked {
-        let Children { def, free, now, determinism } = self;
+        let Children { def, kind: query_kind, free, now, determinism } = self;
         direct::tell_limit(def.number, &mut arguments);
         let place = place.clone();
         let direct = if now { direct::of_call(def.number, &arguments) } else { Direct::No };
         Checked {
             node: Rc::new(Node { def, kind, arguments, options, place, now, determinism, direct }),
+            kind: query_kind,
             free,
         }
     }
 }
 
-fn ordinary(
+async fn ordinary(
     call: &Call,
     def: &'static TermDef,
     scope: Scope<'_>,
     place: &Place,
+    pace: &Pace<'_>,
 ) -> Result<Checked, QueryError> {
     let mut children = Children::new(def);
     if def.number == number::UUID && !call.arguments.is_empty() {
@@ -525,7 +631,7 @@ fn ordinary(
     let mut arguments = Vec::with_capacity(call.arguments.len());
     for (index, term) in call.arguments.iter().enumerate() {
         let scope = child_scope(def.number, Some(index), scope);
-        arguments.push(children.add(check_term(term, scope, &place.argument(index))?));
+        arguments.push(children.add(check_term(term, scope, &place.argument(index), pace).await?));
     }
     let spliced = arguments.iter().any(|argument| argument.def.number == number::ARGS);
     if arguments.len() > AT_ONCE_ARGUMENTS_MAX {
@@ -545,7 +651,7 @@ fn ordinary(
         if options.iter().any(|(known, _)| known == name) {
             return fail(&place, format!("Duplicate optional argument: {name}"));
         }
-        let mut child = check_term(term, child_scope(def.number, None, scope), &place)?;
+        let mut child = check_term(term, child_scope(def.number, None, scope), &place, pace).await?;
         if (def.number, *name) == (number::FILTER, "default") {
             child = postponed(child);
         }
@@ -561,13 +667,13 @@ fn ordinary(
 
 /// A term that is evaluated when it is needed, perhaps never: a function without parameters.
 fn postponed(child: Checked) -> Checked {
-    let Checked { node, free } = child;
+    let Checked { node, kind, free } = child;
     if matches!(&node.kind, NodeKind::Function(parameters) if parameters.variables.is_empty()) {
-        return Checked { node, free };
+        return Checked { node, kind, free };
     }
     let function = Node {
         def: terms::find(number::FUNC).expect("FUNC is a term"),
-        kind: NodeKind::Function(Parameters { variables: Vec::new(), captured: free.clone() }),
+        kind: NodeKind::Function(Parameters { variables: Vec::new(), captured: free.ids.clone() }),
         place: node.place.clone(),
         now: true,
         determinism: node.determinism,
@@ -575,7 +681,7 @@ fn postponed(child: Checked) -> Checked {
         arguments: vec![node],
         options: Vec::new(),
     };
-    Checked { node: Rc::new(function), free }
+    Checked { node: Rc::new(function), kind, free }
 }
 
 fn check_arity(arity: Arity, count: usize, place: &Place) -> Result<(), QueryError> {

@@ -19,15 +19,16 @@ use photondb_proto::error::QueryError;
 use photondb_proto::feed::{ElementForm, Elements, FeedNumber, FeedOp, FeedReply};
 use photondb_proto::limits;
 use photondb_proto::op::{Op, OpError, OpReply};
-use photondb_proto::term::{Term, number};
+use photondb_proto::term::Term;
 pub use photondb_proto::wire::response::AnswerKind;
 
 use crate::call::{Argument, Limits};
-use crate::check::{self, Node, NodeKind};
+use crate::check::{self, Checked, Node, Standing};
 use crate::cursor::Cursor;
 use crate::eval::{self, Stop};
 use crate::failure::{Failure, Outcome, Place};
 use crate::feed;
+use crate::geo::pace::{Pace, at_once};
 use crate::group;
 use crate::options::{self, QueryOptions};
 use crate::run::{Ops, Run, wrong_reply};
@@ -77,8 +78,14 @@ pub struct Execution {
     run: Rc<Run>,
     outbox: Rc<Outbox>,
     state: State,
-    kind: QueryKind,
     noreply: bool,
+}
+
+/// A query that was checked.
+struct Query {
+    node: Rc<Node>,
+    /// Its global options, which are terms.
+    fallbacks: Vec<(&'static str, Rc<Node>)>,
 }
 
 enum State {
@@ -93,6 +100,7 @@ struct Outbox {
     answer: RefCell<Option<Answer>>,
     /// The next batch was asked for.
     wanted: Cell<bool>,
+    kind: Cell<Option<QueryKind>>,
 }
 
 impl Execution {
@@ -100,17 +108,12 @@ impl Execution {
     ///
     /// # Errors
     /// Compile errors, and options out of bounds.
-    pub fn start(term: &Term, options: Vec<(Text, Term)>, context: Context) -> Result<Execution, QueryError> {
+    pub fn start(
+        term: &Rc<Term>,
+        options: Vec<(Text, Term)>,
+        context: Context,
+    ) -> Result<Execution, QueryError> {
         let options = options::read(options)?;
-        let fallbacks = options
-            .fallbacks
-            .iter()
-            .map(|(name, term)| {
-                let place = Place::root().option(name);
-                Ok((*name, check::check_inside(term, &[], &place, check::Standing::Query)?))
-            })
-            .collect::<Result<Vec<_>, QueryError>>()?;
-        let node = check::check(term)?;
         let limits = Limits {
             array_elements_max: options.array_elements_max,
             now_epoch_seconds: context.now_epoch_seconds,
@@ -123,9 +126,19 @@ impl Execution {
             *run.default_database.borrow_mut() = database.clone().map(|name| name.as_str().into());
         }
         let outbox = Rc::new(Outbox::default());
-        let (kind, noreply) = (kind_of(&node), options.noreply);
-        let state = begin(&run, &node, fallbacks, options, &outbox);
-        Ok(Execution { run, outbox, state, kind, noreply })
+        let noreply = options.noreply;
+        let state = match at_once(checked(term, &options, &outbox, &Pace::brief())) {
+            Some(query) => begin(&run, query?, options, &outbox),
+            None => {
+                let (run, term, outbox) = (run.clone(), term.clone(), outbox.clone());
+                State::Running(Box::pin(async move {
+                    let query = checked(&term, &options, &outbox, &Pace::of(&run)).await?;
+                    drop(term);
+                    evaluate(&run, query, options, &outbox).await
+                }))
+            }
+        };
+        Ok(Execution { run, outbox, state, noreply })
     }
 
     /// Bytes the query has gathered and holds.
@@ -187,8 +200,9 @@ impl Execution {
         }
     }
 
+    /// What it counts as: nothing, while it is checked.
     pub fn kind(&self) -> QueryKind {
-        self.kind
+        self.outbox.kind.get().unwrap_or(QueryKind::Pure)
     }
 
     /// Nothing is to be sent to the client, not even errors; one batch is run.
@@ -197,45 +211,28 @@ impl Execution {
     }
 }
 
-/// What a query counts as.
-fn kind_of(node: &Node) -> QueryKind {
-    let own = match node.def.number {
-        number::INSERT | number::UPDATE | number::REPLACE | number::DELETE | number::SYNC => QueryKind::Write,
-        number::TABLE | number::DB => QueryKind::Read,
-        number::DB_LIST | number::TABLE_LIST | number::CONFIG | number::STATUS => QueryKind::Admin,
-        other if check::is_write_or_meta(other) => QueryKind::Admin,
-        _ => QueryKind::Pure,
-    };
-    let weight = |kind: &QueryKind| match kind {
-        QueryKind::Pure => 0,
-        QueryKind::Read => 1,
-        QueryKind::Write => 2,
-        QueryKind::Admin => 3,
-    };
-    let pairs: &[(Text, Rc<Node>)] = match &node.kind {
-        NodeKind::Object(pairs) => pairs,
-        NodeKind::Call
-        | NodeKind::Constant(_)
-        | NodeKind::Variable(_)
-        | NodeKind::Function(_)
-        | NodeKind::StrayLiteral => &[],
-    };
-    let children = node.arguments.iter().chain(node.options.iter().map(|(_, node)| node));
-    let children = children.chain(pairs.iter().map(|(_, node)| node)).map(|node| kind_of(node));
-    children.chain(std::iter::once(own)).max_by_key(weight).unwrap_or(own)
+/// Checks a query and its options.
+async fn checked(
+    term: &Term,
+    options: &QueryOptions,
+    outbox: &Outbox,
+    pace: &Pace<'_>,
+) -> Result<Query, QueryError> {
+    let mut fallbacks = Vec::new();
+    for (name, term) in &options.fallbacks {
+        let place = Place::root().option(name);
+        fallbacks.push((*name, check::check_at(term, &[], &place, Standing::Query, pace).await?.node));
+    }
+    let Checked { node, kind, .. } = check::check(term, pace).await?;
+    outbox.kind.set(Some(kind));
+    Ok(Query { node, fallbacks })
 }
 
 /// Answers at once what needs no waiting, and prepares the rest.
-fn begin(
-    run: &Rc<Run>,
-    node: &Rc<Node>,
-    fallbacks: Vec<(&'static str, Rc<Node>)>,
-    options: QueryOptions,
-    outbox: &Rc<Outbox>,
-) -> State {
+fn begin(run: &Rc<Run>, query: Query, options: QueryOptions, outbox: &Rc<Outbox>) -> State {
     let mut found = None;
-    if node.now && fallbacks.is_empty() && run.profile.is_none() {
-        match eval::now(run, node, &None) {
+    if query.node.now && query.fallbacks.is_empty() && run.profile.is_none() {
+        match eval::now(run, &query.node, &None) {
             Ok(Value::Datum(datum)) if !is_large(&datum) => {
                 let step = match atom(run, &datum) {
                     Ok(answer) => Step::Ready(answer),
@@ -250,19 +247,23 @@ fn begin(
             Ok(_) | Err(Stop::Later) => {}
         }
     }
-    let (run, node, outbox) = (run.clone(), node.clone(), outbox.clone());
+    let (run, outbox) = (run.clone(), outbox.clone());
     State::Running(Box::pin(async move {
-        if let Some(datum) = found {
-            return deliver(&run, Value::Datum(datum), &options, &outbox).await;
+        match found {
+            Some(datum) => deliver(&run, Value::Datum(datum), &options, &outbox).await,
+            None => evaluate(&run, query, options, &outbox).await,
         }
-        for (name, node) in &fallbacks {
-            let value = eval::eval(&run, node, &None).await?;
-            let argument = Argument { value, place: node.place.clone() };
-            run.globals.borrow_mut().push((name, argument));
-        }
-        let value = eval::eval(&run, &node, &None).await?;
-        deliver(&run, value, &options, &outbox).await
     }))
+}
+
+async fn evaluate(run: &Run, query: Query, options: QueryOptions, outbox: &Outbox) -> Outcome<()> {
+    for (name, node) in &query.fallbacks {
+        let value = eval::eval(run, node, &None).await?;
+        let argument = Argument { value, place: node.place.clone() };
+        run.globals.borrow_mut().push((name, argument));
+    }
+    let value = eval::eval(run, &query.node, &None).await?;
+    deliver(run, value, &options, outbox).await
 }
 
 /// Turns the query's value into answers.

@@ -65,7 +65,7 @@ impl Server {
             panic!("a START")
         };
         let context = Context { user: "admin".into(), now_epoch_seconds: NOW, memory_bytes_max: 64 << 20 };
-        let mut execution = match Execution::start(&term, options, context) {
+        let mut execution = match Execution::start(&term.into(), options, context) {
             Ok(execution) => execution,
             Err(error) => return Reply::of_error(error),
         };

@@ -53,6 +53,8 @@ mod conformance;
 #[cfg(test)]
 mod generated;
 #[cfg(test)]
+mod growth_tests;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod quick_tests;

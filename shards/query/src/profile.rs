@@ -189,7 +189,7 @@ mod tests {
             panic!("not a START: {query}")
         };
         let context = Context { user: "admin".into(), now_epoch_seconds: 0.0, memory_bytes_max: 64 << 20 };
-        let mut execution = Execution::start(&term, options, context).expect("a sound query");
+        let mut execution = Execution::start(&term.into(), options, context).expect("a sound query");
         let milliseconds = Cell::new(0);
         execution.time_with(move || Duration::from_millis(milliseconds.replace(milliseconds.get() + 1)));
         let mut profiles = Vec::new();

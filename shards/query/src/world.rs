@@ -110,7 +110,7 @@ impl World {
             now_epoch_seconds: 1_375_147_296.681,
             memory_bytes_max: 64 << 20,
         };
-        let mut execution = Execution::start(&term, options, context)?;
+        let mut execution = Execution::start(&term.into(), options, context)?;
         let mut rows: Vec<String> = Vec::new();
         loop {
             match execution.step(50) {

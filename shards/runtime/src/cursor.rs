@@ -38,8 +38,7 @@ const LOGGED_CHARACTERS: usize = 2_000;
 /// A query whose token is taken.
 pub struct Cursor {
     token: i64,
-    term: Term,
-    kind: QueryKind,
+    term: Rc<Term>,
     noreply: bool,
     began: Duration,
     /// None while a task runs it.
@@ -114,6 +113,7 @@ pub fn start<E: Env>(
     options: Vec<(Text, Term)>,
     out: &mut Vec<u8>,
 ) {
+    let term = Rc::new(term);
     let core = &session.core;
     let began = core.env.elapsed();
     let wants_no_reply = asks_noreply(&options);
@@ -140,7 +140,6 @@ pub fn start<E: Env>(
     let cursor = Cursor {
         token,
         term,
-        kind: execution.kind(),
         noreply: execution.noreply(),
         began,
         execution: RefCell::new(None),
@@ -160,7 +159,7 @@ pub fn start<E: Env>(
             spawn(session, cursor, execution, waiting);
         }
         Halt::Answer(answer) => {
-            count(session, &cursor);
+            count(session, &cursor, execution.kind());
             if cursor.noreply {
                 return;
             }
@@ -171,7 +170,7 @@ pub fn start<E: Env>(
             }
         }
         Halt::Failed(error) => {
-            count(session, &cursor);
+            count(session, &cursor, execution.kind());
             add(&core.figures.query_errors, 1);
             if !cursor.noreply {
                 response::error(token, &error, out);
@@ -287,7 +286,7 @@ async fn batches<E: Env>(
             return stopped(session, cursor);
         };
         if cursor.is_first.replace(false) {
-            count(session, cursor);
+            count(session, cursor, execution.kind());
         }
         let halt = match halt {
             Halt::Answer(answer) if !cursor.noreply => match session.hold(answer.items.len()) {
@@ -458,9 +457,9 @@ pub fn uncount<E: Env>(session: &Rc<Session<E>>, cursor: &Cursor) {
 }
 
 /// Counts a query whose first answer is there.
-fn count<E: Env>(session: &Rc<Session<E>>, cursor: &Cursor) {
+fn count<E: Env>(session: &Rc<Session<E>>, cursor: &Cursor, kind: QueryKind) {
     let took = session.core.env.elapsed().saturating_sub(cursor.began);
-    session.core.figures.query_ended(cursor.kind, took.as_micros() as u64);
+    session.core.figures.query_ended(kind, took.as_micros() as u64);
 }
 
 fn write_empty(token: i64, out: &mut Vec<u8>) {

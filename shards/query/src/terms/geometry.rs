@@ -360,7 +360,7 @@ mod tests {
             panic!("a START")
         };
         let context = Context { user: "admin".into(), now_epoch_seconds: 0.0, memory_bytes_max: 64 << 20 };
-        let mut execution = Execution::start(&term, options, context).expect("a sound query");
+        let mut execution = Execution::start(&term.into(), options, context).expect("a sound query");
         let mut yields = 0;
         loop {
             match execution.step(FUEL_SLICE) {
