@@ -18,6 +18,8 @@ use crate::engine::Value;
 const OVERHEAD_BYTES: u64 = 64;
 /// The counts of references before the bytes of a value.
 const COUNTS_BYTES: usize = 16;
+/// What room on disk is promised to a value beside its bytes, for its slot and its entry.
+const SLOT_BYTES: u64 = 80;
 /// What points to the bytes of a page, and its counts.
 const PAGE_BYTES: u64 = 48;
 /// What can go keeps this part of the budget, however much is dirty.
@@ -371,7 +373,7 @@ impl Pool {
         let number = self.next_value;
         self.next_value += 1;
         self.bytes += value_memory(bytes.len());
-        self.unplaced_bytes += value_memory(bytes.len());
+        self.unplaced_bytes += bytes.len() as u64 + SLOT_BYTES;
         self.unplaced.insert(number, Unplaced { bytes, tree, placed: None });
         number
     }
@@ -384,7 +386,7 @@ impl Pool {
     pub fn take_unplaced(&mut self, number: u64) -> Option<Unplaced> {
         let unplaced = self.unplaced.remove(&number)?;
         self.bytes -= value_memory(unplaced.bytes.len());
-        self.unplaced_bytes -= value_memory(unplaced.bytes.len());
+        self.unplaced_bytes -= unplaced.bytes.len() as u64 + SLOT_BYTES;
         Some(unplaced)
     }
 
