@@ -42,6 +42,8 @@ const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
 /// Pages are gathered up to this many blocks before they are written.
 const GROUP_BLOCKS_MAX: u32 = 64;
 
+/// Blocks of the table of chunks that a checkpoint may add: each names 169 chunks of 64 KiB at least.
+const NEW_TABLE_BLOCKS: usize = 24;
 /// A checkpoint that gave back less leaves what is sparse to the next that is due.
 const CLEANING_BYTES_MIN: u64 = 1 << 20;
 /// Values in a row that did not become smaller, after which only one in so many is tried.
@@ -233,17 +235,23 @@ impl<D: Directory> Shared<D> {
         self.write_pages(pages).await
     }
 
-    /// Room for all frozen pages and for tables, before anything is written.
+    /// Room for all frozen pages and for the tables, before anything is written: once pages are flushed it is too late to put the
+    /// checkpoint off.
     async fn reserve_page_blocks(&self, frozen: &Frozen) -> Result<(), StorageError> {
         let pages: usize = frozen.pages.iter().map(|(_, page)| page.len() / BLOCK_BYTES as usize).sum();
+        let ids = frozen.pages.iter().map(|(id, _)| id).chain(&frozen.freed_pages);
+        let mut of_table: Vec<usize> = ids.map(|id| *id as usize / TableKind::Pages.entries()).collect();
+        of_table.sort_unstable();
+        of_table.dedup();
         loop {
             let short = {
                 let state = self.state.borrow();
-                let tables = state.page_table.addresses.len() + state.chunk_table.addresses.len();
-                let dirty = state.page_table.dirty_blocks() + state.chunk_table.dirty_blocks() + pages / 100;
-                // Pages take two blocks side by side; single free blocks may be of no use to them.
-                let needed = (pages + dirty + tables / 400 + 24) as u64;
-                needed.saturating_sub(u64::from(state.page_space.free()))
+                // Which chunks get slots is not known yet.
+                let chunks = state.chunk_table.addresses.len() + NEW_TABLE_BLOCKS;
+                let directories = (state.page_table.addresses.len() + of_table.len() + chunks)
+                    .div_ceil(TableKind::Directory.entries());
+                let tables = state.page_table.dirty_blocks() + of_table.len() + chunks + directories;
+                ((pages + tables) as u64).saturating_sub(u64::from(state.page_space.free()))
             };
             if short == 0 {
                 return Ok(());

@@ -1,12 +1,12 @@
 //! What calls cost: reads of the disk per miss, what a scan does to the cache, what many trees and small values take.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::pin;
 use std::rc::Rc;
 
 use crate::blocking::{BlockingDirectory, BlockingDisk, block_on, block_on_with};
 use crate::disk::{Directory, Disk, DiskError, OpenMode};
-use crate::engine::{CommitInfo, Direction, StorageEngine, Sweeping, TreeId};
+use crate::engine::{CommitInfo, Direction, StorageEngine, StorageError, Sweeping, TreeId};
 use crate::event::yield_now;
 use crate::slab::slot::{SLOT_HEADER_BYTES, slot_bytes};
 use crate::slab::tests::{Blocking, SMALL};
@@ -16,17 +16,19 @@ use crate::suite::{self, EVERYTHING, Host, Random, named};
 /// File and bytes of each read.
 type Reads = Rc<RefCell<Vec<(String, u32)>>>;
 
-/// A directory that notes every read.
+/// A directory that notes every read, and can be full.
 #[derive(Clone)]
 struct Noting {
     directory: BlockingDirectory,
     reads: Reads,
+    is_full: Rc<Cell<bool>>,
 }
 
 struct NotingDisk {
     disk: BlockingDisk,
     name: String,
     reads: Reads,
+    is_full: Rc<Cell<bool>>,
 }
 
 impl Directory for Noting {
@@ -34,7 +36,8 @@ impl Directory for Noting {
 
     async fn open(&self, name: &str, mode: OpenMode) -> Result<NotingDisk, DiskError> {
         let disk = self.directory.open(name, mode).await?;
-        Ok(NotingDisk { disk, name: name.to_owned(), reads: self.reads.clone() })
+        let (reads, is_full) = (self.reads.clone(), self.is_full.clone());
+        Ok(NotingDisk { disk, name: name.to_owned(), reads, is_full })
     }
 
     async fn list(&self) -> Result<Vec<String>, DiskError> {
@@ -68,6 +71,10 @@ impl Disk for NotingDisk {
     }
 
     async fn write(&self, offset: u64, source: Self::Buffer) -> Result<(), DiskError> {
+        // Zeros fill a hole.
+        if self.is_full.get() && source.as_ref().iter().all(|&byte| byte == 0) {
+            return Err(DiskError::Full { file: self.name.clone() });
+        }
         self.disk.write(offset, source).await
     }
 
@@ -76,6 +83,9 @@ impl Disk for NotingDisk {
     }
 
     async fn preallocate(&self, bytes: u64) -> Result<(), DiskError> {
+        if self.is_full.get() {
+            return Err(DiskError::Full { file: self.name.clone() });
+        }
         self.disk.preallocate(bytes).await
     }
 
@@ -110,7 +120,8 @@ fn a_miss_reads_one_leaf_and_the_blocks_of_its_document() {
     let options = SlabOptions { cache_bytes: 2 << 20, ..SMALL };
     let host = Blocking::new("miss", options);
     let reads = Reads::default();
-    let directory = Noting { directory: host.directory.clone(), reads: reads.clone() };
+    let directory =
+        Noting { directory: host.directory.clone(), reads: reads.clone(), is_full: Rc::default() };
     let engine = block_on(SlabEngine::open(directory, options)).unwrap();
     let background = pin!(engine.work());
     block_on_with(background, async {
@@ -143,7 +154,8 @@ fn a_scan_finds_what_was_read_ahead_and_nothing_is_read_twice() {
     let options = SlabOptions { cache_bytes: 4 << 20, ..SMALL };
     let host = Blocking::new("ahead", options);
     let reads = Reads::default();
-    let directory = Noting { directory: host.directory.clone(), reads: reads.clone() };
+    let directory =
+        Noting { directory: host.directory.clone(), reads: reads.clone(), is_full: Rc::default() };
     let engine = block_on(SlabEngine::open(directory, options)).unwrap();
     let background = pin!(engine.work());
     block_on_with(background, async {
@@ -179,7 +191,8 @@ fn documents_that_came_in_any_order_are_scanned_in_pieces_that_grow() {
     let host = Blocking::new("pieces", options);
     let reads = Reads::default();
     let open = || {
-        let directory = Noting { directory: host.directory.clone(), reads: reads.clone() };
+        let directory =
+            Noting { directory: host.directory.clone(), reads: reads.clone(), is_full: Rc::default() };
         block_on(SlabEngine::open(directory, options)).unwrap()
     };
     let engine = open();
@@ -371,5 +384,39 @@ fn a_closed_store_keeps_of_its_log_one_short_segment_beside_the_current_one() {
         let tree = engine.tree(&named("a")).unwrap();
         let count = engine.count(tree, &suite::EVERYTHING).await.unwrap();
         assert_eq!(count, u64::from(DOCUMENTS));
+    });
+}
+
+#[test]
+fn a_checkpoint_that_has_no_room_for_its_tables_is_put_off_before_anything_of_it_holds() {
+    const TREES: u32 = 24_000;
+    let options = SlabOptions { wal_segment_bytes: 16 << 20, cache_bytes: 256 << 20, ..SMALL };
+    let options = SlabOptions { checkpoint_log_bytes: 64 << 20, checkpoint_dirty_bytes: 60 << 20, ..options };
+    let host = Blocking::new("no-room-for-tables", options);
+    let is_full = Rc::new(Cell::new(false));
+    let directory =
+        Noting { directory: host.directory.clone(), reads: Reads::default(), is_full: is_full.clone() };
+    let engine = block_on(SlabEngine::open(directory, options)).unwrap();
+    block_on(async {
+        let mut trees = Vec::new();
+        for number in 0..TREES {
+            let tree = engine.create_tree(&named(&format!("tree {number}"))).await.unwrap();
+            engine.commit(CommitInfo::default(), &[suite::put(tree, *b"k", *b"v")]).await.unwrap();
+            trees.push(tree);
+        }
+        engine.checkpoint().await.unwrap();
+        is_full.set(true);
+        // So many pages of a block each have room, their tables and directories have not.
+        let free = engine.shared.state.borrow().page_space.free();
+        let deleted = free - 24 - free / 100 - 2;
+        for number in 0..deleted {
+            let place = number * 254 % TREES + number * 254 / TREES;
+            let delete = suite::delete(trees[place as usize], *b"k");
+            engine.commit(CommitInfo::default(), &[delete]).await.unwrap();
+        }
+        let put_off = engine.checkpoint().await;
+        assert!(matches!(put_off, Err(StorageError::Full { .. })), "{put_off:?} with {free} free blocks");
+        is_full.set(false);
+        engine.checkpoint().await.unwrap();
     });
 }
