@@ -665,13 +665,15 @@ fn object_json(bytes: &[u8], at: usize, form: Form, out: &mut Vec<u8>) -> usize 
     let (count, mut here) = form.begin(bytes, at);
     out.push(b'{');
     for index in 0..count {
-        if index > 0 {
-            out.push(b',');
+        if index == 0 {
+            out.push(b'"');
+        } else {
+            out.extend_from_slice(b",\"");
         }
         let (length, start) = length_at(bytes, here);
         let key_end = start + length as usize;
-        super::json::write_string(&bytes[start..key_end], out);
-        out.push(b':');
+        super::json::write_escaped(&bytes[start..key_end], out);
+        out.extend_from_slice(b"\":");
         here = json_at(bytes, key_end, out);
     }
     out.push(b'}');
@@ -711,7 +713,9 @@ fn json_at(bytes: &[u8], at: usize, out: &mut Vec<u8>) -> usize {
         SMALL_INTEGER => json::write_small_integer(length_at(bytes, at + 1).0, out),
         STRING => {
             let (length, start) = length_at(bytes, at + 1);
-            json::write_string(&bytes[start..start + length as usize], out);
+            let end = start + length as usize;
+            json::write_string(&bytes[start..end], out);
+            return end;
         }
         ARRAY => return array_json(bytes, at + 5, out),
         OBJECT => return object_json(bytes, at + 5, Form::Pairs, out),

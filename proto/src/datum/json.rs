@@ -187,27 +187,54 @@ fn write_escape(byte: u8, out: &mut Vec<u8>) {
     out.extend_from_slice(&[b'\\', short]);
 }
 
-/// How many bytes from the start need no escape; looks at eight at a time.
+/// How many bytes from the start need no escape.
 fn plain_prefix(text: &[u8]) -> usize {
+    if !has_escape(text) {
+        return text.len();
+    }
+    let (words, rest) = text.as_chunks::<8>();
+    let in_words = words.iter().enumerate().find_map(|(index, word)| Some(8 * index + escape_in(*word)?));
+    let in_rest = || rest.iter().position(|byte| needs_escape(*byte) != 0).map(|at| 8 * words.len() + at);
+    in_words.or_else(in_rest).unwrap_or(text.len())
+}
+
+/// Whether any byte needs an escape. Looks at as many bytes at a time as there are, up to 32, which the compiler does with the
+/// processor's wide registers, and at the end at some once more with what is before them.
+fn has_escape(text: &[u8]) -> bool {
+    let wide = |bytes: &[u8; 32]| bytes.iter().fold(0, |any, byte| any | needs_escape(*byte)) != 0;
+    let middle = |bytes: &[u8; 16]| bytes.iter().fold(0, |any, byte| any | needs_escape(*byte)) != 0;
+    if let Some(last) = text.last_chunk::<32>() {
+        return text.as_chunks::<32>().0.iter().any(wide) || wide(last);
+    }
+    if let (Some(first), Some(last)) = (text.first_chunk::<16>(), text.last_chunk::<16>()) {
+        return middle(first) | middle(last);
+    }
+    if let (Some(first), Some(last)) = (text.first_chunk::<8>(), text.last_chunk::<8>()) {
+        return escape_in(*first).is_some() | escape_in(*last).is_some();
+    }
+    if let (Some([a, b, c, d]), Some([e, f, g, h])) = (text.first_chunk::<4>(), text.last_chunk::<4>()) {
+        return escape_in([*a, *b, *c, *d, *e, *f, *g, *h]).is_some();
+    }
+    text.iter().any(|byte| needs_escape(*byte) != 0)
+}
+
+fn needs_escape(byte: u8) -> u8 {
+    u8::from(byte < 0x20) | u8::from(byte == b'"') | u8::from(byte == b'\\')
+}
+
+/// The first of eight bytes that needs an escape.
+fn escape_in(eight: [u8; 8]) -> Option<usize> {
+    let word = u64::from_le_bytes(eight);
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
     // High bit of each byte of `word` that is zero, or of bytes above a zero one: exact for "is there any".
     let zeros = |word: u64| word.wrapping_sub(ONES) & !word;
-    let mut at = 0;
-    while let Some(chunk) = text[at..].first_chunk::<8>() {
-        let word = u64::from_le_bytes(*chunk);
-        let control = word.wrapping_sub(ONES * 0x20) & !word;
-        let quote = zeros(word ^ (ONES * u64::from(b'"')));
-        let backslash = zeros(word ^ (ONES * u64::from(b'\\')));
-        let found = (control | quote | backslash) & HIGH;
-        if found != 0 {
-            // The lowest marked byte is a true one: borrows only spread upward.
-            return at + found.trailing_zeros() as usize / 8;
-        }
-        at += 8;
-    }
-    let tail = text[at..].iter().position(|byte| *byte < 0x20 || *byte == b'"' || *byte == b'\\');
-    tail.map_or(text.len(), |index| at + index)
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    let quote = zeros(word ^ (ONES * u64::from(b'"')));
+    let backslash = zeros(word ^ (ONES * u64::from(b'\\')));
+    let found = (control | quote | backslash) & HIGH;
+    // The lowest marked byte is a true one: borrows only spread upward.
+    (found != 0).then(|| found.trailing_zeros() as usize / 8)
 }
 
 /// Binary data as its pseudotype's `data` shows it.
@@ -394,6 +421,33 @@ mod tests {
             assert_eq!(to_string(&Datum::string(plain)), format!("\"{plain}\""));
             let ended = format!("{plain}\"");
             assert_eq!(to_string(&Datum::string(&ended)), format!("\"{plain}\\\"\""));
+        }
+    }
+
+    #[test]
+    fn escapes_are_found_wherever_they_stand() {
+        let escaped = |text: &[u8]| {
+            let mut out = Vec::new();
+            write_escaped(text, &mut out);
+            out
+        };
+        let one_by_one = |text: &[u8]| -> Vec<u8> { text.chunks(1).flat_map(escaped).collect() };
+        assert_eq!(one_by_one(b"a\"\\\x1f \x7f\xff"), b"a\\\"\\\\\\u001F \x7f\xff");
+        for length in 0..100 {
+            let plain = vec![b'x'; length];
+            assert_eq!(escaped(&plain), plain);
+            for place in 0..length {
+                for (byte, neighbour) in [(b'"', b'#'), (b'\\', b']'), (0x1f, b' '), (0, 0xff)] {
+                    let mut text = plain.clone();
+                    text[place] = byte;
+                    if let Some(behind) = text.get_mut(place + 1) {
+                        *behind = neighbour;
+                    }
+                    assert_eq!(escaped(&text), one_by_one(&text), "{length} bytes, {byte:#x} at {place}");
+                    text[place] = neighbour;
+                    assert_eq!(escaped(&text), text, "{length} bytes, {neighbour:#x} at {place}");
+                }
+            }
         }
     }
 
