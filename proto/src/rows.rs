@@ -1,7 +1,7 @@
 //! Rows that a part of a table gives to one step of a scan.
 //!
-//! Always: keys and values lie behind each other in one run of bytes, so that a step costs two allocations however many rows
-//! it gives, and crosses to another core as it is.
+//! Always: keys lie behind each other in one run of bytes and values in another, so that a step costs three allocations however many
+//! rows it gives, and crosses to another core as it is. JSON has commas between: all of it is what a client is sent, as it lies.
 
 use std::rc::Rc;
 
@@ -33,7 +33,8 @@ pub struct Row<'a> {
 #[derive(Clone, Debug, Default)]
 pub struct RowBlock {
     form: RowForm,
-    bytes: Vec<u8>,
+    keys: Vec<u8>,
+    values: Vec<u8>,
     /// Where the key and the value of each row end.
     ends: Vec<(usize, usize)>,
 }
@@ -47,14 +48,24 @@ impl RowBlock {
         RowBlock { form, ..RowBlock::default() }
     }
 
+    /// Makes room for so many rows from stored documents of so many bytes.
+    pub fn expect(&mut self, rows: usize, stored_bytes: usize) {
+        self.ends.reserve(rows);
+        self.values.reserve(match self.form {
+            RowForm::Document => stored_bytes,
+            // Names and texts get quotes, numbers become digits.
+            RowForm::Json => stored_bytes + stored_bytes / 4,
+        });
+    }
+
     /// Adds a row from its stored document.
     pub fn push(&mut self, key: &[u8], stored: &[u8]) {
-        let key_end = self.put_key(key);
+        self.begin();
         match self.form {
-            RowForm::Document => self.bytes.extend_from_slice(stored),
-            RowForm::Json => document::write_json(stored, &mut self.bytes),
+            RowForm::Document => self.values.extend_from_slice(stored),
+            RowForm::Json => document::write_json(stored, &mut self.values),
         }
-        self.ends.push((key_end, self.bytes.len()));
+        self.end(key);
     }
 
     /// [`RowBlock::push`] of a document that may be large: to print one takes long, so it waits for its `turn` in between.
@@ -62,13 +73,13 @@ impl RowBlock {
         if self.form == RowForm::Document || stored.len() < LARGE_BYTES {
             return self.push(key, stored);
         }
-        let key_end = self.put_key(key);
+        self.begin();
         let document = document::decode(Slice::new(stored.clone()));
-        let mut printing = Printing::new(&document, usize::MAX, &mut self.bytes);
-        while printing.step(LARGE_BYTES, &mut self.bytes).is_none() {
+        let mut printing = Printing::new(&document, usize::MAX, &mut self.values);
+        while printing.step(LARGE_BYTES, &mut self.values).is_none() {
             turn().await;
         }
-        self.ends.push((key_end, self.bytes.len()));
+        self.end(key);
     }
 
     /// Adds what became of a row.
@@ -76,31 +87,40 @@ impl RowBlock {
     /// # Errors
     /// It has no JSON, and that is what is wanted; nothing is added.
     pub fn push_value(&mut self, key: &[u8], value: &Datum) -> Result<(), HasBound> {
-        let start = self.bytes.len();
-        let key_end = self.put_key(key);
+        let start = self.values.len();
+        self.begin();
         match self.form {
-            RowForm::Document => document::encode(value, &mut self.bytes),
-            RowForm::Json => match json::write_within(value, usize::MAX, &mut self.bytes) {
+            RowForm::Document => document::encode(value, &mut self.values),
+            RowForm::Json => match json::write_within(value, usize::MAX, &mut self.values) {
                 Written::Whole | Written::TooLarge => {}
                 Written::Bound(name) => {
-                    self.bytes.truncate(start);
+                    self.values.truncate(start);
                     return Err(HasBound(name));
                 }
             },
         }
-        self.ends.push((key_end, self.bytes.len()));
+        self.end(key);
         Ok(())
     }
 
-    fn put_key(&mut self, key: &[u8]) -> usize {
-        self.bytes.extend_from_slice(key);
-        self.bytes.len()
+    /// Whatever stands before a row's value.
+    fn begin(&mut self) {
+        if self.form == RowForm::Json && !self.ends.is_empty() {
+            self.values.push(b',');
+        }
+    }
+
+    fn end(&mut self, key: &[u8]) {
+        self.keys.extend_from_slice(key);
+        self.ends.push((self.keys.len(), self.values.len()));
     }
 
     /// Keeps so many of the first rows.
     pub fn truncate(&mut self, rows: usize) {
         self.ends.truncate(rows);
-        self.bytes.truncate(self.ends.last().map_or(0, |(_, end)| *end));
+        let (key_end, end) = self.ends.last().copied().unwrap_or_default();
+        self.keys.truncate(key_end);
+        self.values.truncate(end);
     }
 
     pub fn len(&self) -> usize {
@@ -113,15 +133,25 @@ impl RowBlock {
 
     /// Bytes of all keys and values.
     pub fn bytes(&self) -> usize {
-        self.bytes.len()
+        self.keys.len() + self.values.len()
+    }
+
+    /// The JSON of all rows, comma-joined.
+    pub fn into_items(self) -> Vec<u8> {
+        debug_assert_eq!(self.form, RowForm::Json, "documents are not joined");
+        self.values
     }
 
     /// # Panics
     /// There is no such row.
     pub fn row(&self, index: usize) -> Row<'_> {
-        let start = if index == 0 { 0 } else { self.ends[index - 1].1 };
+        let (key_start, start) = match (index, self.form) {
+            (0, _) => (0, 0),
+            (_, RowForm::Document) => self.ends[index - 1],
+            (_, RowForm::Json) => (self.ends[index - 1].0, self.ends[index - 1].1 + 1),
+        };
         let (key_end, end) = self.ends[index];
-        Row { key: &self.bytes[start..key_end], value: &self.bytes[key_end..end] }
+        Row { key: &self.keys[key_start..key_end], value: &self.values[start..end] }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Row<'_>> {
@@ -159,7 +189,11 @@ mod tests {
         assert_eq!(block.len(), values.len() + usize::from(form == RowForm::Document));
         let two: usize = block.iter().take(2).map(|row| row.key.len() + row.value.len()).sum();
         block.truncate(2);
-        assert_eq!((block.len(), block.bytes()), (2, two));
+        let commas = usize::from(form == RowForm::Json);
+        assert_eq!((block.len(), block.bytes()), (2, two + commas));
+        if form == RowForm::Json {
+            assert_eq!(block.into_items(), format!("{},{}", values[0].1, values[1].1).into_bytes());
+        }
     }
 
     #[test]

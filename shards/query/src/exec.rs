@@ -333,8 +333,7 @@ async fn batches(run: &Run, sequence: &Sequence, options: &QueryOptions, outbox:
             if count > 0 {
                 items.push(b',');
             }
-            rows.put(run, &mut items).await?;
-            count += 1;
+            count += rows.put(run, (rows_max, bytes_max), &mut items).await?;
             match rows.advance(run).await {
                 Ok(more) => is_there = more,
                 Err(failure) => failed = Some(failure),
@@ -386,13 +385,27 @@ impl Rows {
         }
     }
 
-    /// Writes the row that was gone to.
-    async fn put(&self, run: &Run, items: &mut Vec<u8>) -> Outcome<()> {
+    /// Writes the row that was gone to, or several at once that a batch of that many rows and bytes has room for, and says how many.
+    async fn put(
+        &mut self,
+        run: &Run,
+        (rows_max, bytes_max): (usize, usize),
+        items: &mut Vec<u8>,
+    ) -> Outcome<usize> {
         match self {
-            Rows::Values { row: Some(row), .. } => put_row(run, row, items).await,
-            Rows::Values { row: None, .. } => Ok(()),
-            Rows::Texts(texts) => put_text(texts.text(), ATOM_BYTES_MAX, items),
+            Rows::Values { row: Some(row), .. } => put_row(run, row, items).await?,
+            Rows::Values { row: None, .. } => return Ok(0),
+            Rows::Texts(texts) => {
+                if items.is_empty()
+                    && let Some((whole, rows)) = texts.whole(rows_max, bytes_max)
+                {
+                    *items = whole;
+                    return Ok(rows);
+                }
+                put_text(texts.text(), ATOM_BYTES_MAX, items)?;
+            }
         }
+        Ok(1)
     }
 }
 

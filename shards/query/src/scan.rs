@@ -266,6 +266,30 @@ impl TextCursor {
         Ok(false)
     }
 
+    /// The texts of the row that was gone to and of all that follow it in its block, and how many they are, if they are given one after
+    /// the other and are no more than that.
+    pub fn whole(&mut self, rows_max: usize, bytes_max: usize) -> Option<(Vec<u8>, usize)> {
+        let Some(Given { part, row: 0 }) = self.given else { return None };
+        let parts = self.scan.parts.as_mut()?;
+        let is_alone = match self.scan.scan.order {
+            ScanOrder::Any | ScanOrder::Keyed => true,
+            ScanOrder::Ascending | ScanOrder::Descending => {
+                let others = || parts.iter().enumerate().filter(|(at, _)| *at != part);
+                others().all(|(_, other)| other.is_empty() && other.next.is_none())
+            }
+        };
+        let rows = parts[part].rows.len();
+        let follow = rows - 1;
+        if !is_alone || follow as u64 > self.limit || rows > rows_max || parts[part].rows.bytes() > bytes_max
+        {
+            return None;
+        }
+        self.limit -= follow as u64;
+        self.given = None;
+        parts[part].given = 0;
+        Some((std::mem::take(&mut parts[part].rows).into_items(), rows))
+    }
+
     /// The row that was gone to.
     pub fn text(&self) -> &[u8] {
         self.given.map_or(&[], |given| self.scan.row(given).value)

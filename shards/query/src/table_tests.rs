@@ -81,6 +81,43 @@ fn batches_are_cut_and_the_last_one_is_not_partial() {
 }
 
 #[test]
+fn rows_and_batches_are_the_same_however_many_rows_come_at_once() {
+    let mut server = server();
+    let ordered = |range: &str, index: &str| format!(r#"[41,[{range}],{{"index":{index}}}]"#);
+    for (left, right) in [(1, 9), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7), (6, 8), (1, 6), (3, 9), (4, 4)] {
+        let range = format!(r#"[182,[[15,["t"]],{left},{right}]]"#);
+        let mut upward: Vec<u32> = (left..right).collect();
+        for (source, is_ordered) in [
+            (range.clone(), false),
+            (ordered(&range, r#""id""#), true),
+            (ordered(&range, r#"[74,["id"]]"#), true),
+        ] {
+            for (skip, limit, rows_max) in (0..4)
+                .flat_map(|skip| (1..9).flat_map(move |limit| (1..5).map(move |rows| (skip, limit, rows))))
+            {
+                let query =
+                    format!(r#"[1,[71,[[70,[{source},{skip}]],{limit}]],{{"max_batch_rows":{rows_max}}}]"#);
+                let reply = server.run(&query);
+                let id = |item: &String| item[6..item.find([',', '}']).unwrap()].parse().unwrap();
+                let mut ids: Vec<u32> = reply.items.iter().map(id).collect();
+                let wanted: Vec<u32> = upward.iter().copied().skip(skip).take(limit).collect();
+                assert_eq!(reply.batches, wanted.len().div_ceil(rows_max).max(1), "{query}");
+                if is_ordered {
+                    assert_eq!(ids, wanted, "{query}");
+                }
+                ids.sort_unstable();
+                ids.dedup();
+                assert_eq!(ids.len(), wanted.len(), "{query}");
+                assert!(ids.iter().all(|id| (left..right).contains(id)), "{query}");
+            }
+            if is_ordered {
+                upward.reverse();
+            }
+        }
+    }
+}
+
+#[test]
 fn an_error_in_a_later_batch_comes_after_the_rows_before_it() {
     let query = r#"[1,[38,[[173,[5]],[69,[[2,[1]],[27,[6,[25,[3,[10,[1]]]]]]]]]],{"max_batch_rows":2}]"#;
     let reply = server().run(query);
