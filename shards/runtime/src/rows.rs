@@ -157,6 +157,13 @@ impl Rows {
         }
     }
 
+    /// Makes room for so many rows of so many bytes.
+    pub fn expect(&mut self, rows: usize, bytes: usize) {
+        if self.pipeline.is_none() {
+            self.rows.expect(rows, bytes.min(self.bytes_max));
+        }
+    }
+
     /// How many of the rows that are offered next will be taken at most; `None` when it depends on them.
     pub fn room(&self) -> Option<usize> {
         self.pipeline.is_none().then(|| self.rows_max.saturating_sub(self.rows.len()))

@@ -1,8 +1,9 @@
 //! One step of a scan over the shards of this core.
 //!
 //! Always: a step holds nothing when it has answered; `next` says where to go on. In any order it is a shard and the last
-//! key seen there; in key order it is the last key seen, since the shards are merged: each is read in small runs and the
-//! nearest key goes first. Long steps let other tasks of the core have their turn. Along an index the keys are those of
+//! key seen there; in key order, and along an index, it is the last key seen, since the shards are merged. What is in memory the store merges
+//! itself ([`StorageEngine::merge`]), keys first; from where it is not, each shard is read in small runs and the nearest key goes first.
+//! Long steps let other tasks of the core have their turn. Along an index the keys are those of
 //! entries, and a row is given only while its entry stands. Where rows are on disk and neither their order nor their keys are asked
 //! for, they come in the order of the disk ([`sweep`]): a part of the keys as large as can be, wholly within one step, so that
 //! a key still says where to go on.
@@ -13,6 +14,7 @@ use std::ops::Bound;
 use std::rc::Rc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use photondb_proto::datum::key;
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::limits;
@@ -41,6 +43,8 @@ const ROWS_TOGETHER: usize = 32;
 const RUN_BYTES: usize = 128 << 10;
 /// Rows read from each of several shards that are merged, beyond its share and what chance adds to that.
 const MERGE_ROWS_MORE: usize = 2;
+/// Merged rows that are given together, and that are merged at first where it is not known how many are wanted.
+const MERGED_ROWS: usize = 64;
 /// Rows of the first sweep of a step, unless nothing comes out of them.
 const SWEEP_ROWS: usize = 512;
 /// Rows that are looked at to see whether a range is in memory.
@@ -66,8 +70,10 @@ pub async fn part<E: Env>(
     let mut along = Along::new(local, scan.index)?;
     along.question = question(core, &scan.question).await?;
     let next = match scan.order {
-        ScanOrder::Any | ScanOrder::Keyed => any_order(&along, &scan, from, &mut rows, &mut pace).await?,
-        ScanOrder::Ascending => {
+        ScanOrder::Any | ScanOrder::Keyed if along.is_plain() => {
+            any_order(&along, &scan, from, &mut rows, &mut pace).await?
+        }
+        ScanOrder::Any | ScanOrder::Keyed | ScanOrder::Ascending => {
             in_order(&along, &scan, Direction::Forward, from, &mut rows, &mut pace).await?
         }
         ScanOrder::Descending => {
@@ -238,7 +244,13 @@ impl<'a, S: StorageEngine> Along<'a, S> {
         rows: &mut Rows,
         pace: &mut Pace<'_, E>,
     ) -> Result<Option<Ended>, QueryError> {
-        let mut known = self.look_up(&met).map_err(|error| self.failed(error))?.into_iter();
+        let known = self.look_up(&met).map_err(|error| self.failed(error))?;
+        let bytes = known.iter().map(|row| match row {
+            Cached::Hit(Some(row)) => row.len(),
+            Cached::Hit(None) | Cached::Miss => 0,
+        });
+        rows.expect(known.len(), bytes.sum());
+        let mut known = known.into_iter();
         for met in met {
             let copies = met.wanted.copies;
             let row = self.row(&met, known.next()).await;
@@ -252,7 +264,7 @@ impl<'a, S: StorageEngine> Along<'a, S> {
             }
             match taken {
                 Taken::GoOn => {}
-                Taken::Full => return Ok(Some(Ended::Full(met.key))),
+                Taken::Full => return Ok(Some(Ended::Full(met.key.into_owned()))),
                 Taken::End => return Ok(Some(Ended::Whole)),
             }
         }
@@ -264,7 +276,7 @@ impl<'a, S: StorageEngine> Along<'a, S> {
 struct Met<'a, S> {
     shard: &'a Shard<S>,
     tree: TreeId,
-    key: Vec<u8>,
+    key: Cow<'a, [u8]>,
     value: Value,
     /// What it was read for.
     wanted: Rc<Wanted>,
@@ -422,7 +434,7 @@ fn is_crossed(range: &Range) -> bool {
 
 // ---------------------------------------------------------------- in any order
 
-/// Goes through the shards one after another.
+/// Goes through the rows of the shards one after another.
 async fn any_order<E: Env>(
     along: &Along<'_, E::Store>,
     scan: &Scan,
@@ -438,15 +450,15 @@ async fn any_order<E: Env>(
         }
     };
     let mut since = 0;
-    // Entries of an index are not rows; and with several ranges a place in the midst of them would not be known.
-    let mut sweep_rows = if along.is_plain() && scan.ranges.len() == 1 { SWEEP_ROWS } else { 0 };
+    // With several ranges a place in the midst of them would not be known.
+    let mut sweep_rows = if scan.ranges.len() == 1 { SWEEP_ROWS } else { 0 };
     for number in usize::from(first)..along.local.shards.len() {
         let ranges = ranges_left(along, &scan.ranges, Direction::Forward, after.take());
         let Some(shard) = &along.local.shards[number] else { continue };
         let Some(tree) = along.tree(shard) else { continue };
         let engine = &shard.store.engine;
         for (mut range, wanted) in ranges {
-            let is_quick = rows.is_quick() && along.is_plain() && wanted.copies == 1;
+            let is_quick = rows.is_quick() && wanted.copies == 1;
             loop {
                 if is_quick {
                     let visited = engine.visit(tree, &range, VISIT_ROWS, &mut |values| rows.see(values));
@@ -498,7 +510,7 @@ async fn any_order<E: Env>(
                     let met = entries.by_ref().take(ROWS_TOGETHER).map(|(key, value)| Met {
                         shard,
                         tree,
-                        key,
+                        key: Cow::Owned(key),
                         value,
                         wanted: wanted.clone(),
                         seen,
@@ -584,10 +596,7 @@ impl<S: StorageEngine> Source<'_, S> {
             let run = engine.range(self.tree, range, direction, rows_max, RUN_BYTES).await?;
             self.wanted = Some(wanted.clone());
             match run.entries.last() {
-                Some((last, _)) if run.more => match direction {
-                    Direction::Forward => range.start = Bound::Excluded(last.clone()),
-                    Direction::Backward => range.end = Bound::Excluded(last.clone()),
-                },
+                Some((last, _)) if run.more => go_on_behind(range, direction, last),
                 Some(_) | None => drop(self.ranges.pop_front()),
             }
             self.run = run.entries.into();
@@ -605,19 +614,25 @@ async fn in_order<E: Env>(
     rows: &mut Rows,
     pace: &mut Pace<'_, E>,
 ) -> Result<Option<Vec<u8>>, QueryError> {
-    let ranges = ranges_left(along, &scan.ranges, direction, from);
+    let mut ranges = ranges_left(along, &scan.ranges, direction, from);
     let shards = along.local.shards.iter().flatten();
-    let source = |shard| {
+    let trees: Vec<_> = shards.filter_map(|shard| Some((shard, along.tree(shard)?))).collect();
+    match in_memory(along, &trees, &mut ranges, direction, rows, pace).await? {
+        Some(Ended::Full(key)) => return Ok(Some(key)),
+        Some(Ended::Whole) => return Ok(None),
+        None if ranges.is_empty() => return Ok(None),
+        None => {}
+    }
+    let source = |(shard, tree)| {
         let (run, seen) = (VecDeque::new(), Lsn::default());
-        Some(Source { shard, tree: along.tree(shard)?, ranges: ranges.clone(), run, wanted: None, seen })
+        Source { shard, tree, ranges: ranges.clone(), run, wanted: None, seen }
     };
-    let mut sources: Vec<Source<'_, E::Store>> = shards.filter_map(source).collect();
+    let mut sources: Vec<Source<'_, E::Store>> = trees.into_iter().map(source).collect();
     // Hashing spreads neighbouring keys evenly: a little more than an even share of what is wanted is read at a time.
     let share = scan.rows_max as usize / sources.len().max(1);
     let rows_max = (share + share.isqrt() + MERGE_ROWS_MORE).min(RUN_ROWS);
-    for source in &mut sources {
-        source.fill(direction, rows_max).await.map_err(|error| along.failed(error))?;
-    }
+    let filled = join_all(sources.iter_mut().map(|source| source.fill(direction, rows_max))).await;
+    filled.into_iter().collect::<Result<(), _>>().map_err(|error| along.failed(error))?;
     let mut since = 0;
     loop {
         let together = rows.room().map_or(ROWS_TOGETHER, |room| room.clamp(1, ROWS_TOGETHER));
@@ -627,6 +642,7 @@ async fn in_order<E: Env>(
         {
             let source = &mut sources[nearest];
             let (key, value) = source.run.pop_front().expect("the nearest has a row");
+            let key = Cow::Owned(key);
             let wanted = source.wanted.clone().expect("a run was read for a range");
             met.push(Met { shard: source.shard, tree: source.tree, key, value, wanted, seen: source.seen });
             source.fill(direction, rows_max).await.map_err(|error| along.failed(error))?;
@@ -644,6 +660,68 @@ async fn in_order<E: Env>(
             since = 0;
             pace.keep().await;
         }
+    }
+}
+
+/// Merges as far as all is in memory, if the shards are in one store. What was not come to is left of the ranges.
+async fn in_memory<E: Env>(
+    along: &Along<'_, E::Store>,
+    shards: &[(&Shard<E::Store>, TreeId)],
+    ranges: &mut VecDeque<(Range, Rc<Wanted>)>,
+    direction: Direction,
+    rows: &mut Rows,
+    pace: &mut Pace<'_, E>,
+) -> Result<Option<Ended>, QueryError> {
+    let Some((Shard { store, .. }, _)) = shards.first() else {
+        ranges.clear();
+        return Ok(None);
+    };
+    if !shards.iter().all(|(shard, _)| Rc::ptr_eq(&shard.store, store)) {
+        return Ok(None);
+    }
+    let trees: Vec<TreeId> = shards.iter().map(|(_, tree)| *tree).collect();
+    let mut rows_max = MERGED_ROWS;
+    while let Some((range, wanted)) = ranges.front_mut() {
+        let seen = store.engine.applied();
+        let most = rows.room().map_or(rows_max, |room| room.clamp(1, RUN_ROWS));
+        let merged = store.engine.merge(&trees, range, direction, most, RUN_BYTES);
+        let merged = merged.map_err(|error| along.failed(error))?;
+        if along.is_plain() {
+            rows.expect(merged.entries.len(), merged.entries.iter().map(|entry| entry.value.len()).sum());
+        }
+        let mut entries = merged.entries.iter();
+        while !entries.as_slice().is_empty() {
+            let met = entries.by_ref().take(MERGED_ROWS).map(|entry| Met {
+                shard: shards[entry.tree].0,
+                tree: trees[entry.tree],
+                key: Cow::Borrowed(merged.key(entry)),
+                value: entry.value.clone(),
+                wanted: wanted.clone(),
+                seen,
+            });
+            if let Some(ended) = along.give_all(met.collect(), rows, pace).await? {
+                return Ok(Some(ended));
+            }
+        }
+        if let Some(last) = merged.entries.last() {
+            go_on_behind(range, direction, merged.key(last));
+        }
+        match merged.end {
+            VisitEnd::Range => drop(ranges.pop_front()),
+            VisitEnd::More => {}
+            VisitEnd::Missing => break,
+        }
+        rows_max = (2 * rows_max).min(RUN_ROWS);
+        pace.keep().await;
+    }
+    Ok(None)
+}
+
+fn go_on_behind(range: &mut Range, direction: Direction, last: &[u8]) {
+    let bound = Bound::Excluded(last.to_vec());
+    match direction {
+        Direction::Forward => range.start = bound,
+        Direction::Backward => range.end = bound,
     }
 }
 

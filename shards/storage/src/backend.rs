@@ -7,8 +7,8 @@ use crate::changelog::{ChangeLogError, LogPlace, LogRun, Position, Retention};
 use crate::compress::{Dictionary, Training};
 use crate::disk::Directory;
 use crate::engine::{
-    BatchMax, Cached, CommitInfo, Direction, Edit, Entries, Lsn, Part, Range, StorageEngine, StorageError,
-    StorageStats, Sweeping, TreeId, TreeName, TreeUsage, Value, Visited,
+    BatchMax, Cached, CommitInfo, Direction, Edit, Entries, Lsn, Merged, Part, Range, StorageEngine,
+    StorageError, StorageStats, Sweeping, TreeId, TreeName, TreeUsage, Value, Visited,
 };
 use crate::memory::MemoryEngine;
 use crate::slab::{Placement, SlabEngine};
@@ -104,6 +104,17 @@ impl<D: Directory> StorageEngine for Store<D> {
         bytes_max: usize,
     ) -> Result<Entries, StorageError> {
         ask!(self, engine => engine.range(tree, range, direction, rows_max, bytes_max).await)
+    }
+
+    fn merge(
+        &self,
+        trees: &[TreeId],
+        range: &Range,
+        direction: Direction,
+        rows_max: usize,
+        bytes_max: usize,
+    ) -> Result<Merged, StorageError> {
+        ask!(self, engine => engine.merge(trees, range, direction, rows_max, bytes_max))
     }
 
     fn visit(

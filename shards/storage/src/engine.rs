@@ -135,14 +135,40 @@ pub struct Visited {
     pub end: VisitEnd,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum VisitEnd {
     /// The range has nothing more.
     Range,
     /// There may be more.
     More,
     /// What comes next must be read from disk.
+    #[default]
     Missing,
+}
+
+/// Entries of several trees, in the order of their keys.
+#[derive(Debug, Default)]
+pub struct Merged {
+    /// The entries' keys, and maybe others, one behind the other.
+    pub keys: Vec<u8>,
+    pub entries: Vec<MergedEntry>,
+    pub end: VisitEnd,
+}
+
+/// An entry of one of several trees.
+#[derive(Debug)]
+pub struct MergedEntry {
+    /// The tree's place among those that were asked for.
+    pub tree: usize,
+    /// Where its key is in [`Merged::keys`].
+    pub key: std::ops::Range<usize>,
+    pub value: Value,
+}
+
+impl Merged {
+    pub fn key(&self, entry: &MergedEntry) -> &[u8] {
+        &self.keys[entry.key.clone()]
+    }
 }
 
 /// Whether a sweep goes on.
@@ -238,6 +264,19 @@ pub trait StorageEngine {
         rows_max: usize,
         bytes_max: usize,
     ) -> Result<Entries, StorageError>;
+    /// Entries of a range of several trees, merged in the order of their keys, about `bytes_max` of values and at most `rows_max`, as they
+    /// stand in memory at this moment. Everything that it does not reach is left to [`StorageEngine::range`].
+    fn merge(
+        &self,
+        trees: &[TreeId],
+        range: &Range,
+        direction: Direction,
+        rows_max: usize,
+        bytes_max: usize,
+    ) -> Result<Merged, StorageError> {
+        let _ = (trees, range, direction, rows_max, bytes_max);
+        Ok(Merged::default())
+    }
     /// Shows the values of a range that are in memory, in order and without a share in them, some `rows_max` of them; `see` says how
     /// many of those it was shown it took. Everything that it does not reach is left to [`StorageEngine::range`].
     fn visit(

@@ -10,8 +10,8 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use crate::engine::{
-    Cached, Direction, Edit, Entries, Lsn, Part, Range, StorageEngine, StorageError, StorageStats, TreeId,
-    TreeName, Value, VisitEnd, Visited,
+    Cached, Direction, Edit, Entries, Lsn, Merged, MergedEntry, Part, Range, StorageEngine, StorageError,
+    StorageStats, TreeId, TreeName, Value, VisitEnd, Visited,
 };
 
 /// A store in memory.
@@ -122,6 +122,39 @@ impl StorageEngine for MemoryEngine {
         }
         let more = rest.next().is_some();
         Ok(Entries { entries, more })
+    }
+
+    fn merge(
+        &self,
+        trees: &[TreeId],
+        range: &Range,
+        direction: Direction,
+        rows_max: usize,
+        bytes_max: usize,
+    ) -> Result<Merged, StorageError> {
+        let store = self.store.borrow();
+        let mut all = Vec::new();
+        for (place, tree) in trees.iter().enumerate() {
+            let entries = in_order(store.tree(*tree)?, range, direction).take(rows_max + 1);
+            all.extend(entries.map(|(key, value)| (key, place, value)));
+        }
+        all.sort_unstable_by(|(one, ..), (other, ..)| match direction {
+            Direction::Forward => one.cmp(other),
+            Direction::Backward => other.cmp(one),
+        });
+        let mut merged = Merged { end: VisitEnd::Range, ..Merged::default() };
+        let mut bytes = 0;
+        for (key, tree, value) in all {
+            if merged.entries.len() == rows_max || (bytes >= bytes_max && !merged.entries.is_empty()) {
+                merged.end = VisitEnd::More;
+                break;
+            }
+            let start = merged.keys.len();
+            merged.keys.extend_from_slice(key);
+            merged.entries.push(MergedEntry { tree, key: start..merged.keys.len(), value: value.clone() });
+            bytes += value.len();
+        }
+        Ok(merged)
     }
 
     fn visit(

@@ -4,6 +4,8 @@
 //! is a reopening. So one text serves blocking files, the simulated disk and memory. Crashes are not here: they need a disk
 //! that forgets, see the simulation.
 
+mod merging;
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -33,6 +35,7 @@ pub fn behaviours<H: Host>() -> Vec<Behaviour<H>> {
         row("values of every size come back whole", values_of_every_size),
         row("a range runs both ways between any bounds", ranges_both_ways),
         row("a range stops at rows and bytes and goes on behind the last key", ranges_in_portions),
+        row("several trees are read as one in the order of their keys", merging::merges),
         row("several keys are read as one after another would be", many_gets),
         row("a scan can pass over the first entry of a range", passing_over),
         row("counts and n-th entries agree with the range", counts_and_nth),

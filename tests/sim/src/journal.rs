@@ -6,7 +6,7 @@ use std::task::{Poll, Waker};
 
 use photondb_storage::disk::{BLOCK_BYTES, Directory, Disk, OpenMode};
 use photondb_storage::engine::{
-    Cached, CommitInfo, Direction, Edit, Entries, Lsn, Part, Range, StorageEngine, StorageError,
+    Cached, CommitInfo, Direction, Edit, Entries, Lsn, Merged, Part, Range, StorageEngine, StorageError,
     StorageStats, TreeId, TreeName, Value, Visited,
 };
 use photondb_storage::memory::MemoryEngine;
@@ -238,6 +238,17 @@ impl StorageEngine for JournalEngine {
         bytes_max: usize,
     ) -> Result<Entries, StorageError> {
         self.memory.range(tree, range, direction, rows_max, bytes_max).await
+    }
+
+    fn merge(
+        &self,
+        trees: &[TreeId],
+        range: &Range,
+        direction: Direction,
+        rows_max: usize,
+        bytes_max: usize,
+    ) -> Result<Merged, StorageError> {
+        self.memory.merge(trees, range, direction, rows_max, bytes_max)
     }
 
     fn visit(

@@ -22,6 +22,7 @@ mod cost_tests;
 #[cfg(test)]
 mod damage_tests;
 pub(crate) mod dictionaries;
+pub(crate) mod merge;
 pub(crate) mod read;
 pub(crate) mod room;
 pub(crate) mod slot;
@@ -43,8 +44,8 @@ use crate::changelog::{self, ChangeLogError, ChangeLogs, LogPlace, LogRun, Posit
 use crate::compress::{Dictionary, Training};
 use crate::disk::Directory;
 use crate::engine::{
-    BatchMax, Cached, CommitInfo, Direction, Edit, Entries, Lsn, Part, Range, StorageEngine, StorageError,
-    StorageStats, Sweeping, TreeId, TreeName, TreeUsage, Value, Visited,
+    BatchMax, Cached, CommitInfo, Direction, Edit, Entries, Lsn, Merged, Part, Range, StorageEngine,
+    StorageError, StorageStats, Sweeping, TreeId, TreeName, TreeUsage, Value, Visited,
 };
 use crate::event::{Event, both, yield_now};
 use crate::slab::dictionaries::DICTIONARIES;
@@ -529,6 +530,17 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
         bytes_max: usize,
     ) -> Result<Entries, StorageError> {
         self.shared.range(tree, range, direction, rows_max, bytes_max).await
+    }
+
+    fn merge(
+        &self,
+        trees: &[TreeId],
+        range: &Range,
+        direction: Direction,
+        rows_max: usize,
+        bytes_max: usize,
+    ) -> Result<Merged, StorageError> {
+        self.shared.merge(trees, range, direction, rows_max, bytes_max)
     }
 
     fn visit(

@@ -1,0 +1,213 @@
+//! Reading several trees as one, in the order of their keys, from memory.
+//!
+//! Always: nothing waits, so an answer is the store at one moment; it ends before the first entry that must be read from disk.
+//! Keys go first: of each tree one entry more is looked at than is given. The values of what is given are looked up together, so that
+//! the memory answers for many at once.
+
+use std::cmp::Ordering;
+use std::ops::{Bound, Range as Span};
+use std::rc::Rc;
+
+use crate::btree::cell::{Cell, Pointer};
+use crate::btree::page::Page;
+use crate::btree::{PageId, tree};
+use crate::cache::touch_value;
+use crate::disk::Directory;
+use crate::engine::{Direction, Merged, MergedEntry, Range, StorageError, TreeId, Value, VisitEnd};
+use crate::slab::Shared;
+use crate::slab::read::{bounds_in, is_before_end};
+use crate::slab::state::State;
+
+/// Where one of the trees is read.
+struct Source {
+    /// Its place among the trees.
+    tree: usize,
+    root: PageId,
+    leaf: Rc<Page>,
+    /// What is left of the range in the leaf.
+    left: Span<usize>,
+    /// Where the range goes on behind the leaf.
+    next: Option<Bound<Vec<u8>>>,
+    /// The key of the entry that comes next, in the keys of the merge.
+    key: Span<usize>,
+}
+
+/// Where the value of an entry is.
+enum Place {
+    Here(Value),
+    Elsewhere(Pointer),
+}
+
+/// An entry that is to be given.
+struct Chosen {
+    tree: usize,
+    key: Span<usize>,
+    place: Place,
+}
+
+/// A page is not in memory.
+struct Missing;
+
+struct Merging<'a> {
+    state: &'a mut State,
+    range: &'a Range,
+    direction: Direction,
+    /// Keys of the entries that were looked at, one behind the other.
+    keys: Vec<u8>,
+    /// The value of an entry that has none.
+    nothing: Value,
+}
+
+impl<D: Directory> Shared<D> {
+    pub fn merge(
+        &self,
+        trees: &[TreeId],
+        range: &Range,
+        direction: Direction,
+        rows_max: usize,
+        bytes_max: usize,
+    ) -> Result<Merged, StorageError> {
+        let state = &mut *self.state.borrow_mut();
+        let roots = trees.iter().map(|tree| state.root(*tree)).collect::<Result<Vec<_>, _>>()?;
+        let mut merging = Merging { state, range, direction, keys: Vec::new(), nothing: Rc::from([]) };
+        let Ok(sources) = merging.begin(&roots) else { return Ok(Merged::default()) };
+        let mut chosen = Vec::with_capacity(rows_max.min(64));
+        let end = merging.choose(sources, rows_max, &mut chosen);
+        let Merging { state, keys, .. } = merging;
+        Ok(fetch(state, keys, chosen, end, bytes_max))
+    }
+}
+
+impl Merging<'_> {
+    /// Goes to the beginning of the range in each of the trees.
+    fn begin(&mut self, roots: &[PageId]) -> Result<Vec<Source>, Missing> {
+        let from = match self.direction {
+            Direction::Forward => &self.range.start,
+            Direction::Backward => &self.range.end,
+        };
+        let mut sources = Vec::with_capacity(roots.len());
+        for (tree, root) in roots.iter().enumerate() {
+            let stop = tree::seek(&mut self.state.pool, *root, from, self.direction).map_err(|_| Missing)?;
+            let leaf = self.state.pool.peek(stop.leaf).map(Rc::clone).ok_or(Missing)?;
+            sources.push(Source { tree, root: *root, leaf, left: 0..0, next: stop.next, key: 0..0 });
+        }
+        for source in &sources {
+            source.leaf.touch();
+        }
+        for source in &mut sources {
+            let (start, end) = bounds_in(&source.leaf, self.range, from, self.direction);
+            source.left = start..end;
+        }
+        Ok(sources)
+    }
+
+    /// Takes the entries that come first, and says what follows them.
+    fn choose(&mut self, mut sources: Vec<Source>, rows_max: usize, chosen: &mut Vec<Chosen>) -> VisitEnd {
+        // Those with entries left, the nearest last.
+        let mut order: Vec<usize> = Vec::with_capacity(sources.len());
+        for (place, source) in sources.iter_mut().enumerate() {
+            match self.look(source) {
+                Ok(true) => order.push(place),
+                Ok(false) => {}
+                Err(Missing) => return VisitEnd::Missing,
+            }
+        }
+        order.sort_unstable_by(|a, b| self.compare(&sources[*b].key, &sources[*a].key));
+        while let Some(nearest) = order.pop() {
+            if chosen.len() == rows_max {
+                return VisitEnd::More;
+            }
+            chosen.push(self.take(&mut sources[nearest]));
+            match self.look(&mut sources[nearest]) {
+                Ok(true) => {
+                    let key = &sources[nearest].key;
+                    let is_behind = |other: &usize| self.compare(&sources[*other].key, key).is_gt();
+                    order.insert(order.partition_point(is_behind), nearest);
+                }
+                Ok(false) => {}
+                Err(Missing) => return VisitEnd::Missing,
+            }
+        }
+        VisitEnd::Range
+    }
+
+    /// Goes to the next entry of a tree; false when the range has none left there.
+    fn look(&mut self, source: &mut Source) -> Result<bool, Missing> {
+        while source.left.is_empty() {
+            let next = source.next.take().filter(|next| is_before_end(next, self.range, self.direction));
+            let Some(from) = next else { return Ok(false) };
+            let pool = &mut self.state.pool;
+            let stop = tree::seek(pool, source.root, &from, self.direction).map_err(|_| Missing)?;
+            source.leaf = pool.peek(stop.leaf).map(Rc::clone).ok_or(Missing)?;
+            let (start, end) = bounds_in(&source.leaf, self.range, &from, self.direction);
+            (source.left, source.next) = (start..end, stop.next);
+        }
+        let start = self.keys.len();
+        self.keys.extend_from_slice(source.leaf.prefix());
+        self.keys.extend_from_slice(source.leaf.suffix(self.index(source)));
+        source.key = start..self.keys.len();
+        Ok(true)
+    }
+
+    /// The place in its leaf of the entry that comes next.
+    fn index(&self, source: &Source) -> usize {
+        match self.direction {
+            Direction::Forward => source.left.start,
+            Direction::Backward => source.left.end - 1,
+        }
+    }
+
+    fn compare(&self, one: &Span<usize>, other: &Span<usize>) -> Ordering {
+        let order = self.keys[one.clone()].cmp(&self.keys[other.clone()]);
+        match self.direction {
+            Direction::Forward => order,
+            Direction::Backward => order.reverse(),
+        }
+    }
+
+    /// Takes the entry that comes next.
+    fn take(&self, source: &mut Source) -> Chosen {
+        let cell = Cell::decode(source.leaf.value(self.index(source)));
+        let place = match cell.expect("cells are checked when a page is read") {
+            Cell::Inline([]) => Place::Here(Rc::clone(&self.nothing)),
+            Cell::Inline(inline) => Place::Here(Rc::from(inline)),
+            Cell::Placed(slotted) => Place::Elsewhere(Pointer::Placed(slotted)),
+            Cell::Unplaced { number, value_bytes } => {
+                Place::Elsewhere(Pointer::Unplaced { number, value_bytes })
+            }
+        };
+        match self.direction {
+            Direction::Forward => source.left.start += 1,
+            Direction::Backward => source.left.end -= 1,
+        }
+        Chosen { tree: source.tree, key: source.key.clone(), place }
+    }
+}
+
+/// Looks up the values of what was chosen, up to the first that is not in memory. All are found before the first is touched, and all
+/// are touched before the first is taken.
+fn fetch(state: &mut State, keys: Vec<u8>, chosen: Vec<Chosen>, end: VisitEnd, bytes_max: usize) -> Merged {
+    let mut merged = Merged { keys, entries: Vec::with_capacity(chosen.len()), end };
+    let found = chosen.iter().map(|chosen| match &chosen.place {
+        Place::Here(value) => Some(value),
+        Place::Elsewhere(Pointer::Unplaced { number, .. }) => Some(state.unplaced(*number)),
+        Place::Elsewhere(Pointer::Placed(slotted)) => state.pool.cached_value(slotted.location),
+    });
+    let found: Vec<Option<&Value>> = found.collect();
+    found.iter().flatten().for_each(|value| touch_value(value));
+    let mut bytes = 0;
+    for (Chosen { tree, key, .. }, value) in chosen.iter().zip(found) {
+        if bytes >= bytes_max && !merged.entries.is_empty() {
+            merged.end = VisitEnd::More;
+            break;
+        }
+        let Some(value) = value else {
+            merged.end = VisitEnd::Missing;
+            break;
+        };
+        bytes += value.len();
+        merged.entries.push(MergedEntry { tree: *tree, key: key.clone(), value: Rc::clone(value) });
+    }
+    state.pool.hits += merged.entries.len() as u64;
+    merged
+}
