@@ -26,7 +26,7 @@ use crate::feed;
 use crate::jobs::Running;
 use crate::panics::caught_step;
 use crate::route::{self, AtOnce, Waiting};
-use crate::session::Session;
+use crate::session::{Gathering, Session};
 
 /// Work of one step: some 100 us.
 const FUEL: u32 = 5_000;
@@ -97,12 +97,18 @@ impl Cursor {
 }
 
 /// What a step of the drive led to.
-enum Halt {
+enum Halt<E: Env> {
     /// The batch is done.
     Answer(Answer),
     Failed(QueryError),
-    /// It must wait: for the answer to an operation, or for its turn.
-    Waits(Option<Waiting>),
+    Waits(Pause<E>),
+}
+
+/// A batch must wait: for the answer to an operation, or for its turn.
+struct Pause<E: Env> {
+    waiting: Option<Waiting>,
+    /// Held if that answer may be large and has begun to be gathered.
+    gathering: Option<Gathering<E>>,
 }
 
 /// Begins a query. Its reply goes to `out` if it is known at once.
@@ -154,9 +160,9 @@ pub fn start<E: Env>(
         feeds: RefCell::default(),
     };
     match drive(session, &mut execution, &cursor.term) {
-        Halt::Waits(waiting) => {
+        Halt::Waits(pause) => {
             let cursor = enlist(session, cursor);
-            spawn(session, cursor, execution, waiting);
+            spawn(session, cursor, execution, pause);
         }
         Halt::Answer(answer) => {
             count(session, &cursor, execution.kind());
@@ -200,7 +206,7 @@ pub fn resume<E: Env>(session: &Rc<Session<E>>, cursor: &Rc<Cursor>, out: &mut V
     };
     execution.next_batch();
     match drive(session, &mut execution, &cursor.term) {
-        Halt::Waits(waiting) => spawn(session, cursor.clone(), execution, waiting),
+        Halt::Waits(pause) => spawn(session, cursor.clone(), execution, pause),
         Halt::Answer(answer) => {
             session.answer(cursor.token, &answer, out);
             match answer.kind {
@@ -232,8 +238,11 @@ pub fn asks_noreply(options: &[(Text, Term)]) -> bool {
         .any(|(name, value)| name.as_str() == "noreply" && matches!(value, Term::Datum(Datum::Bool(true))))
 }
 
-/// Steps a query as far as it goes without waiting, at most one step's fuel.
-fn drive<E: Env>(session: &Rc<Session<E>>, execution: &mut Execution, term: &Term) -> Halt {
+/// Steps a query as far as it goes without waiting, at most one step's fuel. What gathers rows begins no more once that has taken a turn.
+fn drive<E: Env>(session: &Rc<Session<E>>, execution: &mut Execution, term: &Term) -> Halt<E> {
+    let pause = |waiting| Halt::Waits(Pause { waiting, gathering: None });
+    let env = &session.core.env;
+    let began = env.elapsed();
     loop {
         let step = match caught_step(|| execution.step(FUEL)) {
             Ok(step) => step,
@@ -246,31 +255,38 @@ fn drive<E: Env>(session: &Rc<Session<E>>, execution: &mut Execution, term: &Ter
         match step {
             Step::Ready(answer) => return Halt::Answer(answer),
             Step::Failed(error) => return Halt::Failed(error),
-            Step::OutOfFuel => return Halt::Waits(None),
+            Step::OutOfFuel => return pause(None),
             Step::Needs(Op::Feed(op)) => match feed::next_at_once(&session.core, &op) {
                 Some(reply) => execution.answer(Ok(OpReply::Feed(reply))),
-                None => return Halt::Waits(Some(Waiting::Op(Op::Feed(op)))),
+                None => return pause(Some(Waiting::Op(Op::Feed(op)))),
             },
-            Step::Needs(op) => match route::answer_at_once(&session.core, &session.access, op) {
-                AtOnce::Answered(reply) => execution.answer(reply),
-                AtOnce::Waits(waiting) => return Halt::Waits(Some(waiting)),
-            },
+            Step::Needs(op) => {
+                let mut gathering = None;
+                if gathers(&op) {
+                    let has_time = env.elapsed().saturating_sub(began) < TURN;
+                    gathering = if has_time { session.gather_at_once() } else { None };
+                    if gathering.is_none() {
+                        return pause(Some(Waiting::Op(op)));
+                    }
+                }
+                match route::answer_at_once(&session.core, &session.access, op) {
+                    AtOnce::Answered(reply) => execution.answer(reply),
+                    AtOnce::Waits(waiting) => {
+                        return Halt::Waits(Pause { waiting: Some(waiting), gathering });
+                    }
+                }
+            }
         }
     }
 }
 
 /// Goes on with a query in a task of its own until its batch is done, and further while CONTINUEs wait.
-fn spawn<E: Env>(
-    session: &Rc<Session<E>>,
-    cursor: Rc<Cursor>,
-    execution: Execution,
-    waiting: Option<Waiting>,
-) {
+fn spawn<E: Env>(session: &Rc<Session<E>>, cursor: Rc<Cursor>, execution: Execution, pause: Pause<E>) {
     let in_flight = session.begin();
     let noreply = cursor.noreply.then(|| session.begin_noreply());
     let session = session.clone();
     session.core.env.clone().spawn(async move {
-        batches(&session, &cursor, execution, waiting).await;
+        batches(&session, &cursor, execution, pause).await;
         drop((noreply, in_flight));
     });
 }
@@ -279,10 +295,11 @@ async fn batches<E: Env>(
     session: &Rc<Session<E>>,
     cursor: &Rc<Cursor>,
     mut execution: Execution,
-    mut waiting: Option<Waiting>,
+    pause: Pause<E>,
 ) {
+    let mut pause = Some(pause);
     loop {
-        let Some(halt) = batch(session, cursor, &mut execution, waiting.take()).await else {
+        let Some(halt) = batch(session, cursor, &mut execution, pause.take()).await else {
             return stopped(session, cursor);
         };
         if cursor.is_first.replace(false) {
@@ -333,16 +350,16 @@ async fn batch<E: Env>(
     session: &Rc<Session<E>>,
     cursor: &Rc<Cursor>,
     execution: &mut Execution,
-    mut waiting: Option<Waiting>,
-) -> Option<Halt> {
-    let mut gathering = None;
+    pause: Option<Pause<E>>,
+) -> Option<Halt<E>> {
+    let (mut waiting, mut gathering) = pause.map_or((None, None), |pause| (pause.waiting, pause.gathering));
     let mut held = session.core.budget.lease();
     let mut since = session.core.env.elapsed();
     loop {
         if let Err(error) = held.set(execution.memory_bytes() as u64) {
             return Some(Halt::Failed(error));
         }
-        if gathering.is_none() && waiting.as_ref().is_some_and(gathers) {
+        if gathering.is_none() && matches!(&waiting, Some(Waiting::Op(op)) if gathers(op)) {
             gathering = Some(session.gather().await);
         }
         match waiting.take() {
@@ -371,7 +388,10 @@ async fn batch<E: Env>(
         }
         since = session.core.env.elapsed();
         match drive(session, execution, &cursor.term) {
-            Halt::Waits(next) => waiting = next,
+            Halt::Waits(pause) => {
+                waiting = pause.waiting;
+                gathering = gathering.or(pause.gathering);
+            }
             halt @ (Halt::Answer(_) | Halt::Failed(_)) => return Some(halt),
         }
     }
@@ -398,18 +418,15 @@ async fn answer<E: Env>(session: &Rc<Session<E>>, cursor: &Cursor, op: Op) -> Re
 }
 
 /// Whether the answer may be large.
-fn gathers(waiting: &Waiting) -> bool {
-    match waiting {
-        Waiting::Op(Op::Read { read: TableRead::Scan(_) | TableRead::GetMany { .. }, .. }) => true,
-        Waiting::Op(
-            Op::Read { read: TableRead::Get { .. } | TableRead::Count { .. }, .. }
-            | Op::Write { .. }
-            | Op::Catalog(_)
-            | Op::Random { .. }
-            | Op::Outside(_)
-            | Op::Feed(_),
-        )
-        | Waiting::Begun(_) => false,
+fn gathers(op: &Op) -> bool {
+    match op {
+        Op::Read { read: TableRead::Scan(_) | TableRead::GetMany { .. }, .. } => true,
+        Op::Read { read: TableRead::Get { .. } | TableRead::Count { .. }, .. }
+        | Op::Write { .. }
+        | Op::Catalog(_)
+        | Op::Random { .. }
+        | Op::Outside(_)
+        | Op::Feed(_) => false,
     }
 }
 

@@ -4,7 +4,6 @@
 //! many keys or a whole table is one message to each core concerned. A message bears the epoch of its sender's catalog:
 //! one that is older than the receiver's is sent back and tried again once the sender has followed.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -30,7 +29,7 @@ use crate::feed;
 use crate::owner;
 use crate::scan;
 use crate::system;
-use crate::table::{LocalTable, OpenStore, storage_failed};
+use crate::table::{OpenStore, storage_failed};
 use crate::write;
 
 /// Most random bytes a query may ask for at once.
@@ -102,7 +101,7 @@ pub enum Waiting {
 }
 
 /// Answers an operation without waiting, if that can be. A write is applied as far as it can be, so that one that waits for
-/// nothing but its flush takes its place in the next, and a soft one is done.
+/// nothing but its flush takes its place in the next, and a soft one is done. A step of a scan of this core goes as far as it can.
 pub fn answer_at_once<E: Env>(
     core: &Rc<Core<E>>,
     access: &Access,
@@ -128,17 +127,36 @@ pub fn answer_at_once<E: Env>(
             Some(row) => AtOnce::Answered(Ok(OpReply::Read(TableReply::Row(row)))),
             None => AtOnce::Waits(Waiting::Op(Op::Read { table: id, read: TableRead::Get { key }, mode })),
         },
+        Op::Read { table: id, read: TableRead::Scan(scan), mode } => match scanned_here(core, id, &scan) {
+            Some(table) => {
+                let core = core.clone();
+                begun(Box::pin(async move { scan_parts(&core, &table, scan, mode).await.map(OpReply::Read) }))
+            }
+            None => AtOnce::Waits(Waiting::Op(Op::Read { table: id, read: TableRead::Scan(scan), mode })),
+        },
         Op::Write { table, write } => match local_write(core, table, write) {
-            Ok(mut writing) => match writing.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(reply) => AtOnce::Answered(reply),
-                Poll::Pending => AtOnce::Waits(Waiting::Begun(writing)),
-            },
+            Ok(writing) => begun(writing),
             Err(write) => AtOnce::Waits(Waiting::Op(Op::Write { table, write })),
         },
         Op::Catalog(_) | Op::Random { .. } | Op::Read { .. } | Op::Outside(_) | Op::Feed(_) => {
             AtOnce::Waits(Waiting::Op(op))
         }
     }
+}
+
+/// What becomes of an operation when it is polled for the first time.
+fn begun(mut reply: Reply) -> AtOnce<Result<OpReply, OpError>, Waiting> {
+    match reply.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(reply) => AtOnce::Answered(reply),
+        Poll::Pending => AtOnce::Waits(Waiting::Begun(reply)),
+    }
+}
+
+/// The table of a step of a scan that gives rows of this core as they are: it waits for the store and for its turn alone. With work to be
+/// done on its way it may take long.
+fn scanned_here<E: Env>(core: &Rc<Core<E>>, id: TableId, scan: &Scan) -> Option<Rc<Table>> {
+    let table = core.catalog().table(id)?.clone();
+    (scan.pipeline.is_empty() && core.homes(&table) == [core.number]).then_some(table)
 }
 
 /// The writing of rows that all live here, or the write as it was. It waits for the store alone, whose waits may be polled
@@ -438,7 +456,7 @@ async fn read_here<E: Env>(
             TableReply::Row(row.map(|row| row.to_vec()))
         }
         TableRead::GetMany { keys } => {
-            let rows = get_many_here(&local, keys).await?;
+            let rows = local.get_many(keys).await?;
             local.read.add(rows.iter().flatten().count() as u64);
             TableReply::Rows(rows)
         }
@@ -452,28 +470,6 @@ async fn read_here<E: Env>(
         ReadMode::Majority => flush_all(core).await?,
     }
     Ok(reply)
-}
-
-/// Rows by key, each shard's in one call, so that what lies on disk is read beside each other.
-async fn get_many_here<S: StorageEngine>(
-    local: &LocalTable<S>,
-    keys: Vec<Vec<u8>>,
-) -> Result<Vec<Option<Document>>, QueryError> {
-    let mut rows: Vec<Option<Document>> = vec![None; keys.len()];
-    let mut groups: BTreeMap<u16, (Vec<usize>, Vec<Vec<u8>>)> = BTreeMap::new();
-    for (place, key) in keys.into_iter().enumerate() {
-        let (places, keys) = groups.entry(local.number_of(&key)).or_default();
-        places.push(place);
-        keys.push(key);
-    }
-    for (places, keys) in groups.into_values() {
-        let shard = local.shard_of(&keys[0]).ok_or_else(wrong_answer)?;
-        let found = shard.get_many(&keys).await.map_err(storage_failed)?;
-        for (place, row) in places.into_iter().zip(found) {
-            rows[place] = row.map(|row| row.to_vec());
-        }
-    }
-    Ok(rows)
 }
 
 /// Waits until everything this core's stores have applied so far is durable.

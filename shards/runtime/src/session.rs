@@ -582,6 +582,15 @@ impl<E: Env> Session<E> {
         gathering
     }
 
+    /// The same, if that needs no waiting.
+    pub fn gather_at_once(self: &Rc<Self>) -> Option<Gathering<E>> {
+        if self.gathering.get() >= GATHERING_MAX || !self.has_room() {
+            return None;
+        }
+        self.gathering.set(self.gathering.get() + 1);
+        Some(Gathering { session: self.clone() })
+    }
+
     /// Counts a batch that is being computed, until the guard is dropped.
     pub fn begin(self: &Rc<Self>) -> InFlight<E> {
         self.in_flight.set(self.in_flight.get() + 1);
