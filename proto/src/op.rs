@@ -298,8 +298,10 @@ pub enum Conflict {
 /// How a row changes. Function bytes are made and run by the query crate.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// Merge the result of a one-argument function, or a constant object, into the row.
+    /// Merge the result of a one-argument function into the row.
     Update(Vec<u8>),
+    /// Merge a constant object, which is fit to be stored, into the row.
+    Merge(Document),
     /// The function's result takes the row's place; null deletes.
     Replace(Vec<u8>),
     Delete,

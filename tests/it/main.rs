@@ -30,3 +30,4 @@ mod stopping;
 mod system;
 mod tables;
 mod tidy;
+mod writes;

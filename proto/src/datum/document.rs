@@ -29,7 +29,7 @@ use super::json_steps::Place;
 use super::{Array, Datum, Object, Slice, Text, Time};
 use crate::limits;
 
-pub(super) mod tag {
+pub(crate) mod tag {
     pub const NULL: u8 = 0;
     pub const FALSE: u8 = 1;
     pub const TRUE: u8 = 2;
@@ -113,7 +113,7 @@ pub fn to_bytes(datum: &Datum) -> Vec<u8> {
     out
 }
 
-fn encode_number(number: f64, out: &mut Vec<u8>) {
+pub(crate) fn encode_number(number: f64, out: &mut Vec<u8>) {
     let small = number as u32;
     if f64::from(small).to_bits() == number.to_bits() {
         out.push(SMALL_INTEGER);
@@ -125,26 +125,33 @@ fn encode_number(number: f64, out: &mut Vec<u8>) {
 }
 
 /// Writes a container whose length is known only at its end.
-struct BodyWriter<'a> {
+pub(crate) struct BodyWriter<'a> {
     out: &'a mut Vec<u8>,
     start: usize,
 }
 
 impl<'a> BodyWriter<'a> {
-    fn begin(tag: u8, out: &'a mut Vec<u8>) -> BodyWriter<'a> {
+    pub fn begin(tag: u8, out: &'a mut Vec<u8>) -> BodyWriter<'a> {
         out.push(tag);
         out.extend_from_slice(&[0; 4]);
         let start = out.len();
         BodyWriter { out, start }
     }
-    fn count(&mut self, count: usize) {
+    /// Leaves a body under way to be written to directly; where [`BodyWriter::again`] takes it up.
+    pub fn leave(self) -> usize {
+        self.start
+    }
+    pub fn again(start: usize, out: &'a mut Vec<u8>) -> BodyWriter<'a> {
+        BodyWriter { out, start }
+    }
+    pub fn count(&mut self, count: usize) {
         put_varint(u32::try_from(count).expect("a value is smaller than 4 GiB"), self.out);
     }
-    fn raw(&mut self, body: &[u8]) {
+    pub fn raw(&mut self, body: &[u8]) {
         self.out.extend_from_slice(body);
     }
     /// Gives an object that is worth it a directory.
-    fn add_directory(&mut self) {
+    pub fn add_directory(&mut self) {
         let (count, first) = varint_at(&self.out[self.start..], 0).expect(BROKEN);
         let first = self.start + first;
         let bytes = self.out.len() - first;
@@ -163,7 +170,7 @@ impl<'a> BodyWriter<'a> {
             at = behind_pair(self.out, at);
         }
     }
-    fn end(self) {
+    pub fn end(self) {
         let bytes = u32::try_from(self.out.len() - self.start).expect("a value is smaller than 4 GiB");
         self.out[self.start - 4..self.start].copy_from_slice(&bytes.to_le_bytes());
     }
@@ -307,7 +314,7 @@ fn behind_pair(bytes: &[u8], at: usize) -> usize {
 
 /// What a container's body holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub(super) enum Form {
     Items,
     Pairs,
     /// A directory and pairs.
@@ -324,7 +331,7 @@ impl Form {
     }
 
     /// How many items or pairs begin there, and where the first does.
-    fn begin(self, bytes: &[u8], at: usize) -> (u32, usize) {
+    pub(super) fn begin(self, bytes: &[u8], at: usize) -> (u32, usize) {
         let (count, first) = length_at(bytes, at);
         match self {
             Form::Items | Form::Pairs => (count, first),

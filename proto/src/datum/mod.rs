@@ -11,9 +11,10 @@ pub mod json_parse;
 pub mod json_steps;
 pub mod key;
 #[cfg(test)]
-mod properties;
+pub(crate) mod properties;
 pub mod pseudo;
 pub mod raw;
+pub mod splice;
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;

@@ -23,7 +23,7 @@ fn times() -> impl Strategy<Value = Datum> {
     })
 }
 
-pub(super) fn values() -> impl Strategy<Value = Datum> {
+pub(crate) fn values() -> impl Strategy<Value = Datum> {
     let leaf = prop_oneof![
         Just(Datum::Null),
         any::<bool>().prop_map(Datum::Bool),

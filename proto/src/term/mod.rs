@@ -2,6 +2,7 @@
 //!
 //! Whether a number is a term at all, how many arguments it takes and which options, is the query crate's to say.
 
+mod constant;
 pub mod large;
 pub mod number;
 pub mod parse;

@@ -3,12 +3,16 @@
 //!
 //! Always: nesting is bounded by [`limits::TERM_DEPTH_MAX`] before it can hurt the stack (simd-json itself keeps its own
 //! stack on the heap). Constants are folded as they are read, but never where folding could hide an error or change its
-//! place: not objects with equal keys or a `$reql_type$`, not arrays that might be longer than `array_limit`.
+//! place: not objects with equal keys or a `$reql_type$`, not arrays that might be longer than `array_limit`. Objects become views over
+//! their binary form ([`constant`]).
+
+use std::cell::RefCell;
 
 use simd_json::{Buffers, Node, StaticNode, Tape};
 
+use super::constant::{self, LEVELS_MAX};
 use super::{Call, Term, number};
-use crate::datum::{Datum, ObjectBuilder, Text, pseudo};
+use crate::datum::{Datum, Text};
 use crate::error::{ErrorKind, Frame, QueryError};
 use crate::limits;
 
@@ -30,6 +34,7 @@ pub enum QueryMessage {
 pub struct Parser {
     buffers: Buffers,
     tape: Option<Tape<'static>>,
+    constants: RefCell<constant::Writer>,
 }
 
 impl Parser {
@@ -44,11 +49,12 @@ impl Parser {
         }
         let mut tape = self.tape.take().map_or_else(|| Tape(Vec::new()), Tape::reset);
         let message = match simd_json::fill_tape(query, &mut self.buffers, &mut tape) {
-            Ok(()) => message(&tape.0),
+            Ok(()) => message(&tape.0, &self.constants),
             Err(_) => Err(not_json()),
         };
         if bytes > KEPT_BYTES {
             self.buffers = Buffers::default();
+            self.constants.get_mut().release();
         } else {
             self.tape = Some(tape.reset());
         }
@@ -109,14 +115,14 @@ fn kind_name(node: &Node<'_>) -> &'static str {
 }
 
 /// The index behind the value at `at`.
-fn behind(nodes: &[Node<'_>], at: usize) -> usize {
+pub(super) fn behind(nodes: &[Node<'_>], at: usize) -> usize {
     match &nodes[at] {
         Node::Object { count, .. } | Node::Array { count, .. } => at + 1 + count,
         Node::String(_) | Node::Static(_) => at + 1,
     }
 }
 
-fn as_number(node: &Node<'_>) -> Option<f64> {
+pub(super) fn as_number(node: &Node<'_>) -> Option<f64> {
     match node {
         Node::Static(StaticNode::I64(number)) => Some(*number as f64),
         Node::Static(StaticNode::U64(number)) => Some(*number as f64),
@@ -128,7 +134,7 @@ fn as_number(node: &Node<'_>) -> Option<f64> {
     }
 }
 
-fn message(nodes: &[Node<'_>]) -> Result<QueryMessage, QueryError> {
+fn message(nodes: &[Node<'_>], constants: &RefCell<constant::Writer>) -> Result<QueryMessage, QueryError> {
     let Node::Array { len, .. } = nodes[0] else {
         let found = kind_name(&nodes[0]);
         return Err(client_error(format_args!("Expected a query to be an array, but found {found}.")));
@@ -144,7 +150,7 @@ fn message(nodes: &[Node<'_>]) -> Result<QueryMessage, QueryError> {
     };
     let parts = Parts { term: (len > 1).then_some(2), options: (len > 2).then(|| behind(nodes, 2)) };
     match query_type {
-        1.0 => start(nodes, &parts),
+        1.0 => start(nodes, &parts, constants),
         2.0 => Ok(QueryMessage::Continue),
         3.0 => Ok(QueryMessage::Stop),
         4.0 => Ok(QueryMessage::NoreplyWait),
@@ -159,7 +165,11 @@ struct Parts {
     options: Option<usize>,
 }
 
-fn start(nodes: &[Node<'_>], parts: &Parts) -> Result<QueryMessage, QueryError> {
+fn start(
+    nodes: &[Node<'_>],
+    parts: &Parts,
+    constants: &RefCell<constant::Writer>,
+) -> Result<QueryMessage, QueryError> {
     let mut folded_elements_max = limits::ARRAY_ELEMENTS_DEFAULT;
     if let Some(at) = parts.options {
         match &nodes[at] {
@@ -177,7 +187,7 @@ fn start(nodes: &[Node<'_>], parts: &Parts) -> Result<QueryMessage, QueryError> 
             }
         }
     }
-    let reader = Reader { nodes, folded_elements_max };
+    let reader = Reader { nodes, folded_elements_max, constants };
     let Some(at) = parts.term else {
         return Err(client_error("Expected a query with a term."));
     };
@@ -214,6 +224,7 @@ struct Reader<'a> {
     nodes: &'a [Node<'a>],
     /// Longer arrays are left to the evaluator, which may have to refuse them.
     folded_elements_max: usize,
+    constants: &'a RefCell<constant::Writer>,
 }
 
 impl Reader<'_> {
@@ -239,20 +250,13 @@ impl Reader<'_> {
     }
 
     fn object(&self, at: usize, depth: u32) -> Result<Term, QueryError> {
+        if depth + 2 * LEVELS_MAX < limits::TERM_DEPTH_MAX
+            && let Some(datum) = self.constants.borrow_mut().object(self.nodes, at, self.folded_elements_max)
+        {
+            return Ok(Term::Datum(datum));
+        }
         let options = self.pairs(at, depth)?;
-        if !options.iter().all(|(key, term)| {
-            matches!(term, Term::Datum(_)) && key.as_bytes() != pseudo::TYPE_KEY.as_bytes()
-        }) {
-            return Ok(make_object(options));
-        }
-        let mut builder = ObjectBuilder::default();
-        for (key, term) in &options {
-            let Term::Datum(datum) = term else { unreachable!("checked above") };
-            if builder.add(key.clone(), datum.clone()).is_err() {
-                return Ok(make_object(options));
-            }
-        }
-        Ok(Term::Datum(Datum::Object(builder.build())))
+        Ok(Term::Call(Box::new(Call { number: number::MAKE_OBJ, arguments: Vec::new(), options })))
     }
 
     /// The pairs of the object at `at`, in the order of the text.
@@ -340,10 +344,6 @@ impl Reader<'_> {
         arguments.len() <= self.folded_elements_max
             && arguments.iter().all(|term| matches!(term, Term::Datum(_)))
     }
-}
-
-fn make_object(options: Vec<(Text, Term)>) -> Term {
-    Term::Call(Box::new(Call { number: number::MAKE_OBJ, arguments: Vec::new(), options }))
 }
 
 #[cfg(test)]

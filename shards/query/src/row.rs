@@ -3,6 +3,7 @@
 //! Always: what is to be stored is an object with the row's own primary key, within the limits of documents; a row
 //! that breaks a rule stays as it was and its outcome says why. Pure: old and new value in, decision out.
 
+use photondb_proto::datum::splice::{self, Spliced};
 use photondb_proto::datum::{Datum, Object, document, json};
 use photondb_proto::limits;
 use photondb_proto::op::{ReturnChanges, RowChange, RowOutcome};
@@ -50,6 +51,27 @@ impl RowRules {
         };
         let outcome = RowOutcome { kind: RowChange::Error(message), old: shown.clone(), new: shown };
         RowDecision { effect: RowEffect::Keep, outcome }
+    }
+
+    /// Decides a merge of an object into a stored row, where that is no more than to set fields: then neither is decoded.
+    pub fn set(&self, old: &[u8], object: &[u8]) -> Option<RowDecision> {
+        let new = match splice::set_fields(old, object, &self.primary_key)? {
+            Spliced::Changed(new) if new.len() > limits::DOCUMENT_BYTES_MAX => return None,
+            Spliced::Changed(new) => Some(new),
+            Spliced::Same => None,
+        };
+        let shows = match self.return_changes {
+            ReturnChanges::No => false,
+            ReturnChanges::Changed => new.is_some(),
+            ReturnChanges::Always => true,
+        };
+        let shown_old = shows.then(|| old.to_vec());
+        let shown_new = shows.then(|| new.as_deref().unwrap_or(old).to_vec());
+        let (effect, kind) = match new {
+            Some(new) => (RowEffect::Put(new), RowChange::Replaced),
+            None => (RowEffect::Keep, RowChange::Unchanged),
+        };
+        Some(RowDecision { effect, outcome: RowOutcome { kind, old: shown_old, new: shown_new } })
     }
 
     fn change(&self, key: &Datum, old: &Datum, new: Datum) -> Outcome<RowDecision> {

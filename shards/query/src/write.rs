@@ -46,6 +46,7 @@ enum Rule {
     InsertOrUpdate,
     InsertOrAsk(Asked),
     Update(Asked),
+    Merge(Document),
     Replace(Asked),
     Delete,
     Put(Vec<Result<Option<Document>, String>>),
@@ -120,6 +121,7 @@ impl RowWriter {
         let asked = |bytes: &[u8]| Asked::from_bytes(bytes).map_err(Failure::into_query_error);
         let rule = match change {
             Change::Update(bytes) => Rule::Update(asked(&bytes)?),
+            Change::Merge(object) => Rule::Merge(object),
             Change::Replace(bytes) => Rule::Replace(asked(&bytes)?),
             Change::Delete => Rule::Delete,
             Change::Put(rows) => Rule::Put(rows),
@@ -188,7 +190,9 @@ impl RowWriter {
             Rule::InsertOrReplace => Ok(new),
             Rule::InsertOrUpdate => updated(&old, &new),
             Rule::InsertOrAsk(asked) => Box::pin(asked.answer(&[key.clone(), old.clone(), new])).await,
-            Rule::Update(_) | Rule::Replace(_) | Rule::Delete | Rule::Put(_) => Err(misused()),
+            Rule::Update(_) | Rule::Merge(_) | Rule::Replace(_) | Rule::Delete | Rule::Put(_) => {
+                Err(misused())
+            }
         };
         let wanted = match self.hook {
             Some(_) => Box::pin(self.hooked(&key, &old, wanted)).await,
@@ -220,9 +224,15 @@ impl RowWriter {
     /// What an update, replace or delete does to the row under `key`. `index` is its place among the keys of the
     /// [`Change`] this writer was made for.
     pub async fn change(&self, index: usize, key: &[u8], old: Option<Rc<[u8]>>) -> RowDecision {
+        if let (Rule::Merge(object), Some(old), None) = (&self.rule, &old, &self.hook)
+            && let Some(decision) = self.rules.set(old, object)
+        {
+            return decision;
+        }
         let old = old.map_or(Datum::Null, view);
         let wanted = match &self.rule {
-            Rule::Update(_) if old.is_null() => Ok(Datum::Null),
+            Rule::Update(_) | Rule::Merge(_) if old.is_null() => Ok(Datum::Null),
+            Rule::Merge(object) => updated(&old, &document::from_bytes(object)),
             Rule::Update(asked) => {
                 asked.answer(std::slice::from_ref(&old)).await.and_then(|change| updated(&old, &change))
             }

@@ -17,6 +17,7 @@ use photondb_proto::op::{Op, OpError, OpReply, TableRead};
 use photondb_proto::term::Term;
 use photondb_proto::wire::response;
 use photondb_query::exec::{Answer, AnswerKind, Context, Execution, Step};
+use photondb_query::terms::summary::WriteSummary;
 
 use crate::access::Access;
 use crate::admission::Watchers;
@@ -83,6 +84,25 @@ fn interrupted() -> QueryError {
 }
 
 impl Cursor {
+    fn new(token: i64, term: Rc<Term>, noreply: bool, began: Duration) -> Cursor {
+        Cursor {
+            token,
+            term,
+            noreply,
+            began,
+            execution: RefCell::new(None),
+            continues: Cell::new(0),
+            stops: Cell::new(0),
+            stop_watchers: Watchers::default(),
+            abandoned: Cell::new(false),
+            is_first: Cell::new(true),
+            counted: Cell::new(false),
+            job: Cell::new(None),
+            interrupted: Cell::new(false),
+            feeds: RefCell::default(),
+        }
+    }
+
     /// The connection is gone: what runs ends at its next step, unless nobody waits for its reply anyway.
     pub fn abandon(&self) {
         self.abandoned.set(true);
@@ -143,22 +163,7 @@ pub fn start<E: Env>(
             return;
         }
     };
-    let cursor = Cursor {
-        token,
-        term,
-        noreply: execution.noreply(),
-        began,
-        execution: RefCell::new(None),
-        continues: Cell::new(0),
-        stops: Cell::new(0),
-        stop_watchers: Watchers::default(),
-        abandoned: Cell::new(false),
-        is_first: Cell::new(true),
-        counted: Cell::new(false),
-        job: Cell::new(None),
-        interrupted: Cell::new(false),
-        feeds: RefCell::default(),
-    };
+    let cursor = Cursor::new(token, term, execution.noreply(), began);
     match drive(session, &mut execution, &cursor.term) {
         Halt::Waits(pause) => {
             let cursor = enlist(session, cursor);
@@ -181,6 +186,52 @@ pub fn start<E: Env>(
             if !cursor.noreply {
                 response::error(token, &error, out);
             }
+        }
+    }
+}
+
+/// Carries out a query that is the write of one row. Its reply goes to `out` if it is known at once.
+pub fn start_write<E: Env>(session: &Rc<Session<E>>, token: i64, term: Term, write: Op, out: &mut Vec<u8>) {
+    let cursor = Cursor::new(token, Rc::new(term), false, session.core.env.elapsed());
+    match route::answer_at_once(&session.core, &session.access, write) {
+        AtOnce::Answered(reply) => written(session, &cursor, reply, out),
+        AtOnce::Waits(waiting) => {
+            let cursor = enlist(session, cursor);
+            let (session, in_flight) = (session.clone(), session.begin());
+            session.core.env.clone().spawn(async move {
+                match outcome(&session, &cursor, waiting).await {
+                    Some(reply) => {
+                        session.reply(|out| written(&session, &cursor, reply, out));
+                        ended(&session, &cursor);
+                    }
+                    None => stopped(&session, &cursor),
+                }
+                drop(in_flight);
+            });
+        }
+    }
+}
+
+/// Appends the answer to a write of one row.
+fn written<E: Env>(
+    session: &Rc<Session<E>>,
+    cursor: &Cursor,
+    reply: Result<OpReply, OpError>,
+    out: &mut Vec<u8>,
+) {
+    count(session, cursor, QueryKind::Write);
+    let outcomes = match reply {
+        Ok(OpReply::Write(outcomes)) => Ok(outcomes),
+        Ok(_) => Err(route::wrong_answer()),
+        Err(error) => Err(error),
+    };
+    match outcomes {
+        Ok(outcomes) => {
+            response::atom(cursor.token, |out| WriteSummary::write_json(outcomes, out), out);
+        }
+        Err(error) => {
+            add(&session.core.figures.query_errors, 1);
+            response::error(cursor.token, &error, out);
         }
     }
 }
@@ -329,10 +380,7 @@ async fn batches<E: Env>(
             Halt::Waits(_) => unreachable!("a batch waits inside"),
         };
         if !more {
-            // CONTINUEs and STOPs that came too late find no token, as if they had come now.
-            let late = cursor.continues.take() + cursor.stops.take();
-            (0..late).for_each(|_| session.reply(|out| write_empty(cursor.token, out)));
-            return end(session, cursor);
+            return ended(session, cursor);
         }
         if cursor.stops.get() > 0 || cursor.abandoned.get() || cursor.interrupted.get() {
             return stopped(session, cursor);
@@ -343,6 +391,32 @@ async fn batches<E: Env>(
         cursor.continues.set(cursor.continues.get() - 1);
         execution.next_batch();
     }
+}
+
+/// Gives the token back behind the last reply: CONTINUEs and STOPs that came too late find none, as if they had come now.
+fn ended<E: Env>(session: &Rc<Session<E>>, cursor: &Rc<Cursor>) {
+    let late = cursor.continues.take() + cursor.stops.take();
+    (0..late).for_each(|_| session.reply(|out| write_empty(cursor.token, out)));
+    end(session, cursor);
+}
+
+/// What becomes of what a query waits for; `None` when it is to end before that.
+async fn outcome<E: Env>(
+    session: &Rc<Session<E>>,
+    cursor: &Cursor,
+    waiting: Waiting,
+) -> Option<Result<OpReply, OpError>> {
+    let reply = async {
+        Some(match waiting {
+            Waiting::Begun(reply) => reply.await,
+            Waiting::Op(op) => Box::pin(answer(session, cursor, op)).await,
+        })
+    };
+    let ending = async {
+        cursor.stop_watchers.until(|| cursor.is_ending()).await;
+        None
+    };
+    futures_lite::future::or(reply, ending).await
 }
 
 /// One batch to its end; `None` when it is to end before that.
@@ -366,17 +440,7 @@ async fn batch<E: Env>(
             Some(waiting) => {
                 let is_idle = matches!(waiting, Waiting::Op(Op::Feed(FeedOp::Next { wait: true, .. })));
                 let _idle = is_idle.then(|| session.wait_idly());
-                let reply = async {
-                    Some(match waiting {
-                        Waiting::Begun(reply) => reply.await,
-                        Waiting::Op(op) => Box::pin(answer(session, cursor, op)).await,
-                    })
-                };
-                let ending = async {
-                    cursor.stop_watchers.until(|| cursor.is_ending()).await;
-                    None
-                };
-                execution.answer(futures_lite::future::or(reply, ending).await?);
+                execution.answer(outcome(session, cursor, waiting).await?);
             }
             None => match session.core.env.elapsed().saturating_sub(since) {
                 held if held > TURN => session.core.rest(held).await,

@@ -1,18 +1,21 @@
-//! The shortest way: a `get` by primary key whose row is in this core's memory is answered while its frame is read.
+//! The shortest ways: a `get` by primary key whose row is in this core's memory is answered while its frame is read, and the write of
+//! one row becomes its operation without an evaluation.
 //!
-//! Always: it answers exactly what the long way would, or nothing at all; whatever is unusual (another core, a page on
-//! disk, an error, an option) goes the long way. It spawns no task and builds no tree of values.
+//! Always: they answer exactly what the long way would, or nothing at all; whatever is unusual (for a `get` another core, or a page on
+//! disk; an error, an option) goes the long way. A `get` spawns no task, and no tree of values is built.
 
 use std::rc::Rc;
 
 use photondb_proto::control::QueryKind;
 use photondb_proto::datum::{Text, document, key};
+use photondb_proto::op::Op;
 use photondb_proto::term::Term;
 use photondb_proto::wire::response;
-use photondb_query::shape;
+use photondb_query::shape::{self, Named};
 use photondb_storage::engine::Cached;
 
 use crate::access::Access;
+use crate::catalog::{Catalog, Table};
 use crate::core::Core;
 use crate::env::Env;
 
@@ -32,9 +35,7 @@ pub fn point_get<E: Env>(
     let Some(get) = shape::point_get(term, options) else { return false };
     let began = core.env.elapsed();
     let catalog = core.catalog();
-    let Ok(table) = catalog.table_named(get.database.unwrap_or(DEFAULT_DATABASE), get.table) else {
-        return false;
-    };
+    let Some(table) = named(&catalog, get.table) else { return false };
     if !access.may_read(&catalog, table.id) {
         return false;
     }
@@ -53,4 +54,16 @@ pub fn point_get<E: Env>(
     let took = core.env.elapsed() - began;
     core.figures.query_ended(QueryKind::Read, took.as_micros() as u64);
     true
+}
+
+/// The operation that the query is, if it is the write of one row.
+pub fn point_write<E: Env>(core: &Rc<Core<E>>, term: &Term, options: &[(Text, Term)]) -> Option<Op> {
+    let write = shape::point_write(term, options)?;
+    let catalog = core.catalog();
+    let table = named(&catalog, write.table)?;
+    Some(Op::Write { table: table.id, write: write.table_write(&table.primary_key)? })
+}
+
+fn named<'a>(catalog: &'a Catalog, table: Named<'_>) -> Option<&'a Rc<Table>> {
+    catalog.table_named(table.database.unwrap_or(DEFAULT_DATABASE), table.name).ok()
 }

@@ -293,7 +293,7 @@ async fn request<E: Env>(core: &Rc<Core<E>>, peer: u16, mut request: Request) ->
     }
 }
 
-fn wrong_answer() -> QueryError {
+pub fn wrong_answer() -> QueryError {
     QueryError::new(ErrorKind::Internal, "a core answered another question than it was asked")
 }
 
@@ -542,7 +542,7 @@ fn split_write<E: Env>(core: &Core<E>, table: &Table, write: TableWrite) -> (usi
                     };
                     groups.into_iter().map(group).collect()
                 }
-                change @ (Change::Update(_) | Change::Replace(_) | Change::Delete) => {
+                change @ (Change::Update(_) | Change::Merge(_) | Change::Replace(_) | Change::Delete) => {
                     let groups = by_home(core, table, keys.into_iter(), |key| key);
                     let group = |(peer, places, keys)| {
                         (peer, places, TableWrite::Change { keys, change: change.clone(), options })

@@ -480,6 +480,9 @@ impl<E: Env> Session<E> {
                 if hot::point_get(&self.core, &self.access, token, &term, &options, out) {
                     return;
                 }
+                if let Some(write) = hot::point_write(&self.core, &term, &options) {
+                    return cursor::start_write(self, token, term, write, out);
+                }
                 cursor::start(self, token, term, options, out);
             }
             Ok(QueryMessage::Continue) => match self.cursor(token) {

@@ -32,10 +32,10 @@ pub struct WriteSummary {
 }
 
 impl WriteSummary {
-    pub fn new(return_changes: ReturnChanges, limits: &Limits) -> WriteSummary {
+    pub fn new(return_changes: ReturnChanges, list_max: usize) -> WriteSummary {
         WriteSummary {
             return_changes,
-            list_max: limits.array_elements_max,
+            list_max,
             inserted: 0,
             deleted: 0,
             replaced: 0,
@@ -48,6 +48,13 @@ impl WriteSummary {
             changes: Vec::new(),
             warnings: BTreeSet::new(),
         }
+    }
+
+    /// Appends the answer to a write of these rows, which showed no changes and made no keys.
+    pub fn write_json(outcomes: Vec<RowOutcome>, out: &mut Vec<u8>) {
+        let mut summary = WriteSummary::new(ReturnChanges::No, 0);
+        outcomes.into_iter().for_each(|outcome| summary.add(outcome));
+        json::write(&summary.into_datum(), out);
     }
 
     pub fn add_generated_key(&mut self, key: Datum) {
@@ -244,7 +251,7 @@ mod tests {
 
     #[test]
     fn counters_are_always_there_and_lists_when_asked_for() {
-        let mut summary = WriteSummary::new(ReturnChanges::No, &LIMITS);
+        let mut summary = WriteSummary::new(ReturnChanges::No, LIMITS.array_elements_max);
         summary.add(outcome(RowChange::Inserted));
         summary.add_error("first".into());
         summary.add_error("second".into());
@@ -255,7 +262,7 @@ mod tests {
 
     #[test]
     fn changes_name_old_new_and_error() {
-        let mut summary = WriteSummary::new(ReturnChanges::Always, &LIMITS);
+        let mut summary = WriteSummary::new(ReturnChanges::Always, LIMITS.array_elements_max);
         summary.add(outcome(RowChange::Inserted));
         summary.add_error("no".into());
         let want = r#"{"changes":[{"new_val":{"id":1},"old_val":null},{"error":"no","new_val":null,"old_val":null}],"#;
@@ -264,7 +271,7 @@ mod tests {
 
     #[test]
     fn long_lists_are_cut_with_a_warning() {
-        let mut summary = WriteSummary::new(ReturnChanges::Changed, &LIMITS);
+        let mut summary = WriteSummary::new(ReturnChanges::Changed, LIMITS.array_elements_max);
         (0..101).for_each(|_| summary.add(outcome(RowChange::Inserted)));
         (0..102).for_each(|_| summary.add_generated_key(datum("1")));
         let text = json::to_string(&summary.into_datum());

@@ -29,6 +29,7 @@ use crate::fields::{RowTerm, Work};
 use crate::function::{Function, Meaning};
 use crate::row::{storable, updated};
 use crate::run::{Run, wrong_reply};
+use crate::shape::plain_object;
 use crate::stream::{Sequence, SequenceKind, Stage, sequence_of};
 use crate::value::{TableHandle, Value, wrong_type};
 use crate::write::function_to_bytes;
@@ -101,7 +102,7 @@ async fn insert(run: &Run, invocation: Invocation) -> Outcome<Value> {
         table: &table.info,
         conflict,
         options,
-        summary: WriteSummary::new(options.return_changes, &run.limits),
+        summary: WriteSummary::new(options.return_changes, run.limits.array_elements_max),
         waiting: Vec::new(),
         bytes: 0,
     };
@@ -279,9 +280,10 @@ async fn rewrite(run: &Run, mut invocation: Invocation, rewrite: Rewrite) -> Out
     let here = determinism > Determinism::PerQuery || !function.travels();
     let work = match (here, rewrite) {
         (true, _) => RowWork::Here(rewrite, function),
-        (false, Rewrite::Update) => {
-            RowWork::There(Change::Update(function_to_bytes(&function, &run.limits)?))
-        }
+        (false, Rewrite::Update) => RowWork::There(match function.constant().and_then(plain_object) {
+            Some(object) => Change::Merge(object),
+            None => Change::Update(function_to_bytes(&function, &run.limits)?),
+        }),
         (false, Rewrite::Replace) => {
             RowWork::There(Change::Replace(function_to_bytes(&function, &run.limits)?))
         }
@@ -297,7 +299,7 @@ async fn delete(run: &Run, invocation: Invocation) -> Outcome<Value> {
 /// Changes the rows that the first argument selects.
 async fn change_rows(run: &Run, call: &Call, work: &RowWork, options: WriteOptions) -> Outcome<Value> {
     let target = &call.arguments[0];
-    let mut summary = WriteSummary::new(options.return_changes, &run.limits);
+    let mut summary = WriteSummary::new(options.return_changes, run.limits.array_elements_max);
     let (table, sequence) = match &target.value {
         Value::Row(row) if let Some(missing) = &row.missing => return Err(missing.clone()),
         Value::Row(row) => {

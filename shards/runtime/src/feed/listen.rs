@@ -405,7 +405,7 @@ pub fn deliver<E: Env>(core: &Rc<Core<E>>, published: Vec<(u64, Published)>) {
             }
         }
     }
-    pace::beat(core, now);
+    pace::beat(core);
 }
 
 /// A change with what it takes of the core's memory.

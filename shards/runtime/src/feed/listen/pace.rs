@@ -1,8 +1,8 @@
 //! When followers are shown what is new.
 //!
-//! Telling many clients costs a core more than the changes do: a system call each. So when there is much to tell to many, what
-//! comes next waits a little for more, up to four times as long as telling took: then writers keep most of the core. Where there is little
-//! to tell it hardly waits, and it never waits long.
+//! Telling many clients costs a core more than the changes do: a system call each. So while many are told, others have their turn after
+//! each few; and when there is much to tell to many, what comes next waits a little for more: at least as long as telling took, so that
+//! those who write have their half, and up to four times as long. Where there is little to tell it hardly waits, and it never waits long.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -14,9 +14,13 @@ use crate::env::Env;
 
 /// So few who wait are told at once.
 const FEW: u32 = 8;
-/// For each change of the last time.
+/// So many are told between two turns of others.
+const TOGETHER: usize = 16;
+/// For each change of the last time,
 const WAIT_EACH: Duration = Duration::from_micros(100);
-/// Times what telling took.
+/// but at least what telling took, if that is less than this,
+const WAIT_LEAST_MAX: Duration = Duration::from_millis(1);
+/// and at most so many times that.
 const WAIT_TELLINGS: u32 = 4;
 const WAIT_MAX: Duration = Duration::from_millis(20);
 /// Telling is not thought to take longer.
@@ -33,7 +37,8 @@ pub struct Pace {
     untold: Cell<u32>,
     /// How long it took the last time until all had.
     telling: Cell<Duration>,
-    is_waiting: Cell<bool>,
+    /// A task shows what comes, or waits to.
+    is_showing: Cell<bool>,
 }
 
 impl Pace {
@@ -55,23 +60,32 @@ impl Pace {
     /// When followers may be shown more.
     fn next(&self) -> Duration {
         let telling = self.telling.get();
-        self.shown.get()
-            + telling
-            + (WAIT_EACH * self.changes.get()).min(WAIT_TELLINGS * telling).min(WAIT_MAX)
+        let wait = (WAIT_EACH * self.changes.get()).max(telling.min(WAIT_LEAST_MAX));
+        self.shown.get() + telling + wait.min(WAIT_TELLINGS * telling).min(WAIT_MAX)
     }
 
-    fn show(&self, now: Duration) {
-        let (mut waiting, mut changes) = (0, 0);
-        for subscription in self.changed.take() {
-            changes += subscription.trail.open() as u32;
+    async fn show<E: Env>(&self, env: &E) {
+        self.shown.set(env.elapsed());
+        self.untold.set(0);
+        let changed = self.changed.take();
+        let changes = changed.iter().map(|subscription| subscription.trail.open());
+        self.changes.set(changes.sum::<usize>() as u32);
+        let (mut waiting, mut together) = (0, 0);
+        for subscription in changed {
             let Some(stretch) = subscription.trail.close() else { continue };
-            for follower in subscription.followers.borrow().iter() {
-                waiting += u32::from(follower.show(&stretch));
+            let followers = subscription.followers.borrow().clone();
+            for follower in followers {
+                if together == TOGETHER {
+                    together = 0;
+                    env.next_turn().await;
+                }
+                if follower.show(&stretch) {
+                    together += 1;
+                    waiting += 1;
+                    self.untold.set(self.untold.get() + 1);
+                }
             }
         }
-        self.shown.set(now);
-        self.changes.set(changes);
-        self.untold.set(waiting);
         if waiting <= FEW {
             self.untold.set(0);
             self.telling.set(Duration::ZERO);
@@ -80,19 +94,21 @@ impl Pace {
 }
 
 /// Shows what is new, now or in a moment.
-pub fn beat<E: Env>(core: &Rc<Core<E>>, now: Duration) {
+pub fn beat<E: Env>(core: &Rc<Core<E>>) {
     let pace = &core.listening.pace;
-    if pace.changed.borrow().is_empty() || pace.is_waiting.get() {
+    if pace.changed.borrow().is_empty() || pace.is_showing.replace(true) {
         return;
     }
-    let Some(wait) = pace.next().checked_sub(now).filter(|wait| !wait.is_zero()) else {
-        return pace.show(now);
-    };
-    pace.is_waiting.set(true);
     let core = core.clone();
     core.env.clone().spawn(async move {
-        core.env.sleep(wait).await;
-        core.listening.pace.is_waiting.set(false);
-        core.listening.pace.show(core.env.elapsed());
+        let pace = &core.listening.pace;
+        while !pace.changed.borrow().is_empty() {
+            let wait = pace.next().saturating_sub(core.env.elapsed());
+            if !wait.is_zero() {
+                core.env.sleep(wait).await;
+            }
+            pace.show(&core.env).await;
+        }
+        pace.is_showing.set(false);
     });
 }

@@ -1,0 +1,189 @@
+//! Fields set in an object where it lies encoded, without making values of it: what most updates of stored documents are.
+//!
+//! Always: the result is what [`document::encode`] makes of the object with these fields, and what has not changed is copied in whole runs.
+
+use super::document::{self, BodyWriter, Form, tag};
+use super::pseudo;
+use super::raw::Raw;
+
+/// What setting fields leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Spliced {
+    /// The object had these values before.
+    Same,
+    Changed(Vec<u8>),
+}
+
+/// A pair of an encoded object's body.
+struct Pair<'a> {
+    start: usize,
+    end: usize,
+    key: &'a [u8],
+    value: &'a [u8],
+}
+
+/// Walks the pairs of an encoded object.
+struct Pairs<'a> {
+    body: &'a [u8],
+    at: usize,
+    left: u32,
+}
+
+impl<'a> Pairs<'a> {
+    /// `None`: it is no object.
+    fn of(bytes: &'a [u8]) -> Option<Pairs<'a>> {
+        let form = match *bytes.first()? {
+            tag::OBJECT => Form::Pairs,
+            tag::INDEXED_OBJECT => Form::IndexedPairs,
+            _ => return None,
+        };
+        let body = &bytes[5..];
+        let (left, at) = form.begin(body, 0);
+        Some(Pairs { body, at, left })
+    }
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = Pair<'a>;
+    fn next(&mut self) -> Option<Pair<'a>> {
+        self.left = self.left.checked_sub(1)?;
+        let (length, start) = document::length_at(self.body, self.at);
+        let value = start + length as usize;
+        let end = document::skip(self.body, value);
+        let pair = Pair { start: self.at, end, key: &self.body[start..value], value: &self.body[value..end] };
+        self.at = end;
+        Some(pair)
+    }
+}
+
+/// Sets the fields of `change` in `object`, both encoded. `None` where more has to be done than to set: one of them is no plain object, a
+/// value of `change` is an object, which is merged, or the field `fixed` would become another.
+pub fn set_fields(object: &[u8], change: &[u8], fixed: &str) -> Option<Spliced> {
+    let mut old = Pairs::of(object)?.peekable();
+    let (body, first) = (&object[5..], Pairs::of(object)?.at);
+    let mut count = Pairs::of(object)?.left as usize;
+    // Runs of the old object and, between them, new pairs.
+    let mut pieces: Vec<&[u8]> = Vec::new();
+    let mut kept = first;
+    let changes = Pairs::of(change)?;
+    let new_body = changes.body;
+    for new in changes {
+        if matches!(new.value[0], tag::OBJECT | tag::INDEXED_OBJECT) || new.key == pseudo::TYPE_KEY.as_bytes()
+        {
+            return None;
+        }
+        while old.next_if(|old| old.key < new.key).is_some() {}
+        let place = old.peek().map_or(body.len(), |old| old.start);
+        let replaced = old.next_if(|old| old.key == new.key);
+        if replaced.as_ref().is_some_and(|old| is_same(old.value, new.value)) {
+            continue;
+        }
+        if new.key == fixed.as_bytes() {
+            return None;
+        }
+        count += usize::from(replaced.is_none());
+        pieces.push(&body[kept..place]);
+        pieces.push(&new_body[new.start..new.end]);
+        kept = replaced.map_or(place, |old| old.end);
+    }
+    if pieces.is_empty() {
+        return Some(Spliced::Same);
+    }
+    pieces.push(&body[kept..]);
+    // Room for the head and a directory, too.
+    let mut out = Vec::with_capacity(object.len() + change.len() + 2 * count);
+    let mut writer = BodyWriter::begin(tag::OBJECT, &mut out);
+    writer.count(count);
+    pieces.iter().for_each(|piece| writer.raw(piece));
+    writer.add_directory();
+    writer.end();
+    Some(Spliced::Changed(out))
+}
+
+/// Whether two encoded values are equal.
+fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let has_one_form =
+        |value: &[u8]| matches!(value[0], tag::NULL | tag::FALSE | tag::TRUE | tag::STRING | tag::BINARY);
+    one == other
+        || !(has_one_form(one) || has_one_form(other))
+            && Raw::new(one).to_datum() == Raw::new(other).to_datum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Datum, ObjectBuilder, Time};
+    use super::*;
+
+    fn encoded(json: &str) -> Vec<u8> {
+        document::to_bytes(&super::super::json_parse::parse(&json.into()).expect("JSON"))
+    }
+
+    #[track_caller]
+    fn check(object: &str, change: &str, want: Option<&str>) {
+        let found = set_fields(&encoded(object), &encoded(change), "id");
+        let want =
+            want.map(|want| if want.is_empty() { Spliced::Same } else { Spliced::Changed(encoded(want)) });
+        assert_eq!(found, want, "{object} {change}");
+    }
+
+    #[test]
+    fn fields_are_set_where_they_belong() {
+        check(r#"{"b":1,"id":1}"#, r#"{"b":2}"#, Some(r#"{"b":2,"id":1}"#));
+        check(
+            r#"{"b":1,"id":1}"#,
+            r#"{"a":[1,{"x":2}],"c":"","z":null}"#,
+            Some(r#"{"a":[1,{"x":2}],"b":1,"c":"","id":1,"z":null}"#),
+        );
+        check(r#"{"a":{"b":1},"id":1}"#, r#"{"a":2}"#, Some(r#"{"a":2,"id":1}"#));
+        check("{}", r#"{"a":2}"#, Some(r#"{"a":2}"#));
+        check(r#"{"b":1,"id":1}"#, "{}", Some(""));
+        check(r#"{"b":1,"id":1}"#, r#"{"b":1.0,"id":1}"#, Some(""));
+        check(r#"{"b":[0.5],"id":1}"#, r#"{"b":[0.5],"c":0}"#, Some(r#"{"b":[0.5],"c":0,"id":1}"#));
+        // More than to set.
+        check(r#"{"b":1,"id":1}"#, r#"{"b":{}}"#, None);
+        check(r#"{"b":1,"id":1}"#, r#"{"id":2}"#, None);
+        check("[1]", r#"{"a":2}"#, None);
+        check(r#"{"b":1,"id":1}"#, "5", None);
+    }
+
+    #[test]
+    fn equal_values_are_the_same_whatever_their_bytes() {
+        let object = |value| document::to_bytes(&Datum::object([("a", value), ("id", Datum::Number(1.0))]));
+        let time = |zone_minutes| Datum::Time(Time { epoch_seconds: 5.0, zone_minutes });
+        assert_eq!(set_fields(&object(time(0)), &object(time(60)), "id"), Some(Spliced::Same));
+        assert_eq!(
+            set_fields(&object(Datum::Number(0.0)), &object(Datum::Number(-0.0)), "id"),
+            Some(Spliced::Same)
+        );
+    }
+
+    #[test]
+    fn whatever_the_sizes_the_bytes_are_those_of_the_whole_object() {
+        for fields in 0..40 {
+            for length in [0, 3, 40, 2_000] {
+                let object = |keys: &mut dyn Iterator<Item = usize>, letter: &str| {
+                    let mut builder = ObjectBuilder::default();
+                    keys.for_each(|key| {
+                        builder.set(format!("{key:03}"), Datum::from(letter.repeat(length).as_str()))
+                    });
+                    Datum::Object(builder.build())
+                };
+                let old = object(&mut (0..fields).map(|key| key * 2), "o");
+                for step in 1..6 {
+                    let change = object(&mut (0..fields * 2).step_by(step * 3), "n");
+                    let mut whole = ObjectBuilder::default();
+                    for part in [&old, &change] {
+                        let Datum::Object(part) = part else { unreachable!("both are objects") };
+                        part.iter().for_each(|(key, value)| whole.set(key, value));
+                    }
+                    let whole = document::to_bytes(&Datum::Object(whole.build()));
+                    let (old, change) = (document::to_bytes(&old), document::to_bytes(&change));
+                    match set_fields(&old, &change, "id").expect("plain objects") {
+                        Spliced::Changed(found) => assert_eq!(found, whole),
+                        Spliced::Same => assert_eq!(old, whole),
+                    }
+                }
+            }
+        }
+    }
+}
