@@ -1,9 +1,15 @@
 //! A data directory and a number of cores are not tied to each other.
 
+use std::io::Write;
+
 use photondb_proto::term::number;
+use photondb_proto::wire::client::Response;
+use photondb_proto::wire::frame;
 use serde_json::{Value, json};
 
-use crate::client::{Client, count, create, get, insert, table, term};
+use crate::client::{
+    CLIENT_ERROR, Client, SUCCESS_ATOM, SUCCESS_SEQUENCE, count, create, get, insert, table, term,
+};
 use crate::http::metric;
 use crate::machine::Machine;
 use crate::server::{Folder, Server};
@@ -87,4 +93,48 @@ fn a_table_made_with_two_cores_uses_both() {
         let shards = metric(server.http, "rethinkdb_shards", &[("core", core)]).expect("a metric");
         assert!(shards >= 1.0, "core {core} has {shards} shards");
     }
+}
+
+/// Sends two queries of one token at once; the replies, whichever comes first.
+fn both(client: &mut Client, token: i64, queries: [&Value; 2]) -> [Response; 2] {
+    let mut frames = Vec::new();
+    for query in queries {
+        frame::write_query(token, query.to_string().as_bytes(), &mut frames);
+    }
+    client.stream.write_all(&frames).expect("the server reads");
+    let replies = [(); 2].map(|()| client.receive().expect("the server answers"));
+    assert!(replies.iter().all(|reply| reply.token == token), "{replies:?}");
+    replies
+}
+
+#[test]
+fn a_get_of_another_cores_row_has_its_token_until_it_is_answered() {
+    const DOCUMENTS: u64 = 60;
+    let machine = Machine::shared();
+    let folder = Folder::new("tokens");
+    let server = Server::start(&machine, &folder, 2);
+    let mut client = server.client();
+    create(&mut client, &["docs"]);
+    add(&mut client, "docs", 0, DOCUMENTS);
+    let (mut stopped, mut refused) = (0, 0);
+    for key in 0..DOCUMENTS {
+        let query = json!([1, get("docs", &json!(key)), {}]);
+        let token = 1000 + key as i64;
+        let [first, second] = both(&mut client, token, [&query, &json!([3])]);
+        match (first.response_type, second.response_type) {
+            (SUCCESS_SEQUENCE, SUCCESS_SEQUENCE) => {
+                assert!(first.results.is_empty() && second.results.is_empty(), "{first:?} {second:?}");
+                stopped += 1;
+            }
+            // A row of this connection's core was there before the STOP.
+            kinds => assert_eq!(kinds, (SUCCESS_ATOM, CLIENT_ERROR), "{first:?} {second:?}"),
+        }
+        let replies = both(&mut client, token, [&query, &query]);
+        refused += replies.iter().filter(|reply| reply.response_type == CLIENT_ERROR).count();
+        let is_row = |reply: &&Response| reply.results.first().is_some_and(|row| row["id"] == json!(key));
+        assert!(replies.iter().any(|reply| is_row(&reply)), "{replies:?}");
+        assert_eq!(client.run(&get("docs", &json!(key)))["n"], json!(key % 10), "its token is free again");
+    }
+    // Half of the rows are the other core's, give or take.
+    assert!((10..50).contains(&stopped) && (10..50).contains(&refused), "{stopped} {refused}");
 }

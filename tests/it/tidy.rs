@@ -38,7 +38,8 @@ const HOUSES: &[House] = &[
             &["table", "index", "mesh", "jobs", "scratch"],
             &["catalog"],
             &["uring"],
-            &["reads", "sockets"],
+            &["turns"],
+            &["flights", "sockets"],
             &["behind"],
             &["env", "admission", "outgoing", "panics", "meter"],
         ],
@@ -125,7 +126,7 @@ const HOUSES: &[House] = &[
 
 /// The files with `unsafe` in them; each says why in its head comment.
 const UNSAFE_FILES: &[&str] =
-    &["loadgen/src/links/uring.rs", "shards/runtime/src/reads.rs", "shards/runtime/src/uring.rs"];
+    &["loadgen/src/links/uring.rs", "shards/runtime/src/flights.rs", "shards/runtime/src/uring.rs"];
 /// The file that names the executor's crate.
 const EXECUTOR_FILE: &str = "shards/runtime/src/uring.rs";
 /// What the floors below the runtime may not name: executors, threads, sockets and clocks.

@@ -27,7 +27,6 @@ fn writes(name: &str) -> Vec<Value> {
     let mut writes = vec![
         insert(name, json!({ "id": 1, "a": "text", "deep": { "a": 1 }, "n": 5 })),
         insert(name, json!({ "id": 1, "other": true })),
-        insert(name, json!({ "a": "it has no key" })),
         insert(name, json!({ "id": null })),
         insert(name, json!({ "id": "x".repeat(200) })),
         insert(name, json!(5)),

@@ -449,7 +449,7 @@ impl<E: Env> Core<E> {
             let _ = done.send(work());
         });
         self.slow_work.send_async(work).await.ok()?;
-        result.recv_async().await.ok()
+        self.env.heard(result.recv_async()).await.ok()
     }
 
     /// Makes the soft writes so far, and those of the next [`SOFT_FLUSH_REST`], durable though nobody waits for them: a crash

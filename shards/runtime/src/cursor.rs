@@ -13,7 +13,7 @@ use photondb_proto::control::QueryKind;
 use photondb_proto::datum::{Datum, Text};
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::feed::{FeedOp, FeedReply};
-use photondb_proto::op::{Op, OpError, OpReply, TableRead};
+use photondb_proto::op::{Document, Op, OpError, OpReply, ReadMode, TableRead, TableReply};
 use photondb_proto::term::Term;
 use photondb_proto::wire::response;
 use photondb_query::exec::{Answer, AnswerKind, Context, Execution, Step};
@@ -21,9 +21,10 @@ use photondb_query::terms::summary::WriteSummary;
 
 use crate::access::Access;
 use crate::admission::Watchers;
-use crate::core::add;
+use crate::core::{Answer as PeerAnswer, Request, add};
 use crate::env::Env;
 use crate::feed;
+use crate::hot::{self, PointRead};
 use crate::jobs::Running;
 use crate::panics::caught_step;
 use crate::route::{self, AtOnce, Waiting};
@@ -140,23 +141,12 @@ pub fn start<E: Env>(
     out: &mut Vec<u8>,
 ) {
     let term = Rc::new(term);
-    let core = &session.core;
-    let began = core.env.elapsed();
+    let began = session.core.env.elapsed();
     let wants_no_reply = asks_noreply(&options);
-    let context = Context {
-        user: session.access.user.clone(),
-        now_epoch_seconds: core.env.unix_ms() as f64 / 1000.0,
-        memory_bytes_max: core.budget.free_bytes(),
-    };
-    let started = caught_step(|| Execution::start(&term, options, context)).and_then(|started| started);
-    let mut execution = match started {
-        Ok(execution) => {
-            let env = core.env.clone();
-            execution.time_with(move || env.elapsed());
-            execution
-        }
+    let mut execution = match execution(session, &term, options) {
+        Ok(execution) => execution,
         Err(error) => {
-            add(&core.figures.query_errors, 1);
+            add(&session.core.figures.query_errors, 1);
             if !wants_no_reply {
                 response::error(token, &error, out);
             }
@@ -182,7 +172,7 @@ pub fn start<E: Env>(
         }
         Halt::Failed(error) => {
             count(session, &cursor, execution.kind());
-            add(&core.figures.query_errors, 1);
+            add(&session.core.figures.query_errors, 1);
             if !cursor.noreply {
                 response::error(token, &error, out);
             }
@@ -234,6 +224,67 @@ fn written<E: Env>(
             response::error(cursor.token, &error, out);
         }
     }
+}
+
+/// What runs a query.
+fn execution<E: Env>(
+    session: &Session<E>,
+    term: &Rc<Term>,
+    options: Vec<(Text, Term)>,
+) -> Result<Execution, QueryError> {
+    let core = &session.core;
+    let context = Context {
+        user: session.access.user.clone(),
+        now_epoch_seconds: core.env.unix_ms() as f64 / 1000.0,
+        memory_bytes_max: core.budget.free_bytes(),
+    };
+    let execution = caught_step(|| Execution::start(term, options, context)).and_then(|started| started)?;
+    let env = core.env.clone();
+    execution.time_with(move || env.elapsed());
+    Ok(execution)
+}
+
+/// Has another core answer a query that is nothing but the read of one of its rows. No task waits meanwhile: the reply is written when it
+/// is taken.
+pub fn read_elsewhere<E: Env>(
+    session: &Rc<Session<E>>,
+    token: i64,
+    term: Term,
+    options: Vec<(Text, Term)>,
+    PointRead { peer, table, key }: PointRead,
+) {
+    let core = &session.core;
+    let cursor = enlist(session, Cursor::new(token, Rc::new(term), false, core.env.elapsed()));
+    let in_flight = session.begin();
+    let read = TableRead::Get { key };
+    let request = Request::Read { epoch: core.epoch(), table, read, mode: ReadMode::Single };
+    let session = session.clone();
+    core.mesh.ask(peer, request, move |answer| {
+        let fits = |row: &Option<Document>| {
+            hot::is_short(row.as_deref()) && session.hold(row.as_ref().map_or(0, Vec::len)).is_ok()
+        };
+        match answer {
+            _ if cursor.is_ending() => stopped(&session, &cursor),
+            PeerAnswer::Read(Ok(TableReply::Row(row))) if fits(&row) => {
+                count(&session, &cursor, QueryKind::Read);
+                session.reply(|out| hot::write_row(token, row.as_deref(), out));
+                ended(&session, &cursor);
+            }
+            // What is unusual goes the long way, from its start.
+            _ => match execution(&session, &cursor.term, options) {
+                Ok(execution) => {
+                    let pause = Pause { waiting: None, gathering: None };
+                    spawn(&session, cursor, execution, pause);
+                }
+                Err(error) => {
+                    add(&session.core.figures.query_errors, 1);
+                    session.reply(|out| response::error(token, &error, out));
+                    ended(&session, &cursor);
+                }
+            },
+        }
+        drop(in_flight);
+    });
 }
 
 /// Takes the query's token, until [`end`].

@@ -1,6 +1,6 @@
 //! The seam between a core and the world: time, randomness, tasks, disks, sockets.
 //!
-//! Production implements it in `uring.rs`, the simulator in `tests/sim`. Nothing else in this crate reads a clock, the
+//! Production implements it in `uring.rs` (and `turns.rs` below it), the simulator in `tests/sim`. Nothing else in this crate reads a clock, the
 //! system's randomness or a file. Mailboxes between cores (`mesh.rs`) need no seam: they are rings and ordinary wakers.
 
 use std::future::Future;
@@ -41,6 +41,10 @@ pub trait Env: Clone + 'static {
     async fn sleep(&self, duration: Duration);
     /// Comes back after every other runnable task of the core had its turn and the kernel was asked for events.
     async fn next_turn(&self);
+    /// Waits for what another thread does: the core hears of it at once although it may be napping.
+    async fn heard<T>(&self, wait: impl Future<Output = T>) -> T {
+        wait.await
+    }
     /// Unpredictable bytes.
     fn random(&self, bytes: &mut [u8]);
     fn spawn(&self, task: impl Future<Output = ()> + 'static);

@@ -109,6 +109,8 @@ struct Peer<Q, A> {
 enum Pending<A> {
     Free,
     Waiting(Option<Waker>),
+    /// Does what follows.
+    Then(Box<dyn FnOnce(A)>),
     Answered(A),
     /// Its caller is gone; the reply is dropped when it comes.
     Abandoned,
@@ -153,7 +155,7 @@ impl<Q: 'static, A: 'static> Mesh<Q, A> {
         self.credit(peer).await;
         let id = {
             let mut peer = self.peer(peer).borrow_mut();
-            let id = peer.reserve();
+            let id = peer.reserve(Pending::Waiting(None));
             peer.send(Message::Request { id, body });
             id
         };
@@ -166,13 +168,29 @@ impl<Q: 'static, A: 'static> Mesh<Q, A> {
                     peer.pending[id as usize] = Pending::Waiting(Some(context.waker().clone()));
                     Poll::Pending
                 }
-                Pending::Free | Pending::Abandoned => unreachable!("a request waits until it is answered"),
+                Pending::Free | Pending::Abandoned | Pending::Then(_) => {
+                    unreachable!("a request waits until it is answered")
+                }
             }
         })
         .await;
         guard.done = true;
         self.peer(peer).borrow_mut().free.push(id);
         answer
+    }
+
+    /// Whether there is credit at a peer.
+    pub fn may_ask(&self, peer: u16) -> bool {
+        self.peer(peer).borrow().credits > 0
+    }
+
+    /// Asks a peer at which there is credit, without a task that waits: `then` is called with the reply, and does not look at the
+    /// depths of the rings.
+    pub fn ask(&self, peer: u16, body: Q, then: impl FnOnce(A) + 'static) {
+        let mut peer = self.peer(peer).borrow_mut();
+        peer.credits = peer.credits.checked_sub(1).expect("there is credit");
+        let id = peer.reserve(Pending::Then(Box::new(then)));
+        peer.send(Message::Request { id, body });
     }
 
     /// Takes one credit of `peer`.
@@ -200,7 +218,7 @@ impl<Q: 'static, A: 'static> Mesh<Q, A> {
     pub async fn serve(self: Rc<Self>, env: impl Env, handle: impl Fn(u16, u32, Q)) {
         let mut requests = Vec::new();
         loop {
-            self.take_or_sleep(&mut requests).await;
+            env.heard(self.take_or_sleep(&mut requests)).await;
             for (peer, id, body) in requests.drain(..) {
                 handle(peer, id, body);
             }
@@ -246,15 +264,20 @@ impl<Q: 'static, A: 'static> Mesh<Q, A> {
         let mut peer = self.peer(core).borrow_mut();
         peer.credits += 1;
         let waiting = peer.waiting.pop_front();
-        match std::mem::replace(&mut peer.pending[id as usize], Pending::Answered(body)) {
-            Pending::Waiting(waker) => waker.into_iter().for_each(Waker::wake),
-            Pending::Abandoned => {
-                peer.pending[id as usize] = Pending::Free;
-                peer.free.push(id);
+        let place = &mut peer.pending[id as usize];
+        match std::mem::replace(place, Pending::Free) {
+            Pending::Waiting(waker) => {
+                *place = Pending::Answered(body);
+                waker.into_iter().for_each(Waker::wake);
             }
+            Pending::Then(then) => {
+                peer.free.push(id);
+                drop(peer);
+                then(body);
+            }
+            Pending::Abandoned => peer.free.push(id),
             Pending::Free | Pending::Answered(_) => unreachable!("one reply for each request"),
         }
-        drop(peer);
         waiting.into_iter().for_each(Waker::wake);
     }
 
@@ -278,14 +301,14 @@ impl<Q: 'static, A: 'static> Mesh<Q, A> {
 }
 
 impl<Q, A> Peer<Q, A> {
-    fn reserve(&mut self) -> u32 {
+    fn reserve(&mut self, pending: Pending<A>) -> u32 {
         match self.free.pop() {
             Some(id) => {
-                self.pending[id as usize] = Pending::Waiting(None);
+                self.pending[id as usize] = pending;
                 id
             }
             None => {
-                self.pending.push(Pending::Waiting(None));
+                self.pending.push(pending);
                 self.pending.len() as u32 - 1
             }
         }
@@ -314,6 +337,7 @@ impl<Q, A> Drop for Outstanding<'_, Q, A> {
         let place = self.id as usize;
         match std::mem::replace(&mut peer.pending[place], Pending::Abandoned) {
             Pending::Waiting(_) | Pending::Abandoned => {}
+            Pending::Then(_) => unreachable!("nobody waits for it"),
             Pending::Answered(_) | Pending::Free => {
                 peer.pending[place] = Pending::Free;
                 peer.free.push(self.id);
@@ -383,7 +407,16 @@ mod tests {
             async move {
                 for question in (0..REQUESTS).map(|turn| task * 1000 + turn) {
                     for peer in peers {
-                        assert_eq!(mesh.request(*peer, question).await, question + u64::from(*peer));
+                        let answer = if question % 2 == 0 && mesh.may_ask(*peer) {
+                            let (sender, answer) = flume::bounded(1);
+                            mesh.ask(*peer, question, move |answer| {
+                                sender.send(answer).expect("it is waited for");
+                            });
+                            answer.recv_async().await.expect("a peer answers")
+                        } else {
+                            mesh.request(*peer, question).await
+                        };
+                        assert_eq!(answer, question + u64::from(*peer));
                     }
                 }
             }

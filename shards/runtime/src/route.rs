@@ -79,7 +79,7 @@ async fn outside<E: Env>(core: &Core<E>, op: OutsideOp) -> Result<OutsideReply, 
         }
     })?;
     let gone = || QueryError::new(ErrorKind::OpFailed, "The server is shutting down.");
-    reply.recv_async().await.map_err(|_| gone())
+    core.env.heard(reply.recv_async()).await.map_err(|_| gone())
 }
 
 /// What became of something that was to be answered without waiting.
@@ -134,7 +134,7 @@ pub fn answer_at_once<E: Env>(
             }
             None => AtOnce::Waits(Waiting::Op(Op::Read { table: id, read: TableRead::Scan(scan), mode })),
         },
-        Op::Write { table, write } => match local_write(core, table, write) {
+        Op::Write { table, write } => match begin_write(core, table, write) {
             Ok(writing) => begun(writing),
             Err(write) => AtOnce::Waits(Waiting::Op(Op::Write { table, write })),
         },
@@ -144,11 +144,21 @@ pub fn answer_at_once<E: Env>(
     }
 }
 
-/// What becomes of an operation when it is polled for the first time.
-fn begun(mut reply: Reply) -> AtOnce<Result<OpReply, OpError>, Waiting> {
-    match reply.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(reply) => AtOnce::Answered(reply),
-        Poll::Pending => AtOnce::Waits(Waiting::Begun(reply)),
+/// Polls once with a waker that wakes nobody.
+fn polled_once<T>(
+    mut begun: Pin<Box<dyn Future<Output = T>>>,
+) -> AtOnce<T, Pin<Box<dyn Future<Output = T>>>> {
+    match begun.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(ended) => AtOnce::Answered(ended),
+        Poll::Pending => AtOnce::Waits(begun),
+    }
+}
+
+/// What becomes of an operation that has just begun.
+fn begun(reply: Reply) -> AtOnce<Result<OpReply, OpError>, Waiting> {
+    match polled_once(reply) {
+        AtOnce::Answered(reply) => AtOnce::Answered(reply),
+        AtOnce::Waits(reply) => AtOnce::Waits(Waiting::Begun(reply)),
     }
 }
 
@@ -159,13 +169,18 @@ fn scanned_here<E: Env>(core: &Rc<Core<E>>, id: TableId, scan: &Scan) -> Option<
     (scan.pipeline.is_empty() && core.homes(&table) == [core.number]).then_some(table)
 }
 
-/// The writing of rows that all live here, or the write as it was. It waits for the store alone, whose waits may be polled
-/// by one task and then by another.
-fn local_write<E: Env>(core: &Rc<Core<E>>, id: TableId, write: TableWrite) -> Result<Reply, TableWrite> {
-    match core.catalog().table(id) {
-        Some(table) if is_local(core, table, &write) => {
-            let (core, table) = (core.clone(), table.clone());
+/// The writing of rows that all have one home, or the write as it was. It waits for the store alone or for a peer's reply, whose waits may be
+/// polled by one task and then by another.
+fn begin_write<E: Env>(core: &Rc<Core<E>>, id: TableId, write: TableWrite) -> Result<Reply, TableWrite> {
+    let catalog = core.catalog();
+    let Some(table) = catalog.table(id) else { return Err(write) };
+    let (core, table) = (core.clone(), table.clone());
+    match home_of_all(&core, &table, &write) {
+        Some(home) if home == core.number => {
             Ok(Box::pin(async move { write_here(&core, &table, write).await.map(OpReply::Write) }))
+        }
+        Some(peer) if core.mesh.may_ask(peer) => {
+            Ok(Box::pin(async move { write_there(&core, peer, id, write).await.map(OpReply::Write) }))
         }
         Some(_) | None => Err(write),
     }
@@ -184,15 +199,33 @@ fn cached_row<E: Env>(core: &Rc<Core<E>>, id: TableId, key: &[u8]) -> Option<Opt
     }
 }
 
-/// Answers a peer's request without waiting, if that can be: a row that is in memory.
-pub fn serve_at_once<E: Env>(core: &Rc<Core<E>>, request: Request) -> AtOnce<Answer, Request> {
-    let row = match &request {
+/// The answer to a peer's request that is under way.
+pub type Serving = Pin<Box<dyn Future<Output = Answer>>>;
+
+/// Answers a peer's request without waiting, if that can be: a row that is in memory, a write that waits for nothing. What waits was
+/// begun as far as it could be.
+pub fn serve_at_once<E: Env>(core: &Rc<Core<E>>, request: Request) -> AtOnce<Answer, Serving> {
+    let core = core.clone();
+    match request {
         Request::Read { epoch, table, read: TableRead::Get { key }, mode: ReadMode::Single }
-            if *epoch == core.epoch() =>
+            if epoch == core.epoch() =>
         {
-            cached_row(core, *table, key)
+            match cached_row(&core, table, &key) {
+                Some(row) => AtOnce::Answered(Answer::Read(Ok(TableReply::Row(row)))),
+                None => AtOnce::Waits(Box::pin(async move {
+                    Answer::Read(read_here(&core, table, TableRead::Get { key }, ReadMode::Single).await)
+                })),
+            }
         }
-        Request::Read { .. }
+        Request::Write { epoch, table, write } if epoch == core.epoch() => {
+            polled_once(Box::pin(async move {
+                Answer::Write(match table_of(&core, table) {
+                    Ok(table) => write_here(&core, &table, write).await,
+                    Err(gone) => Err(gone),
+                })
+            }))
+        }
+        request @ (Request::Read { .. }
         | Request::Write { .. }
         | Request::Catalog(_)
         | Request::SystemWrite { .. }
@@ -200,16 +233,12 @@ pub fn serve_at_once<E: Env>(core: &Rc<Core<E>>, request: Request) -> AtOnce<Ans
         | Request::Follow(_)
         | Request::Feed(_)
         | Request::Construct { .. }
-        | Request::Progress { .. } => None,
-    };
-    match row {
-        Some(row) => AtOnce::Answered(Answer::Read(Ok(TableReply::Row(row)))),
-        None => AtOnce::Waits(request),
+        | Request::Progress { .. }) => AtOnce::Waits(Box::pin(async move { serve(&core, request).await })),
     }
 }
 
 /// Answers a request of a peer.
-pub async fn serve<E: Env>(core: &Rc<Core<E>>, request: Request) -> Answer {
+async fn serve<E: Env>(core: &Rc<Core<E>>, request: Request) -> Answer {
     let Some(epoch) = epoch_of(&request) else {
         return serve_now(core, request).await;
     };
@@ -504,14 +533,23 @@ async fn write_table<E: Env>(
     outcomes.into_iter().collect::<Option<Vec<_>>>().ok_or_else(wrong_answer)
 }
 
-/// Whether all rows of a write have their home on this core.
-fn is_local<E: Env>(core: &Core<E>, table: &Table, write: &TableWrite) -> bool {
-    let is_home = |key: &[u8]| core.home(table, key) == core.number;
-    match write {
-        TableWrite::Sync => core.mesh.cores() == 1,
-        TableWrite::Insert { rows, .. } => core.mesh.cores() == 1 || rows.iter().all(|row| is_home(&row.key)),
-        TableWrite::Change { keys, .. } => core.mesh.cores() == 1 || keys.iter().all(|key| is_home(key)),
+/// The core that is the home of all rows of a write, if it is one.
+fn home_of_all<E: Env>(core: &Core<E>, table: &Table, write: &TableWrite) -> Option<u16> {
+    if core.mesh.cores() == 1 {
+        return Some(core.number);
     }
+    let home = |key: &[u8]| core.home(table, key);
+    match write {
+        TableWrite::Sync => None,
+        TableWrite::Insert { rows, .. } => the_one(rows.iter().map(|row| home(&row.key))),
+        TableWrite::Change { keys, .. } => the_one(keys.iter().map(|key| home(key))),
+    }
+}
+
+/// What all of them are, if they are the same.
+fn the_one(mut homes: impl Iterator<Item = u16>) -> Option<u16> {
+    let first = homes.next()?;
+    homes.all(|home| home == first).then_some(first)
 }
 
 type WriteGroups = Vec<(u16, Vec<usize>, TableWrite)>;
@@ -562,9 +600,19 @@ async fn write_at<E: Env>(
     write: TableWrite,
 ) -> Result<Vec<RowOutcome>, QueryError> {
     if peer == core.number {
-        return write_here(core, table, write).await;
+        return Box::pin(write_here(core, table, write)).await;
     }
-    match request(core, peer, Request::Write { epoch: 0, table: table.id, write }).await {
+    write_there(core, peer, table.id, write).await
+}
+
+/// A peer's part of a write.
+async fn write_there<E: Env>(
+    core: &Rc<Core<E>>,
+    peer: u16,
+    table: TableId,
+    write: TableWrite,
+) -> Result<Vec<RowOutcome>, QueryError> {
+    match request(core, peer, Request::Write { epoch: 0, table, write }).await {
         Answer::Write(outcomes) => outcomes,
         Answer::Read(_)
         | Answer::Catalog(_)

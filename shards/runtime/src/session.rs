@@ -28,7 +28,7 @@ use crate::admission::{Lease, Watchers};
 use crate::core::{Core, add};
 use crate::cursor::{self, Cursor};
 use crate::env::{Env, Stream, StreamEnd};
-use crate::hot;
+use crate::hot::{self, Hot};
 use crate::outgoing::{Outgoing, SHARED_BYTES_MIN};
 
 /// Replies that wait for the client to read them; beyond it nothing new is begun for it.
@@ -477,13 +477,14 @@ impl<E: Env> Session<E> {
                 if self.cursors.borrow().contains_key(&token) {
                     return duplicate(token, out);
                 }
-                if hot::point_get(&self.core, &self.access, token, &term, &options, out) {
-                    return;
+                match hot::point_get(&self.core, &self.access, token, &term, &options, out) {
+                    Hot::Answered => {}
+                    Hot::Elsewhere(read) => cursor::read_elsewhere(self, token, term, options, read),
+                    Hot::No => match hot::point_write(&self.core, &term, &options) {
+                        Some(write) => cursor::start_write(self, token, term, write, out),
+                        None => cursor::start(self, token, term, options, out),
+                    },
                 }
-                if let Some(write) = hot::point_write(&self.core, &term, &options) {
-                    return cursor::start_write(self, token, term, write, out);
-                }
-                cursor::start(self, token, term, options, out);
             }
             Ok(QueryMessage::Continue) => match self.cursor(token) {
                 Some(cursor) => cursor::resume(self, &cursor, out),

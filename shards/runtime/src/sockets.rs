@@ -1,9 +1,9 @@
 //! Sockets of a core: one epoll says which of them can go on, and tasks read and write them directly.
 //!
 //! Always: a socket is registered once, for both directions and edge-triggered, so a request costs no call but its own `recv` and
-//! `send`. What an edge said is kept with the socket until a call finds nothing left. The epoll is asked once a turn while it has something to
-//! tell; only then does the executor poll it, as one descriptor: while a core is busy, nothing that arrives interrupts it. (An
-//! executor that polls each socket by itself pays for arming the poll, and for an interrupt when it completes.)
+//! `send`. What an edge said is kept with the socket until a call finds nothing left. The epoll is asked once a turn (`turns.rs`), and the
+//! executor polls it, as one descriptor, only when it has had nothing to tell for a while: while a core is busy, nothing that arrives
+//! interrupts it. (An executor that polls each socket by itself pays for arming the poll, and for an interrupt when it completes.)
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -22,7 +22,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType, sockopt,
 };
 
-use crate::env::{Env, Stream, StreamEnd};
+use crate::env::{Stream, StreamEnd};
 
 /// Connections the kernel holds for a listener that is busy.
 const BACKLOG: i32 = 4096;
@@ -43,7 +43,7 @@ const EVENTS_AT_ONCE: usize = 512;
 pub struct Sockets {
     epoll: OwnedFd,
     ends: RefCell<Ends>,
-    watched: RefCell<Option<Watched>>,
+    watched: RefCell<Vec<Watched>>,
 }
 
 /// Something else of the core that has news now and then.
@@ -52,8 +52,17 @@ struct Watched {
     take: Box<dyn Fn()>,
 }
 
-/// The number under which it is registered.
-const WATCHED: u64 = u64::MAX;
+/// Added to its number where it is registered.
+const WATCHED: u64 = 1 << 62;
+
+/// Where the epoll writes what it tells.
+pub struct Events([MaybeUninit<Event>; EVENTS_AT_ONCE]);
+
+impl Default for Events {
+    fn default() -> Events {
+        Events([const { MaybeUninit::uninit() }; EVENTS_AT_ONCE])
+    }
+}
 
 /// What is known of each registered socket, by the number it is registered under.
 #[derive(Default)]
@@ -84,32 +93,43 @@ impl Sockets {
     /// # Errors
     /// The kernel's.
     pub fn watch(&self, descriptor: OwnedFd, take: impl Fn() + 'static) -> io::Result<()> {
-        epoll::add(&self.epoll, &descriptor, EventData::new_u64(WATCHED), EventFlags::IN)?;
-        self.watched.replace(Some(Watched { _descriptor: descriptor, take: Box::new(take) }));
+        self.add_watched(descriptor, EventFlags::IN, Box::new(take))
+    }
+
+    /// Watches one more descriptor, whose news is told once for each time that there is some.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn watch_edges(&self, descriptor: OwnedFd) -> io::Result<()> {
+        self.add_watched(descriptor, EventFlags::IN | EventFlags::ET, Box::new(|| {}))
+    }
+
+    fn add_watched(&self, descriptor: OwnedFd, flags: EventFlags, take: Box<dyn Fn()>) -> io::Result<()> {
+        let mut watched = self.watched.borrow_mut();
+        epoll::add(&self.epoll, &descriptor, EventData::new_u64(WATCHED + watched.len() as u64), flags)?;
+        watched.push(Watched { _descriptor: descriptor, take });
         Ok(())
     }
 
-    /// Wakes the tasks whose sockets can go on, for ever. `ring` waits until the epoll has something to tell.
-    pub async fn tend(self: Rc<Self>, env: impl Env, ring: impl AsyncFn(BorrowedFd<'_>)) {
-        let mut events = [const { MaybeUninit::uninit() }; EVENTS_AT_ONCE];
-        loop {
-            if self.look(&mut events) {
-                env.next_turn().await;
-            } else {
-                ring(self.epoll.as_fd()).await;
-            }
-        }
+    /// For the executor to poll: has something to read when the epoll has something to tell.
+    pub fn epoll(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
     }
 
-    /// Takes what the epoll tells now; whether it told anything.
-    fn look(&self, events: &mut [MaybeUninit<Event>]) -> bool {
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // Interrupted is like nothing: who waits then is told at once.
-        let Ok((told, _)) = epoll::wait(&self.epoll, events, Some(&at_once)) else { return false };
+    /// Takes what the epoll tells, after a wait for it if there is nothing yet, and wakes the tasks whose sockets can go on;
+    /// whether it told anything.
+    pub fn look(&self, events: &mut Events, wait: Duration) -> bool {
+        let wait = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: i64::from(wait.subsec_nanos()) };
+        let told = match epoll::wait(&self.epoll, &mut events.0, Some(&wait)) {
+            Ok((told, _)) => told,
+            // A ring has completions: the next look tells of them.
+            Err(Errno::INTR) => return true,
+            Err(_) => return false,
+        };
         for event in &*told {
             let (data, flags) = (event.data, event.flags);
-            if data.u64() == WATCHED {
-                self.watched.borrow().iter().for_each(|watched| (watched.take)());
+            if let Some(place) = data.u64().checked_sub(WATCHED) {
+                (self.watched.borrow()[place as usize].take)();
                 continue;
             }
             let mut ends = self.ends.borrow_mut();

@@ -328,15 +328,12 @@ pub(crate) fn serve_peers<E: Env>(core: &Rc<Core<E>>) {
 
 /// Answers a peer's request, in a task of its own unless it can be answered at once.
 fn serve_request<E: Env>(core: &Rc<Core<E>>, peer: u16, id: u32, request: Request) {
-    let request = match route::serve_at_once(core, request) {
+    let serving = match route::serve_at_once(core, request) {
         route::AtOnce::Answered(answer) => return core.mesh.reply(peer, id, answer),
-        route::AtOnce::Waits(request) => request,
+        route::AtOnce::Waits(serving) => serving,
     };
-    let core = core.clone();
-    core.env.clone().spawn(async move {
-        let answer = route::serve(&core, request).await;
-        core.mesh.reply(peer, id, answer);
-    });
+    let mesh = core.mesh.clone();
+    core.env.spawn(async move { mesh.reply(peer, id, serving.await) });
 }
 
 /// Opens the stores and gets the catalog: from store 0, or from the core that has it.
@@ -591,7 +588,7 @@ async fn accept<E: Env>(core: Rc<Core<E>>, listener: Listener) {
 
 /// Carries out commands until one says to close.
 async fn obey<E: Env>(core: &Rc<Core<E>>, commands: &flume::Receiver<CoreMessage>) {
-    while let Ok(message) = commands.recv_async().await {
+    while let Ok(message) = core.env.heard(commands.recv_async()).await {
         match message.order {
             CoreOrder::Command(CoreCommand::Report) => {
                 let _ = message.reply.try_send(core.report());

@@ -29,8 +29,9 @@ use photondb_storage::slab::{SlabEngine, SlabOptions};
 use rustix::fs::OFlags;
 
 use crate::env::{Env, StoreOptions};
-use crate::reads::{Reads, Target};
+use crate::flights::{Flights, Target};
 use crate::sockets::Sockets;
+use crate::turns::Turns;
 use crate::{Cures, StartError};
 
 /// How often an executor with work wakes by itself: a lost wake costs at most this.
@@ -76,24 +77,26 @@ pub fn run<T, F: Future<Output = T>>(
         .map_err(|error| executor_error(&error))?;
     let sockets =
         Sockets::new().map_err(|error| StartError(format!("A core can have no epoll ({error}).")))?;
-    let reads =
-        Reads::new().inspect_err(|error| tracing::warn!(%error, "reads have no ring of their own")).ok();
-    let env = UringEnv::new(data_dir, sockets.clone(), reads.clone());
+    let flights =
+        Flights::new().inspect_err(|error| tracing::warn!(%error, "reads have no ring of their own")).ok();
+    let turns = Turns::new(sockets.clone());
+    let turns = turns.map_err(|error| StartError(format!("A core can have no bell ({error}).")))?;
+    let env = UringEnv::new(data_dir, turns.clone(), sockets.clone(), flights.clone());
     executor.run(async move {
-        if let Some(reads) = reads {
-            let taken = reads.clone();
-            let watched = reads.bell().and_then(|bell| sockets.watch(bell, move || taken.take()));
+        if let Some(flights) = flights {
+            let taken = flights.clone();
+            let watched = flights.bell().and_then(|bell| sockets.watch(bell, move || taken.take()));
             watched.map_err(|error| StartError(format!("A core's epoll takes no ring ({error}).")))?;
-            glommio::spawn_local(submit(reads)).detach();
+            glommio::spawn_local(turns.task(submit(flights))).detach();
         }
-        glommio::spawn_local(sockets.tend(env.clone(), ring)).detach();
+        glommio::spawn_local(turns.clone().tend(executor_turn, ring)).detach();
         if cures.heartbeat {
             glommio::spawn_local(beat()).detach();
         }
         if cures.device_probe {
             probe_device(&env.shared.data_dir).await?;
         }
-        Ok(main(env).await)
+        Ok(turns.task(main(env)).await)
     })
 }
 
@@ -106,11 +109,16 @@ fn executor_error(error: &GlommioError<()>) -> StartError {
     StartError(format!("A core's executor could not be made ({error}); {advice}."))
 }
 
-/// Submits reads at the end of each turn, for ever.
-async fn submit(reads: Rc<Reads<UringBuffer>>) {
-    while reads.submit().await.is_err() {
+/// Submits reads and writes when other tasks have run, for ever.
+async fn submit(flights: Rc<Flights<UringBuffer>>) {
+    while flights.submit().await.is_err() {
         Timer::new(BEAT).await;
     }
+}
+
+/// A timer of next to nothing: glommio looks at its rings and timers only between two runs of its task queue.
+async fn executor_turn() {
+    Timer::new(Duration::from_micros(1)).await;
 }
 
 /// Wakes the executor for ever, and says when it came late.
@@ -168,9 +176,10 @@ pub struct UringEnv {
 
 struct Shared {
     data_dir: PathBuf,
+    turns: Rc<Turns>,
     sockets: Rc<Sockets>,
     /// None where the kernel refuses another ring.
-    reads: Option<Rc<Reads<UringBuffer>>>,
+    flights: Option<Rc<Flights<UringBuffer>>>,
     began: Instant,
     random: RefCell<RandomPool>,
 }
@@ -190,7 +199,8 @@ impl UringEnv {
             Ok(()) => std::fs::File::open(&self.shared.data_dir).and_then(|directory| directory.sync_all()),
         };
         made.map_err(|error| failed(&store_name(number), "make directory", 0, 0, &error))?;
-        Ok(UringDirectory { path: path.into(), reads: self.shared.reads.clone() })
+        let (turns, flights) = (self.shared.turns.clone(), self.shared.flights.clone());
+        Ok(UringDirectory { path: path.into(), turns, flights })
     }
 
     /// The sockets of this core.
@@ -198,10 +208,15 @@ impl UringEnv {
         &self.shared.sockets
     }
 
-    fn new(data_dir: &Path, sockets: Rc<Sockets>, reads: Option<Rc<Reads<UringBuffer>>>) -> UringEnv {
+    fn new(
+        data_dir: &Path,
+        turns: Rc<Turns>,
+        sockets: Rc<Sockets>,
+        flights: Option<Rc<Flights<UringBuffer>>>,
+    ) -> UringEnv {
         let random = RefCell::new(RandomPool { bytes: [0; RANDOM_POOL_BYTES], used: RANDOM_POOL_BYTES });
         let (data_dir, began) = (data_dir.to_owned(), Instant::now());
-        UringEnv { shared: Rc::new(Shared { data_dir, sockets, reads, began, random }) }
+        UringEnv { shared: Rc::new(Shared { data_dir, turns, sockets, flights, began, random }) }
     }
 }
 
@@ -238,9 +253,12 @@ impl Env for UringEnv {
         Timer::new(duration).await;
     }
 
-    /// A timer of next to nothing: glommio looks at its timers only between two runs of its task queue.
     async fn next_turn(&self) {
-        Timer::new(Duration::from_micros(1)).await;
+        self.shared.turns.next().await;
+    }
+
+    async fn heard<T>(&self, wait: impl Future<Output = T>) -> T {
+        self.shared.turns.heard(wait).await
     }
 
     fn random(&self, bytes: &mut [u8]) {
@@ -260,7 +278,7 @@ impl Env for UringEnv {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        glommio::spawn_local(task).detach();
+        glommio::spawn_local(self.shared.turns.task(task)).detach();
     }
 }
 
@@ -306,17 +324,45 @@ pub fn random_bytes(bytes: &mut [u8]) {
 #[derive(Clone)]
 pub struct UringDirectory {
     path: Rc<Path>,
-    reads: Option<Rc<Reads<UringBuffer>>>,
+    turns: Rc<Turns>,
+    flights: Option<Rc<Flights<UringBuffer>>>,
 }
 
 /// A file of a store, opened for direct I/O.
 pub struct UringFile {
     file: DmaFile,
     name: Rc<str>,
-    /// The same file, opened so that a write ends when it is durable; from the first such write on.
-    durable: OnceCell<DmaFile>,
-    /// The same file, for reads beside each other.
-    read: Option<(Rc<Reads<UringBuffer>>, Rc<OwnedFd>)>,
+    turns: Rc<Turns>,
+    /// The same file, for the core's own ring.
+    own: Option<OwnFile>,
+}
+
+struct OwnFile {
+    flights: Rc<Flights<UringBuffer>>,
+    path: PathBuf,
+    read: Rc<OwnedFd>,
+    /// Opened so that a write ends when it is durable; from the first such write on.
+    durable: OnceCell<Rc<OwnedFd>>,
+}
+
+impl OwnFile {
+    fn open(flights: &Rc<Flights<UringBuffer>>, path: PathBuf) -> io::Result<OwnFile> {
+        let read = Rc::new(open_direct(&path, OFlags::RDONLY)?);
+        Ok(OwnFile { flights: flights.clone(), path, read, durable: OnceCell::new() })
+    }
+
+    fn durable(&self) -> io::Result<&Rc<OwnedFd>> {
+        if let Some(durable) = self.durable.get() {
+            return Ok(durable);
+        }
+        let opened = Rc::new(open_direct(&self.path, OFlags::RDWR | OFlags::DSYNC)?);
+        Ok(self.durable.get_or_init(|| opened))
+    }
+}
+
+fn open_direct(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
+    let flags = flags | OFlags::DIRECT | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)
 }
 
 /// Memory that direct I/O takes.
@@ -372,20 +418,11 @@ impl Directory for UringDirectory {
             }
         }
         let path = self.path.join(name);
-        let file =
-            options.dma_open(&path).await.map_err(|error| failed(name, "open", 0, 0, &error.into()))?;
-        let read = match &self.reads {
-            Some(reads) => {
-                let flags = OFlags::RDONLY | OFlags::DIRECT | OFlags::CLOEXEC;
-                let opened = rustix::fs::open(&path, flags, rustix::fs::Mode::empty());
-                Some((
-                    reads.clone(),
-                    Rc::new(opened.map_err(|errno| failed(name, "open", 0, 0, &errno.into()))?),
-                ))
-            }
-            None => None,
-        };
-        Ok(UringFile { file, name: name.into(), durable: OnceCell::new(), read })
+        let file = self.turns.of_executor(options.dma_open(&path)).await;
+        let file = file.map_err(|error| failed(name, "open", 0, 0, &error.into()))?;
+        let own = self.flights.as_ref().map(|flights| OwnFile::open(flights, path)).transpose();
+        let own = own.map_err(|error| failed(name, "open", 0, 0, &error))?;
+        Ok(UringFile { file, name: name.into(), turns: self.turns.clone(), own })
     }
 
     async fn list(&self) -> Result<Vec<String>, DiskError> {
@@ -411,12 +448,14 @@ impl Directory for UringDirectory {
     }
 
     async fn sync(&self) -> Result<(), DiskError> {
+        let sync = async {
+            let directory = glommio::io::Directory::open(&*self.path).await?;
+            let synced = directory.sync().await;
+            synced.and(directory.close().await)
+        };
         let name = || self.path.to_string_lossy();
         let wrong = |error: GlommioError<()>| failed(&name(), "sync", 0, 0, &error.into());
-        let directory = glommio::io::Directory::open(&*self.path).await.map_err(wrong)?;
-        let synced = directory.sync().await.map_err(wrong);
-        let closed = directory.close().await.map_err(wrong);
-        synced.and(closed)
+        self.turns.of_executor(sync).await.map_err(wrong)
     }
 }
 
@@ -425,13 +464,13 @@ impl UringFile {
         failed(&self.name, operation, offset, bytes, &error.into())
     }
 
-    async fn write_to(&self, file: &DmaFile, offset: u64, source: UringBuffer) -> Result<(), DiskError> {
-        let bytes = source.0.len();
-        match file.write_at(source.0, offset).await {
+    /// Whether all of a write of `bytes` was written.
+    fn written(&self, offset: u64, bytes: usize, written: io::Result<usize>) -> Result<(), DiskError> {
+        match written {
             Ok(written) if written == bytes => Ok(()),
             // The kernel stops short only when the device is full.
             Ok(_) => Err(DiskError::Full { file: self.name.to_string() }),
-            Err(error) => Err(self.failed("write", offset, bytes as u64, error)),
+            Err(error) => Err(failed(&self.name, "write", offset, bytes as u64, &error)),
         }
     }
 }
@@ -447,41 +486,39 @@ impl Disk for UringFile {
     }
 
     async fn read(&self, offset: u64, bytes: u32) -> Result<UringPage, DiskError> {
-        // The executor is quicker with a read that is alone.
-        if let Some((reads, file)) = &self.read
-            && !reads.may_be_alone()
-        {
+        if let Some(OwnFile { flights, read, .. }) = &self.own {
             let buffer = UringBuffer(self.file.alloc_dma_buffer(bytes as usize));
-            if let Some((buffer, bytes)) = reads.read(file, offset, buffer).await {
+            if let Some((buffer, bytes)) = flights.read(read, offset, buffer).await {
                 return Ok(UringPage::Ring(Rc::new(buffer), bytes));
             }
         }
-        let _alone = self.read.as_ref().map(|(reads, _)| reads.alone());
-        let page = self.file.read_at_aligned(offset, bytes as usize).await;
+        let read = self.file.read_at_aligned(offset, bytes as usize);
+        let page = self.turns.of_executor(read).await;
         page.map(UringPage::Executor).map_err(|error| self.failed("read", offset, u64::from(bytes), error))
     }
 
     async fn write(&self, offset: u64, source: UringBuffer) -> Result<(), DiskError> {
-        self.write_to(&self.file, offset, source).await
+        let bytes = source.0.len();
+        let written = self.turns.of_executor(self.file.write_at(source.0, offset)).await;
+        self.written(offset, bytes, written.map_err(io::Error::from))
     }
 
     /// One request (`O_DSYNC`) in place of two: 188 us for 40 KiB where a write and an fdatasync took 426 us.
-    async fn write_durably(&self, offset: u64, source: UringBuffer) -> Result<(), DiskError> {
-        if self.durable.get().is_none() {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).custom_flags(OFlags::DSYNC.bits() as i32);
-            let path = self.file.path().map(|path| path.to_owned());
-            let path = path.ok_or_else(|| DiskError::NotFound { file: self.name.to_string() })?;
-            let opened = options.dma_open(path).await;
-            // Another write may have been quicker.
-            let _ = self.durable.set(opened.map_err(|error| self.failed("open", 0, 0, error))?);
+    async fn write_durably(&self, offset: u64, mut source: UringBuffer) -> Result<(), DiskError> {
+        let bytes = source.0.len();
+        if let Some(own) = &self.own {
+            let file = own.durable().map_err(|error| failed(&self.name, "open", 0, 0, &error))?;
+            source = match own.flights.write(file, offset, source).await {
+                Ok(written) => return self.written(offset, bytes, written),
+                Err(source) => source,
+            };
         }
-        let durable = self.durable.get().expect("it was set");
-        self.write_to(durable, offset, source).await
+        self.write(offset, source).await?;
+        self.sync().await
     }
 
     async fn sync(&self) -> Result<(), DiskError> {
-        self.file.fdatasync().await.map_err(|error| self.failed("sync", 0, 0, error))
+        self.turns.of_executor(self.file.fdatasync()).await.map_err(|error| self.failed("sync", 0, 0, error))
     }
 
     async fn preallocate(&self, bytes: u64) -> Result<(), DiskError> {
@@ -489,7 +526,7 @@ impl Disk for UringFile {
         if end >= bytes {
             return Ok(());
         }
-        let reserved = self.file.pre_allocate(bytes, false).await;
+        let reserved = self.turns.of_executor(self.file.pre_allocate(bytes, false)).await;
         reserved.map_err(|error| self.failed("preallocate", 0, bytes, error))?;
         while end < bytes {
             let run = (bytes - end).next_multiple_of(u64::from(BLOCK_BYTES)).min(u64::from(ZERO_RUN_BYTES));
@@ -500,7 +537,10 @@ impl Disk for UringFile {
     }
 
     async fn punch(&self, offset: u64, bytes: u64) -> Result<(), DiskError> {
-        self.file.deallocate(offset, bytes).await.map_err(|error| self.failed("punch", offset, bytes, error))
+        self.turns
+            .of_executor(self.file.deallocate(offset, bytes))
+            .await
+            .map_err(|error| self.failed("punch", offset, bytes, error))
     }
 
     async fn truncate(&self, bytes: u64) -> Result<(), DiskError> {
@@ -513,7 +553,10 @@ impl Disk for UringFile {
     }
 
     async fn length(&self) -> Result<u64, DiskError> {
-        self.file.file_size().await.map_err(|error| self.failed("length", 0, 0, error))
+        self.turns
+            .of_executor(self.file.file_size())
+            .await
+            .map_err(|error| self.failed("length", 0, 0, error))
     }
 }
 
@@ -612,6 +655,11 @@ mod tests {
         let _ = std::fs::remove_dir_all(&place);
         std::fs::create_dir_all(&place).expect("the target directory is writable");
         place
+    }
+
+    fn directory_of(env: &UringEnv) -> UringDirectory {
+        let Shared { data_dir, turns, flights, .. } = &*env.shared;
+        UringDirectory { path: data_dir.as_path().into(), turns: turns.clone(), flights: flights.clone() }
     }
 
     /// A preempt timer that fires before a task has run now and then, but hardly ever several times in a row.
@@ -737,14 +785,12 @@ mod tests {
         let _ = std::fs::remove_dir_all(&place);
     }
 
-    /// The answer about polled I/O is kept for the life of a process, so this runs in a process of its own.
+    /// Reads as where the kernel refuses us a ring of our own. The answer about polled I/O is kept for the life of a process, so
+    /// this runs in a process of its own.
     fn reads_after_an_empty_file(cures: Cures) -> Result<(), DiskError> {
         let place = scratch_dir(if cures.device_probe { "probed" } else { "unprobed" });
         let work = |env: UringEnv| async move {
-            let directory = UringDirectory {
-                path: env.shared.data_dir.as_path().into(),
-                reads: env.shared.reads.clone(),
-            };
+            let directory = UringDirectory { flights: None, ..directory_of(&env) };
             let file = directory.open("empty", OpenMode::Create).await?;
             file.preallocate(64 << 10).await?;
             let page = file.read(0, BLOCK_BYTES).await?;
@@ -845,10 +891,7 @@ mod tests {
         const BLOCKS: u64 = 300;
         let place = scratch_dir("reads");
         let work = |env: UringEnv| async move {
-            let directory = UringDirectory {
-                path: env.shared.data_dir.as_path().into(),
-                reads: env.shared.reads.clone(),
-            };
+            let directory = directory_of(&env);
             let file = Rc::new(directory.open("a", OpenMode::Create).await?);
             file.preallocate(BLOCKS * u64::from(BLOCK_BYTES)).await?;
             for block in 0..BLOCKS {
@@ -888,10 +931,7 @@ mod tests {
     fn files_hold_what_was_written_and_say_when_they_are_missing() {
         let place = scratch_dir("files");
         let work = |env: UringEnv| async move {
-            let directory = UringDirectory {
-                path: env.shared.data_dir.as_path().into(),
-                reads: env.shared.reads.clone(),
-            };
+            let directory = directory_of(&env);
             let missing = directory.open("nothing", OpenMode::Existing).await.err();
             assert_eq!(missing, Some(DiskError::NotFound { file: "nothing".into() }));
             let file = directory.open("a", OpenMode::Create).await?;
