@@ -4,7 +4,7 @@
 //! do not care where a value lies, so a second engine would be a second place for every mistake. `memory` keeps nothing.
 
 use crate::changelog::{ChangeLogError, LogPlace, LogRun, Position, Retention};
-use crate::compress::{Dictionary, Training};
+use crate::train::{Dictionary, Training};
 use crate::disk::Directory;
 use crate::engine::{
     BatchMax, Cached, CommitInfo, Direction, Edit, Entries, Lsn, Merged, Part, Range, StorageEngine,

@@ -287,11 +287,6 @@ impl<D: Directory> Shared<D> {
             let how = self.compress(tree, &value, dictionary, &mut compressed);
             let bytes: &[u8] = if how == How::Plain { &value } else { &compressed };
             let stored = slot::Stored { how, plain_bytes: value.len(), bytes };
-            if let Some(table) = &table
-                && self.state.borrow_mut().dictionaries.sample(table, &value)
-            {
-                self.trainable.notify();
-            }
             let slot_bytes = slot::slot_bytes(key.len(), bytes.len());
             self.make_stage_room(stage, tree, slot_bytes, pages).await?;
             let location = Location::new(stage.chunk, stage.offset + stage.bytes.len() as u32);

@@ -10,20 +10,32 @@
 //! does not repeat it. A small document hardly repeats itself, so alone it compresses badly; a dictionary made of a few
 //! thousand documents of its table holds their field names and usual values. A dictionary that documents were stored with
 //! is kept as long as its table. Prepared dictionaries are kept in memory up to a bound, the longest unused goes.
+//!
+//! With a dictionary a value is packed in one of two ways: thoroughly, at the level that was asked for, or quickly, at a level that looks at
+//! every fifth place only but still packs what does not repeat itself by how often its letters come. Documents of text that nothing else has
+//! become hardly larger by the quick way, in less than half of the time; those that are made of what others have too become a tenth larger.
+//! Which are which is seen from values that are packed both ways now and then ([`Packer`]).
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use zstd::zstd_safe::{self, CCtx, CDict, CParameter, DCtx, DDict};
+use zstd::zstd_safe::{self, CCtx, CParameter, DCtx, DDict, ParamSwitch};
 
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Where the number of a dictionary stands in it, behind its magic number.
 const NUMBER_AT: usize = 4;
-/// A dictionary's bytes: at 16 KiB a table of small documents has most of the gain, and a hundred tables cost little memory.
-const DICTIONARY_BYTES_MAX: usize = 16 << 10;
-/// Dictionaries held ready for reading, and for writing: a prepared one takes some 45 and 150 KiB.
+/// Dictionaries held ready for reading, and for writing: a prepared one takes some 45 and 400 KiB.
 const READERS_MAX: usize = 32;
 const WRITERS_MAX: usize = 4;
+/// The level of the quick way.
+const QUICK_LEVEL: i32 = -4;
+/// The quick way is taken while it makes values larger by no more than this, in percent.
+const QUICK_GROWTH_MAX: u64 = 3;
+/// The first values of a dictionary are packed both ways, and then one in so many.
+const BOTH_WAYS_FIRST: u32 = 16;
+const BOTH_WAYS_EVERY: u32 = 64;
+/// Of older values half is forgotten when the newer come to so many bytes.
+const REMEMBERED_BYTES: u64 = 1 << 20;
 
 /// How a value is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,30 +72,6 @@ pub(crate) enum Unready {
     Broken(String),
 }
 
-/// Documents of a table, for whoever has time to make a dictionary of them.
-#[derive(Debug)]
-pub struct Training {
-    pub(crate) table: Box<[u8]>,
-    pub(crate) samples: Vec<u8>,
-    pub(crate) sample_bytes: Vec<usize>,
-}
-
-/// A dictionary for the documents of a table.
-#[derive(Debug)]
-pub struct Dictionary {
-    pub(crate) table: Box<[u8]>,
-    /// Empty where the documents have too little in common.
-    pub(crate) bytes: Vec<u8>,
-}
-
-impl Training {
-    /// Makes the dictionary: some tens of milliseconds of pure CPU, so not on a core.
-    pub fn train(self) -> Dictionary {
-        let trained = zstd::dict::from_continuous(&self.samples, &self.sample_bytes, DICTIONARY_BYTES_MAX);
-        Dictionary { table: self.table, bytes: trained.unwrap_or_default() }
-    }
-}
-
 /// Writes the store's number of a dictionary into it.
 pub(crate) fn number_dictionary(bytes: &mut [u8], number: u32) {
     bytes[NUMBER_AT..NUMBER_AT + 4].copy_from_slice(&number.to_le_bytes());
@@ -115,11 +103,69 @@ impl<T> Ready<T> {
         }
     }
 
-    fn find(&mut self, number: u32, now: u64) -> Option<&T> {
+    fn find(&mut self, number: u32, now: u64) -> Option<&mut T> {
         let prepared = self.by_number.get_mut(&number)?;
         prepared.last_use = now;
-        Some(&prepared.dictionary)
+        Some(&mut prepared.dictionary)
     }
+}
+
+/// Packs values with one dictionary, in the way that suits them.
+struct Packer {
+    thorough: CCtx<'static>,
+    quick: CCtx<'static>,
+    /// Values since the dictionary was prepared.
+    values: u32,
+    /// Of values that were packed both ways.
+    thorough_bytes: u64,
+    quick_bytes: u64,
+}
+
+impl Packer {
+    fn new(dictionary: &[u8], level: i32) -> Option<Self> {
+        let prepared = |level| {
+            let mut encoder = encoder(level);
+            encoder.load_dictionary(dictionary).ok()?;
+            Some(encoder)
+        };
+        let (thorough, quick) = (prepared(level)?, prepared(QUICK_LEVEL)?);
+        Some(Packer { thorough, quick, values: 0, thorough_bytes: 0, quick_bytes: 0 })
+    }
+
+    fn is_quick(&self) -> bool {
+        self.quick_bytes * 100 <= self.thorough_bytes * (100 + QUICK_GROWTH_MAX)
+    }
+
+    /// Packs a value into `frame`, which has room for it.
+    fn pack(&mut self, value: &[u8], frame: &mut Vec<u8>) -> Option<()> {
+        self.values = self.values.wrapping_add(1);
+        if self.values > BOTH_WAYS_FIRST && !self.values.is_multiple_of(BOTH_WAYS_EVERY) {
+            let encoder = if self.is_quick() { &mut self.quick } else { &mut self.thorough };
+            return encoder.compress2(frame, value).ok().map(drop);
+        }
+        self.quick_bytes += self.quick.compress2(frame, value).ok()? as u64;
+        frame.clear();
+        self.thorough_bytes += self.thorough.compress2(frame, value).ok()? as u64;
+        if self.thorough_bytes > REMEMBERED_BYTES {
+            self.quick_bytes /= 2;
+            self.thorough_bytes /= 2;
+        }
+        Some(())
+    }
+}
+
+/// What compresses at a level, without the sizes that slots know.
+fn encoder(level: i32) -> CCtx<'static> {
+    let mut encoder = CCtx::create();
+    let parameters = [
+        CParameter::CompressionLevel(level),
+        CParameter::LiteralCompressionMode(ParamSwitch::Enable),
+        CParameter::ContentSizeFlag(false),
+    ];
+    for parameter in parameters {
+        encoder.set_parameter(parameter).expect("zstd knows its own parameters");
+    }
+    encoder
 }
 
 /// Compresses and decompresses for one store.
@@ -128,7 +174,7 @@ pub(crate) struct Codec {
     encoder: CCtx<'static>,
     decoder: DCtx<'static>,
     readers: Ready<DDict<'static>>,
-    writers: Ready<CDict<'static>>,
+    writers: Ready<Packer>,
     uses: u64,
     frame: Vec<u8>,
     plain: Vec<u8>,
@@ -136,13 +182,9 @@ pub(crate) struct Codec {
 
 impl Codec {
     pub fn new(level: i32) -> Self {
-        let mut encoder = CCtx::create();
-        for parameter in [CParameter::CompressionLevel(level), CParameter::ContentSizeFlag(false)] {
-            encoder.set_parameter(parameter).expect("zstd knows its own parameters");
-        }
         Self {
             level,
-            encoder,
+            encoder: encoder(level),
             decoder: DCtx::create(),
             readers: Ready::new(READERS_MAX),
             writers: Ready::new(WRITERS_MAX),
@@ -164,8 +206,8 @@ impl Codec {
     }
 
     pub fn add_writer(&mut self, number: u32, bytes: &[u8]) {
-        if let Some(dictionary) = CDict::try_create(bytes, self.level) {
-            self.writers.add(number, dictionary, self.uses);
+        if let Some(packer) = Packer::new(bytes, self.level) {
+            self.writers.add(number, packer, self.uses);
         }
     }
 
@@ -174,15 +216,17 @@ impl Codec {
         self.uses += 1;
         self.frame.clear();
         self.frame.reserve(zstd_safe::compress_bound(value.len()));
-        let prepared = dictionary.and_then(|number| self.writers.find(number, self.uses));
-        let (how, written) = match prepared {
-            Some(prepared) => {
-                let written = self.encoder.compress_using_cdict(&mut self.frame, value, prepared);
-                (How::WithDictionary, written)
+        let packer = dictionary.and_then(|number| self.writers.find(number, self.uses));
+        let how = match packer {
+            Some(packer) => {
+                packer.pack(value, &mut self.frame)?;
+                How::WithDictionary
             }
-            None => (How::Alone, self.encoder.compress2(&mut self.frame, value)),
+            None => {
+                self.encoder.compress2(&mut self.frame, value).ok()?;
+                How::Alone
+            }
         };
-        written.ok()?;
         let stored = self.frame.strip_prefix(&MAGIC)?;
         (stored.len() + value.len() / 8 < value.len()).then_some((how, stored))
     }
@@ -242,16 +286,52 @@ impl Codec {
 mod tests {
     use super::*;
     use crate::suite::{Random, document};
+    use crate::train::Training;
 
-    fn training(count: usize) -> Training {
-        let mut random = Random::new(1);
+    fn training_of(count: usize, mut document: impl FnMut() -> Vec<u8>) -> Training {
         let mut training = Training { table: (*b"t").into(), samples: vec![], sample_bytes: vec![] };
         for _ in 0..count {
-            let document = document(&mut random);
+            let document = document();
             training.sample_bytes.push(document.len());
             training.samples.extend_from_slice(&document);
         }
         training
+    }
+
+    fn training(count: usize) -> Training {
+        let mut random = Random::new(1);
+        training_of(count, || document(&mut random))
+    }
+
+    /// A name, and letters of which none comes back.
+    fn letters(random: &mut Random) -> Vec<u8> {
+        let mut text = b"{\"text\":\"".to_vec();
+        text.extend(random.bytes(1000).into_iter().map(|byte| b'a' + byte % 26));
+        text
+    }
+
+    #[test]
+    fn what_gains_nothing_from_a_thorough_search_is_packed_quickly() {
+        let mut random = Random::new(5);
+        let mut dictionary = training_of(500, || letters(&mut random)).train();
+        number_dictionary(&mut dictionary.bytes, 7);
+        let (mut customers, mut noise) = (Codec::new(1), Codec::new(1));
+        let mut of_customers = training(1500).train();
+        number_dictionary(&mut of_customers.bytes, 7);
+        customers.add_writer(7, &of_customers.bytes);
+        noise.add_writer(7, &dictionary.bytes);
+        noise.add_reader(7, &dictionary.bytes).unwrap();
+        for _ in 0..200 {
+            customers.compress(&document(&mut random), Some(7)).unwrap();
+            let text = letters(&mut random);
+            let (how, stored) = noise.compress(&text, Some(7)).unwrap();
+            let stored = stored.to_vec();
+            // 26 letters take 4.7 bits each.
+            assert!(stored.len() < 660, "{} bytes", stored.len());
+            assert_eq!(*noise.plain(how, &stored, text.len()).unwrap(), text[..]);
+        }
+        assert!(noise.writers.find(7, 0).unwrap().is_quick());
+        assert!(!customers.writers.find(7, 0).unwrap().is_quick());
     }
 
     #[test]

@@ -11,7 +11,7 @@
 use std::rc::Rc;
 
 use crate::changelog::{ChangeLogError, ChangeLogFigures, LogPlace, LogRun, Position, Retention};
-use crate::compress::{Dictionary, Training};
+use crate::train::{Dictionary, Training};
 use crate::disk::DiskError;
 use crate::event::both;
 

@@ -3,7 +3,7 @@
 //! Knows nothing of queries, executors or threads. Everything that can wait is `async` over the [`disk`] traits, so the
 //! same code runs on io_uring, on blocking files and on the simulated disk.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 pub mod backend;
 pub mod blocking;
@@ -12,7 +12,7 @@ mod bytes;
 mod cache;
 pub mod changelog;
 mod checkpoint;
-pub mod compress;
+mod compress;
 pub mod disk;
 pub mod engine;
 mod event;
@@ -27,6 +27,7 @@ mod space;
 pub mod suite;
 mod superblock;
 mod tables;
+pub mod train;
 pub mod verify;
 mod wal;
 

@@ -5,18 +5,20 @@
 //! there twice, so that one damaged block does not cost a table. It goes with the last tree of its table. Trees belong to
 //! one table by [`crate::slab::SlabOptions::table_of`].
 //!
-//! The checkpointer hands documents in as it writes them. When a table has got [`FIRST_AFTER_BYTES`], and again when it has
+//! Documents are looked at as they are put. When a table has got [`FIRST_AFTER_BYTES`] of them, and again when it has
 //! got 64 times as much, a sample is taken; making a dictionary of it is work for another thread, see
-//! [`StorageEngine::training`].
+//! [`StorageEngine::training`]. So the first checkpoint of a table that is being loaded has a dictionary already: without one it would take
+//! twice as long.
 
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
-use crate::compress::{Dictionary, Training, Unready, number_dictionary};
+use crate::compress::{Unready, number_dictionary};
 use crate::disk::Directory;
 use crate::engine::{CommitInfo, Direction, Edit, StorageEngine, StorageError, TreeId, TreeName, Value};
 use crate::slab::slot::Slot;
 use crate::slab::{Shared, SlabEngine};
+use crate::train::{Dictionary, Training};
 
 /// The tree of dictionaries. Key: table, number u32, copy u8 (big-endian). Value: the dictionary as zstd has it.
 pub(crate) const DICTIONARIES: &[u8] = b"\0dictionaries";
@@ -38,7 +40,7 @@ struct Table {
     fresh: Option<u32>,
     /// Attempts that gave none.
     failed: u32,
-    /// Plain bytes written for the table.
+    /// Plain bytes that were put since the store was opened, and the live ones of before.
     written_bytes: u64,
 }
 
@@ -91,7 +93,7 @@ impl Dictionaries {
         self.tables.entry(Rc::clone(table)).or_default()
     }
 
-    /// Counts a document that is written and, if the table is due for a dictionary, keeps it. True when enough are kept.
+    /// Counts a document that is put and, if the table is due for a dictionary, keeps it. True when enough are kept.
     pub fn sample(&mut self, name: &Rc<[u8]>, value: &[u8]) -> bool {
         let table = match self.tables.get_mut(&**name) {
             Some(table) => table,

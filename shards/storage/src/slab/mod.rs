@@ -41,7 +41,7 @@ use crate::btree::Missing;
 use crate::btree::cell::Location;
 use crate::btree::page::PAGE_BYTES;
 use crate::changelog::{self, ChangeLogError, ChangeLogs, LogPlace, LogRun, Position, Retention};
-use crate::compress::{Dictionary, Training};
+use crate::train::{Dictionary, Training};
 use crate::disk::Directory;
 use crate::engine::{
     BatchMax, Cached, CommitInfo, Direction, Edit, Entries, Lsn, Merged, Part, Range, StorageEngine,
@@ -335,8 +335,16 @@ impl<D: Directory> Shared<D> {
                 state.count_written(tree.0, position - before);
             }
         }
+        self.sample(edits);
         self.nudge();
         Ok(Cached::Hit(Lsn(position)))
+    }
+
+    /// Lets those look at what was put who make dictionaries.
+    fn sample(&self, edits: &[Edit]) {
+        if self.state.borrow_mut().sample(edits) {
+            self.trainable.notify();
+        }
     }
 
     fn keep_changes(&self, log: &[u8], position: u64, parts: &[Part], mut edits: &[Edit]) {
@@ -396,6 +404,7 @@ impl<D: Directory> Shared<D> {
             // An empty record, so that a checkpoint can tell from its position whether it has the extents of this.
             let position = self.log.push(|log| record::append_parts(log, &[NOTHING], &[], &[]));
             self.state.borrow_mut().apply(&Self::changes(edits, &extents), position);
+            self.sample(edits);
             self.nudge();
             return Ok(());
         }
