@@ -16,13 +16,30 @@ fn document_of(number: u32) -> Vec<u8> {
     document(&mut Random::new(u64::from(number)))
 }
 
-async fn fill(engine: &SlabEngine<BlockingDirectory>, trees: &[TreeId], from: u32) {
-    for number in from..from + DOCUMENTS {
+async fn put_documents(engine: &SlabEngine<BlockingDirectory>, trees: &[TreeId], numbers: std::ops::Range<u32>) {
+    for number in numbers {
         let tree = trees[number as usize % trees.len()];
         let edit = suite::put(tree, number.to_be_bytes(), document_of(number));
         engine.commit(CommitInfo::default(), &[edit]).await.unwrap();
+        if number % 64 == 0 {
+            crate::event::yield_now().await;
+        }
     }
+}
+
+async fn fill(engine: &SlabEngine<BlockingDirectory>, trees: &[TreeId], from: u32) {
+    put_documents(engine, trees, from..from + DOCUMENTS).await;
     engine.checkpoint().await.unwrap();
+}
+
+/// Entries of the tree of dictionaries: two for each.
+async fn dictionaries(engine: &SlabEngine<BlockingDirectory>) -> u64 {
+    let name = crate::engine::TreeName(super::dictionaries::DICTIONARIES.into());
+    let tree = engine.shared.state.borrow().by_name.get(&name).copied();
+    match tree {
+        Some(tree) => engine.count(TreeId(tree), &EVERYTHING).await.unwrap(),
+        None => 0,
+    }
 }
 
 /// Live bytes per plain byte of what was filled in twice, the second time with what the store learned from the first.
@@ -64,13 +81,33 @@ fn a_dictionary_halves_the_slots_of_documents_of_300_bytes() {
 }
 
 #[test]
+fn a_table_gets_its_dictionaries_once_however_long_the_first_checkpoint_takes_to_come() {
+    let rarely = 1 << 30;
+    let options = SlabOptions {
+        cache_bytes: 256 << 20,
+        checkpoint_dirty_bytes: rarely,
+        checkpoint_log_bytes: rarely,
+        ..BY_LETTER
+    };
+    let mut host = Blocking::new("dictionaries-once", options);
+    host.run(async |engine| {
+        let trees = [engine.create_tree(&named("a1")).await.unwrap()];
+        put_documents(engine, &trees, 0..5_000).await;
+        assert_eq!(dictionaries(engine).await, 2);
+        // Some 24 MiB: the second dictionary is made after 16 of them.
+        put_documents(engine, &trees, 5_000..90_000).await;
+        assert_eq!(dictionaries(engine).await, 4);
+        let before = engine.stats().live_bytes;
+        engine.checkpoint().await.unwrap();
+        let plain: usize = (0..90_000).map(|number| document_of(number).len()).sum();
+        let stored = engine.stats().live_bytes - before;
+        assert!(stored * 2 < plain as u64, "{stored} of {plain} bytes: the first checkpoint had no dictionary");
+    });
+}
+
+#[test]
 fn a_dictionary_goes_with_the_last_tree_of_its_table() {
     let mut host = Blocking::new("dictionary-goes", BY_LETTER);
-    let dictionaries = async |engine: &SlabEngine<BlockingDirectory>| {
-        let name = crate::engine::TreeName(super::dictionaries::DICTIONARIES.into());
-        let tree = engine.shared.state.borrow().by_name.get(&name).copied();
-        engine.count(TreeId(tree.unwrap()), &EVERYTHING).await.unwrap()
-    };
     host.run(async |engine| {
         let trees = [
             engine.create_tree(&named("a1")).await.unwrap(),

@@ -27,7 +27,8 @@ const FIRST_AFTER_BYTES: u64 = 256 << 10;
 /// Each next one is made when the table has grown by two to this.
 const NEXT_AFTER_SHIFT: u32 = 6;
 const DICTIONARIES_PER_TABLE_MAX: u32 = 3;
-const SAMPLE_BYTES: usize = 512 << 10;
+/// Twice as much takes twice as long and gains 1% at most.
+const SAMPLE_BYTES: usize = 256 << 10;
 /// Larger documents compress well alone.
 const SAMPLED_DOCUMENT_BYTES_MAX: usize = 8 << 10;
 const COPIES: [u8; 2] = [0, 1];
@@ -37,7 +38,7 @@ struct Table {
     /// Those that documents may be written with, the newest last.
     numbers: Vec<u32>,
     /// Made since the last freeze.
-    fresh: Option<u32>,
+    fresh: Vec<u32>,
     /// Attempts that gave none.
     failed: u32,
     /// Plain bytes that were put since the store was opened, and the live ones of before.
@@ -46,7 +47,7 @@ struct Table {
 
 impl Table {
     fn is_due(&self) -> bool {
-        let had = self.numbers.len() as u32 + u32::from(self.fresh.is_some()) + self.failed;
+        let had = (self.numbers.len() + self.fresh.len()) as u32 + self.failed;
         had < DICTIONARIES_PER_TABLE_MAX
             && self.written_bytes >= FIRST_AFTER_BYTES << (NEXT_AFTER_SHIFT * had)
     }
@@ -75,7 +76,7 @@ impl Dictionaries {
     /// What was made before a freeze may be used behind it.
     pub fn freeze(&mut self) {
         for table in self.tables.values_mut() {
-            table.numbers.extend(table.fresh.take());
+            table.numbers.append(&mut table.fresh);
         }
     }
 
@@ -301,7 +302,7 @@ impl<D: Directory> SlabEngine<D> {
         let Some(known) = dictionaries.tables.get_mut(&table) else { return added.map(|_| ()) };
         match added {
             Ok(Some(number)) => {
-                known.fresh = Some(number);
+                known.fresh.push(number);
                 dictionaries.tables_of.insert(number, table);
                 Ok(())
             }
