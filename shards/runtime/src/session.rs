@@ -41,6 +41,8 @@ const RECEIVE_KEPT_BYTES: usize = 1 << 10;
 const UNLEASED_BYTES: usize = 64 << 10;
 /// A turn that took longer is followed by a rest.
 const LONG_TURN: Duration = Duration::from_micros(300);
+/// A query of so many bytes takes a part of a millisecond to read and to begin: others have their turn between the two.
+const LONG_QUERY_BYTES: usize = 16 << 10;
 /// Reads of one session before the others have their turn.
 const READS_A_TURN: usize = 8;
 /// A peer that has not proved who it is within this is sent away.
@@ -431,8 +433,17 @@ impl<E: Env> Session<E> {
 
     /// One query. Its reply goes to `out` if it is known at once.
     fn dispatch(self: &Rc<Self>, token: i64, query: &mut [u8], out: &mut Vec<u8>) {
+        if query.len() < LONG_QUERY_BYTES {
+            let message = self.core.parser.borrow_mut().parse(query);
+            return self.begin_message(token, message, out);
+        }
+        let began = self.core.env.elapsed();
         let message = self.core.parser.borrow_mut().parse(query);
-        self.begin_message(token, message, out);
+        let core = self.core.clone();
+        self.begin_later(token, async move {
+            core.rest(core.env.elapsed() - began).await;
+            Some(message)
+        });
     }
 
     /// A query that an ordinary thread parses.
@@ -442,13 +453,25 @@ impl<E: Env> Session<E> {
         if let Err(error) = lease.set(bytes as u64) {
             return response::error(token, &too_large_to_hold(&error), out);
         }
+        let core = self.core.clone();
+        self.begin_later(token, async move {
+            let parsed = core.slowly(move || large::parse(pieces)).await;
+            drop(lease);
+            parsed.map(LargeQuery::into_message)
+        });
+    }
+
+    /// A query that others go before. Those that its client sent behind it wait.
+    fn begin_later(
+        self: &Rc<Self>,
+        token: i64,
+        parsed: impl Future<Output = Option<Result<QueryMessage, QueryError>>> + 'static,
+    ) {
         self.parsing.set(true);
         let (session, guard) = (self.clone(), self.begin());
         self.core.env.spawn(async move {
-            let parsed = session.core.slowly(move || large::parse(pieces)).await;
-            drop(lease);
+            let message = parsed.await;
             session.parsing.set(false);
-            let message = parsed.map(LargeQuery::into_message);
             // Whoever has gone waits for no reply; what it wanted without one is still done.
             let is_wanted = match &message {
                 Some(Ok(QueryMessage::Start { options, .. })) => {

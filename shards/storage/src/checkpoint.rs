@@ -217,7 +217,7 @@ impl<D: Directory> Shared<D> {
     async fn write_frozen(&self, frozen: &Frozen, pages: &mut Pages) -> Result<(), StorageError> {
         self.reserve_page_blocks(frozen).await?;
         let mut stage = Stage::default();
-        for (count, (id, page)) in frozen.pages.iter().enumerate() {
+        for (id, page) in &frozen.pages {
             let placed = self.place_leaf(&mut stage, *id, page, pages).await;
             if let Err(error) = placed {
                 // What is staged has places already: it must reach them before anyone reads it there.
@@ -227,9 +227,8 @@ impl<D: Directory> Shared<D> {
             if pages.waiting_blocks >= GROUP_BLOCKS_MAX {
                 self.write_pages(pages).await?;
             }
-            if count % 4 == 3 {
-                yield_now().await;
-            }
+            // Whoever runs this looks at the time then.
+            yield_now().await;
         }
         self.write_stage(&mut stage, pages).await?;
         self.write_pages(pages).await
@@ -280,7 +279,7 @@ impl<D: Directory> Shared<D> {
         let mut placed = Vec::with_capacity(values.len());
         let mut compressed = Vec::new();
         for (count, (index, number, value)) in values.into_iter().enumerate() {
-            if count % 32 == 31 {
+            if count % 8 == 7 {
                 yield_now().await;
             }
             let key = frozen.key(index);
@@ -297,7 +296,7 @@ impl<D: Directory> Shared<D> {
             let state = &mut *self.state.borrow_mut();
             state.chunks.hold(stage.chunk, slot_bytes);
             state.chunk_table.mark(stage.chunk);
-            if let Some(unplaced) = state.pool.unplaced.get_mut(&number) {
+            if let Some(unplaced) = state.pool.unplaced.get_mut(number) {
                 unplaced.placed = Some((location, slot_bytes));
             }
         }

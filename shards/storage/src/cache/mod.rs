@@ -2,6 +2,7 @@
 //!
 //! [`queue`] chooses what goes; [`pool`] holds pages and values and knows which of them are not on disk yet.
 
+mod map;
 pub(crate) mod pool;
 pub(crate) mod queue;
 

@@ -5,13 +5,13 @@
 //! change after the checkpoint began copies it, so the checkpoint writes the store exactly as it was at one position of the log.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::btree::cell::Location;
 use crate::btree::page::{Page, PageKind};
 use crate::btree::{Missing, PageId};
-use crate::cache::queue::{NumberHash, Queue, Verdict};
+use crate::cache::map::NumberMap;
+use crate::cache::queue::{Queue, Verdict};
 use crate::engine::Value;
 
 /// What an entry costs beside its bytes: map and queue.
@@ -105,8 +105,8 @@ pub(crate) struct Pool {
     /// Pages given back since the last checkpoint began.
     pub freed: Vec<PageId>,
     pub dirty: Vec<PageId>,
-    values: HashMap<u64, Clean, NumberHash>,
-    pub unplaced: HashMap<u64, Unplaced, NumberHash>,
+    values: NumberMap<Clean>,
+    pub unplaced: NumberMap<Unplaced>,
     next_value: u64,
     queue: Queue,
     budget: u64,
@@ -129,8 +129,8 @@ impl Pool {
             free_ids: Vec::new(),
             freed: Vec::new(),
             dirty: Vec::new(),
-            values: HashMap::default(),
-            unplaced: HashMap::default(),
+            values: NumberMap::default(),
+            unplaced: NumberMap::default(),
             next_value: 1,
             queue: Queue::default(),
             budget,
@@ -329,7 +329,7 @@ impl Pool {
     // Values.
 
     pub fn cached_value(&self, location: Location) -> Option<&Value> {
-        let clean = self.values.get(&location.0)?;
+        let clean = self.values.get(location.0)?;
         let frequency = clean.frequency.get();
         if frequency < FREQUENCY_MAX && !self.in_passing {
             clean.frequency.set(frequency + 1);
@@ -339,12 +339,12 @@ impl Pool {
 
     /// The value if it is in memory, without counting as a use: what scans pass by should not stay for that.
     pub fn peek_value(&self, location: Location) -> Option<&[u8]> {
-        self.values.get(&location.0).map(|clean| &*clean.bytes)
+        self.values.get(location.0).map(|clean| &*clean.bytes)
     }
 
     /// A share in the value if it is in memory, without counting as a use.
     pub fn value_in_passing(&self, location: Location) -> Option<Value> {
-        self.values.get(&location.0).map(|clean| Rc::clone(&clean.bytes))
+        self.values.get(location.0).map(|clean| Rc::clone(&clean.bytes))
     }
 
     pub fn add_value(&mut self, location: Location, bytes: Value) {
@@ -354,8 +354,8 @@ impl Pool {
             self.queue.push(location.0, length as u32);
             if self.queue.len() > 2 * (self.values.len() + self.frames.len()) + 1024 {
                 let (values, frames) = (&self.values, &self.frames);
-                self.queue.retain(|key| match key & PAGE_KEY {
-                    0 => values.contains_key(&key),
+                self.queue.sweep(|key| match key & PAGE_KEY {
+                    0 => values.contains(key),
                     _ => frames.get((key & !PAGE_KEY) as usize).is_some_and(|frame| frame.queued),
                 });
             }
@@ -364,7 +364,7 @@ impl Pool {
     }
 
     pub fn drop_value(&mut self, location: Location) {
-        if let Some(clean) = self.values.remove(&location.0) {
+        if let Some(clean) = self.values.remove(location.0) {
             self.bytes -= value_memory(clean.bytes.len());
         }
     }
@@ -384,7 +384,7 @@ impl Pool {
     }
 
     pub fn take_unplaced(&mut self, number: u64) -> Option<Unplaced> {
-        let unplaced = self.unplaced.remove(&number)?;
+        let unplaced = self.unplaced.remove(number)?;
         self.bytes -= value_memory(unplaced.bytes.len());
         self.unplaced_bytes -= unplaced.bytes.len() as u64 + SLOT_BYTES;
         Some(unplaced)
@@ -403,7 +403,7 @@ impl Pool {
             pages += cache_bytes;
             add(frame.tree, PoolUsage { page_bytes, cache_bytes });
         }
-        for value in self.unplaced.values() {
+        for (_, value) in self.unplaced.iter() {
             let cache_bytes = value_memory(value.bytes.len());
             unplaced += cache_bytes;
             add(value.tree, PoolUsage { page_bytes: 0, cache_bytes });
@@ -412,7 +412,7 @@ impl Pool {
         let sampled: u64 = sample().map(|(_, clean)| value_memory(clean.bytes.len())).sum();
         let clean = self.bytes.saturating_sub(pages + unplaced);
         for (location, value) in sample() {
-            let Some(tree) = tree_of(Location(*location)) else { continue };
+            let Some(tree) = tree_of(Location(location)) else { continue };
             let bytes = value_memory(value.bytes.len());
             let cache_bytes = (u128::from(bytes) * u128::from(clean) / u128::from(sampled.max(1))) as u64;
             add(tree, PoolUsage { page_bytes: 0, cache_bytes });
@@ -435,12 +435,12 @@ impl Pool {
 
     /// The numbers of all unplaced values of some trees.
     pub fn unplaced_of(&self, is_of: impl Fn(u32) -> bool) -> Vec<u64> {
-        self.unplaced.iter().filter(|(_, value)| is_of(value.tree)).map(|(number, _)| *number).collect()
+        self.unplaced.iter().filter(|(_, value)| is_of(value.tree)).map(|(number, _)| number).collect()
     }
 
     /// Where cached values lie that are wanted.
     pub fn values_at(&self, is_wanted: impl Fn(Location) -> bool) -> Vec<Location> {
-        self.values.keys().copied().map(Location).filter(|location| is_wanted(*location)).collect()
+        self.values.iter().map(|(location, _)| Location(location)).filter(|location| is_wanted(*location)).collect()
     }
 
     /// Throws out what was not asked for until the budget holds. A part of it is always left to what can go, else a page
@@ -456,7 +456,7 @@ impl Pool {
             // Where there are only too many values, the newest go first and pages stay.
             let budget = if is_heavy { self.budget } else { 0 };
             let victim = self.queue.victim(budget, |key| match key & PAGE_KEY {
-                0 => judge_value(values.get(&key)),
+                0 => judge_value(values.get(key)),
                 _ if !is_heavy => Verdict::Asked,
                 _ => judge_page(&mut frames[(key & !PAGE_KEY) as usize]),
             });

@@ -632,7 +632,7 @@ fn touch(pool: &Pool, page: &Page, mut entries: std::ops::Range<usize>) {
             let cell = Cell::decode(page.value(index)).expect("cells are checked when a page is read");
             let value = match cell {
                 Cell::Inline(_) => None,
-                Cell::Unplaced { number, .. } => pool.unplaced.get(&number).map(|value| &*value.bytes),
+                Cell::Unplaced { number, .. } => pool.unplaced.get(number).map(|value| &*value.bytes),
                 Cell::Placed(slotted) => pool.peek_value(slotted.location),
             };
             *place = value.unwrap_or_default();

@@ -239,7 +239,7 @@ impl State {
     }
 
     pub fn unplaced(&self, number: u64) -> &Value {
-        let unplaced = self.pool.unplaced.get(&number);
+        let unplaced = self.pool.unplaced.get(number);
         &unplaced.expect("a value without a place stays in memory").bytes
     }
 

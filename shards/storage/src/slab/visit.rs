@@ -40,7 +40,7 @@ impl<D: Directory> Shared<D> {
                 let cell = Cell::decode(page.value(index)).expect("cells are checked when a page is read");
                 let value = match cell {
                     Cell::Inline(inline) => Some(inline),
-                    Cell::Unplaced { number, .. } => pool.unplaced.get(&number).map(|value| &*value.bytes),
+                    Cell::Unplaced { number, .. } => pool.unplaced.get(number).map(|value| &*value.bytes),
                     Cell::Placed(slotted) => pool.peek_value(slotted.location),
                 };
                 match value {
