@@ -39,7 +39,7 @@ const GATHERING_MAX: usize = 16;
 const RECEIVE_KEPT_BYTES: usize = 1 << 10;
 /// Receive buffers up to this are part of what every connection may cost; larger ones are leased from the core's budget.
 const UNLEASED_BYTES: usize = 64 << 10;
-/// A turn that took longer is followed by a rest.
+/// A turn that took longer is followed by one of the others.
 const LONG_TURN: Duration = Duration::from_micros(300);
 /// A query of so many bytes takes a part of a millisecond to read and to begin: others have their turn between the two.
 const LONG_QUERY_BYTES: usize = 16 << 10;
@@ -136,8 +136,8 @@ pub async fn serve<E: Env>(core: Rc<Core<E>>, socket: impl Stream, peer: Option<
                 if turned.is_ready() || held < LONG_TURN {
                     return turned;
                 }
-                // Large queries take long to read.
-                rest = Some(Box::pin(core.rest(held)));
+                // It may be that we were held ourselves: no rest, which would be behind those of others.
+                rest = Some(Box::pin(core.env.next_turn()));
             }
         })
         .await;
@@ -471,7 +471,7 @@ impl<E: Env> Session<E> {
         let (session, guard) = (self.clone(), self.begin());
         self.core.env.spawn(async move {
             let message = parsed.await;
-            session.parsing.set(false);
+            let began = session.core.env.elapsed();
             // Whoever has gone waits for no reply; what it wanted without one is still done.
             let is_wanted = match &message {
                 Some(Ok(QueryMessage::Start { options, .. })) => {
@@ -485,6 +485,9 @@ impl<E: Env> Session<E> {
                 session.begin_message(token, message, &mut out);
                 session.reply(|own| own.extend_from_slice(&out));
             }
+            // What comes behind it waits until others had their part of the core.
+            session.core.rest(session.core.env.elapsed() - began).await;
+            session.parsing.set(false);
             drop(guard);
         });
     }

@@ -202,6 +202,32 @@ impl Turns {
         .await
     }
 
+    /// Has a call of the kernel that may block for long done by a thread of its own: freeing the blocks of a file of 64 MiB takes tens
+    /// of milliseconds. Where no thread can be had it is done here.
+    ///
+    /// # Errors
+    /// The call's.
+    pub async fn blocking<T: Send + 'static, F: FnOnce() -> io::Result<T> + Send + 'static>(
+        &self,
+        call: F,
+    ) -> io::Result<T> {
+        let (hand_over, calls) = flume::bounded::<F>(1);
+        let (done, result) = flume::bounded(1);
+        let work = move || {
+            if let Ok(call) = calls.recv() {
+                // Who has gone does not wait for the result.
+                let _ = done.send(call());
+            }
+        };
+        if std::thread::Builder::new().name("photondb-file".into()).spawn(work).is_err() {
+            return call();
+        }
+        match hand_over.send(call) {
+            Ok(()) => self.heard(result.recv_async()).await.unwrap_or_else(|_| Err(io::ErrorKind::Other.into())),
+            Err(flume::SendError(call)) => call(),
+        }
+    }
+
     /// Something that the executor's rings do.
     pub async fn of_executor<T>(&self, work: impl Future<Output = T>) -> T {
         self.begun.set(true);

@@ -444,7 +444,9 @@ impl Directory for UringDirectory {
     }
 
     async fn remove(&self, name: &str) -> Result<(), DiskError> {
-        std::fs::remove_file(self.path.join(name)).map_err(|error| failed(name, "remove", 0, 0, &error))
+        let path = self.path.join(name);
+        let removed = self.turns.blocking(move || std::fs::remove_file(path)).await;
+        removed.map_err(|error| failed(name, "remove", 0, 0, &error))
     }
 
     async fn sync(&self) -> Result<(), DiskError> {
@@ -545,11 +547,13 @@ impl Disk for UringFile {
 
     async fn truncate(&self, bytes: u64) -> Result<(), DiskError> {
         // The executor would hand this to its thread for blocking calls, which can lose its caller.
-        let cut = || {
-            let path = self.file.path().ok_or(io::ErrorKind::NotFound)?;
-            std::fs::OpenOptions::new().write(true).open(&*path)?.set_len(bytes)
+        let path = self.file.path().map(|path| path.to_path_buf());
+        let cut = move || {
+            let path = path.ok_or(io::ErrorKind::NotFound)?;
+            std::fs::OpenOptions::new().write(true).open(path)?.set_len(bytes)
         };
-        cut().map_err(|error| failed(&self.name, "truncate", 0, bytes, &error))
+        let cut = self.turns.blocking(cut).await;
+        cut.map_err(|error| failed(&self.name, "truncate", 0, bytes, &error))
     }
 
     async fn length(&self) -> Result<u64, DiskError> {
