@@ -125,8 +125,7 @@ const HOUSES: &[House] = &[
 ];
 
 /// The files with `unsafe` in them; each says why in its head comment.
-const UNSAFE_FILES: &[&str] =
-    &[
+const UNSAFE_FILES: &[&str] = &[
     "loadgen/src/links/uring.rs",
     "shards/runtime/src/flights.rs",
     "shards/runtime/src/uring.rs",

@@ -223,7 +223,9 @@ impl Turns {
             return call();
         }
         match hand_over.send(call) {
-            Ok(()) => self.heard(result.recv_async()).await.unwrap_or_else(|_| Err(io::ErrorKind::Other.into())),
+            Ok(()) => {
+                self.heard(result.recv_async()).await.unwrap_or_else(|_| Err(io::ErrorKind::Other.into()))
+            }
             Err(flume::SendError(call)) => call(),
         }
     }

@@ -4,7 +4,6 @@
 //! do not care where a value lies, so a second engine would be a second place for every mistake. `memory` keeps nothing.
 
 use crate::changelog::{ChangeLogError, LogPlace, LogRun, Position, Retention};
-use crate::train::{Dictionary, Training};
 use crate::disk::Directory;
 use crate::engine::{
     BatchMax, Cached, CommitInfo, Direction, Edit, Entries, Lsn, Merged, Part, Range, StorageEngine,
@@ -12,6 +11,7 @@ use crate::engine::{
 };
 use crate::memory::MemoryEngine;
 use crate::slab::{Placement, SlabEngine};
+use crate::train::{Dictionary, Training};
 
 /// What a store is kept in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

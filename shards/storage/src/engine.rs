@@ -11,9 +11,9 @@
 use std::rc::Rc;
 
 use crate::changelog::{ChangeLogError, ChangeLogFigures, LogPlace, LogRun, Position, Retention};
-use crate::train::{Dictionary, Training};
 use crate::disk::DiskError;
 use crate::event::both;
+use crate::train::{Dictionary, Training};
 
 /// Why storage could not do something.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -440,7 +440,11 @@ impl Pool {
 
     /// Where cached values lie that are wanted.
     pub fn values_at(&self, is_wanted: impl Fn(Location) -> bool) -> Vec<Location> {
-        self.values.iter().map(|(location, _)| Location(location)).filter(|location| is_wanted(*location)).collect()
+        self.values
+            .iter()
+            .map(|(location, _)| Location(location))
+            .filter(|location| is_wanted(*location))
+            .collect()
     }
 
     /// Throws out what was not asked for until the budget holds. A part of it is always left to what can go, else a page

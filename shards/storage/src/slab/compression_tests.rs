@@ -16,7 +16,11 @@ fn document_of(number: u32) -> Vec<u8> {
     document(&mut Random::new(u64::from(number)))
 }
 
-async fn put_documents(engine: &SlabEngine<BlockingDirectory>, trees: &[TreeId], numbers: std::ops::Range<u32>) {
+async fn put_documents(
+    engine: &SlabEngine<BlockingDirectory>,
+    trees: &[TreeId],
+    numbers: std::ops::Range<u32>,
+) {
     for number in numbers {
         let tree = trees[number as usize % trees.len()];
         let edit = suite::put(tree, number.to_be_bytes(), document_of(number));
@@ -101,7 +105,10 @@ fn a_table_gets_its_dictionaries_once_however_long_the_first_checkpoint_takes_to
         engine.checkpoint().await.unwrap();
         let plain: usize = (0..90_000).map(|number| document_of(number).len()).sum();
         let stored = engine.stats().live_bytes - before;
-        assert!(stored * 2 < plain as u64, "{stored} of {plain} bytes: the first checkpoint had no dictionary");
+        assert!(
+            stored * 2 < plain as u64,
+            "{stored} of {plain} bytes: the first checkpoint had no dictionary"
+        );
     });
 }
 

@@ -41,7 +41,6 @@ use crate::btree::Missing;
 use crate::btree::cell::Location;
 use crate::btree::page::PAGE_BYTES;
 use crate::changelog::{self, ChangeLogError, ChangeLogs, LogPlace, LogRun, Position, Retention};
-use crate::train::{Dictionary, Training};
 use crate::disk::Directory;
 use crate::engine::{
     BatchMax, Cached, CommitInfo, Direction, Edit, Entries, Lsn, Merged, Part, Range, StorageEngine,
@@ -51,6 +50,7 @@ use crate::event::{Event, both, yield_now};
 use crate::slab::dictionaries::DICTIONARIES;
 use crate::slab::state::{SLOT_VALUE_BYTES_MAX, State, Traffic};
 pub use crate::superblock::Placement;
+use crate::train::{Dictionary, Training};
 use crate::wal::log::Log;
 use crate::wal::record::{self, Change, Extent};
 
