@@ -6,6 +6,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use photondb_loadgen::report::Report;
+use rustix::process::{Pid, setpriority_process};
+
+/// The "nice" of a process that yields to all others.
+const LOWEST_PRIORITY: i32 = 19;
 
 /// The load generator and the server that it loads.
 #[derive(Clone, Debug)]
@@ -56,11 +60,14 @@ impl Loadgen {
         Ok(serde_json::from_slice(&output.stdout)?)
     }
 
-    /// Starts a workload that ends by itself or with its owner.
+    /// Starts a workload that ends by itself or with its owner. It gets of the client's CPU what others leave: it is they who
+    /// are measured.
     ///
     /// # Errors
     /// It cannot be started.
     pub fn beside(&self, line: &str) -> Result<Beside> {
-        Ok(Beside(self.command(line).stdout(Stdio::null()).spawn()?))
+        let child = self.command(line).stdout(Stdio::null()).spawn()?;
+        setpriority_process(Some(Pid::from_child(&child)), LOWEST_PRIORITY)?;
+        Ok(Beside(child))
     }
 }

@@ -156,6 +156,20 @@ fn cost(arguments: &Arguments, server: &Server, loadgen: &Loadgen, line: &str) -
     Ok(spent * 1e6 / operations.max(1) as f64)
 }
 
+/// Waits until the server is done with what came before: checkpoints, and what was dropped.
+fn settle(server: &Server) -> Result<()> {
+    const LOOK: Duration = Duration::from_secs(2);
+    const LOOKS_MAX: u32 = 60;
+    for _ in 0..LOOKS_MAX {
+        let before = server.processor_seconds()?;
+        std::thread::sleep(LOOK);
+        if server.processor_seconds()? - before < LOOK.as_secs_f64() / 20.0 {
+            return Ok(());
+        }
+    }
+    Err(Error::other("the server is still busy two minutes after the load"))
+}
+
 const COSTED: [&str; 2] = ["get", "update"];
 
 fn cores(arguments: &Arguments, records: u64) -> Result<()> {
@@ -165,7 +179,7 @@ fn cores(arguments: &Arguments, records: u64) -> Result<()> {
         let server = arguments.server(cores, 2048)?;
         let loadgen = arguments.loadgen(records);
         loadgen.run("load --fresh")?;
-        std::thread::sleep(Duration::from_secs(3));
+        settle(&server)?;
         for (place, line) in COSTED.iter().enumerate() {
             let us = cost(arguments, &server, &loadgen, line)?;
             match alone.get(place) {
@@ -190,7 +204,7 @@ fn growth(arguments: &Arguments, from: u64, to: u64) -> Result<()> {
         let loadgen = arguments.loadgen(records);
         // Four fields: the key, a number, a bucket and a short text.
         loadgen.run("load --fresh --fields 4 --document-size 100")?;
-        std::thread::sleep(Duration::from_secs(3));
+        settle(&server)?;
         let [get, update] = COSTED.map(|line| cost(arguments, &server, &loadgen, line));
         println!(
             "{:>11} documents: get {:>6.2} us, hard update {:>6.2} us, {} MB resident",

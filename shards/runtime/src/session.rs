@@ -66,7 +66,7 @@ pub struct Session<E: Env> {
     in_flight: Cell<usize>,
     /// Those of them that only wait for changes.
     waiting_idly: Cell<usize>,
-    /// A large query is being parsed: those behind it wait, so that queries begin in the order they came.
+    /// A long query is read or was begun just now: those behind it wait, so that queries begin in the order they came.
     parsing: Cell<bool>,
     /// Queries without a reply that are not done, and who waits for them.
     noreply: Cell<usize>,
