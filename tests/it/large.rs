@@ -67,6 +67,46 @@ fn a_large_document_comes_back_as_it_was_and_in_its_turn() {
 }
 
 #[test]
+fn what_is_sent_behind_a_long_query_is_begun_behind_it() {
+    let machine = Machine::shared();
+    let folder = Folder::new("long-queries");
+    let server = Server::start(&machine, &folder, 1);
+    let client = &mut server.client();
+    create(client, &["docs"]);
+    // Above what is begun while it is read, below what is parsed elsewhere.
+    let text = "x".repeat(40 << 10);
+    for id in 0..20 {
+        let inserted = insert(&json!({ "id": id, "text": text }));
+        client.send(&inserted, &json!({ "noreply": id % 2 == 0 })).expect("a long query is sent");
+        let reply = (id % 2 == 1).then(|| client.receive().expect("an answer"));
+        assert!(reply.is_none_or(|reply| reply.error().is_none()));
+        let waited = client.send_text("[4]").expect("it takes queries");
+        assert_eq!(client.receive().expect("an answer").token, waited);
+        assert_eq!(client.run(&count("docs")), id + 1);
+    }
+    let broken = client.ask_text(&format!("[1,[24,[\"{text}\"]")).expect("an answer");
+    assert_eq!(broken.error(), Some("Client is buggy (failed to deserialize query)."));
+    // Many at once, each answered.
+    let sent: Vec<i64> = (0..20)
+        .map(|id| {
+            client.send(&insert(&json!({ "id": 100 + id, "text": text })), &json!({})).expect("it is sent")
+        })
+        .collect();
+    let mut answered: Vec<i64> = (0..20).map(|_| client.receive().expect("an answer").token).collect();
+    answered.sort_unstable();
+    assert_eq!(answered, sent);
+    assert_eq!(client.run(&count("docs")), 40);
+    // Who goes without waiting for its answers leaves what it asked for done or not, and the server well.
+    let mut other = server.client();
+    other
+        .send(&insert(&json!({ "id": 200, "text": text })), &json!({ "noreply": true }))
+        .expect("it is sent");
+    drop(other);
+    assert_eq!(client.run(&get("docs", &json!(3)))["id"], 3);
+    assert!(server.stop().success());
+}
+
+#[test]
 fn a_query_that_there_is_no_memory_for_is_refused_and_the_connection_stays() {
     let machine = Machine::shared();
     let folder = Folder::new("refused");
