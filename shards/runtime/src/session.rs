@@ -440,8 +440,9 @@ impl<E: Env> Session<E> {
         let began = self.core.env.elapsed();
         let message = self.core.parser.borrow_mut().parse(query);
         let core = self.core.clone();
+        let held = core.env.elapsed() - began;
         self.begin_later(token, async move {
-            core.rest(core.env.elapsed() - began).await;
+            core.rest(held).await;
             Some(message)
         });
     }

@@ -288,18 +288,12 @@ impl State {
     /// Shows what is written to those who look for what the documents of a table have in common. True when they have seen enough.
     pub fn sample(&mut self, edits: &[Edit]) -> bool {
         let mut is_enough = false;
-        let mut last: Option<(TreeId, Option<&Rc<[u8]>>)> = None;
         for edit in edits {
             let Edit::Put { tree, value, .. } = edit else { continue };
             if value.len() <= INLINE_BYTES_MAX || value.len() > SLOT_VALUE_BYTES_MAX {
                 continue;
             }
-            let table = match last {
-                Some((known, table)) if known == *tree => table,
-                Some(_) | None => self.trees.get(&tree.0).and_then(|tree| tree.table.as_ref()),
-            };
-            last = Some((*tree, table));
-            if let Some(table) = table {
+            if let Some(table) = self.trees.get(&tree.0).and_then(|tree| tree.table.as_ref()) {
                 is_enough |= self.dictionaries.sample(table, value);
             }
         }
