@@ -3,7 +3,9 @@
 //!
 //! Always: whoever of the second class has used the core for a slice rests until the others, if they are busy, have used it
 //! [`SHARE`] times as long or have nothing more to do, and only one rests at a time, the next after it; on an idle core a rest is
-//! one turn. So the class neither starves nor is felt. A task of their own ends the rests: whoever rests may lie in a future that is not
+//! one turn. So the class neither starves nor is felt. Work that others will have to wait for if it falls further behind says so by its
+//! pressure: its slices become longer and its rests shorter, and it rests before all others, so that who makes the work is slowed down little by little
+//! and not stopped at once. A task of their own ends the rests: whoever rests may lie in a future that is not
 //! polled for a while, or in work that rests as a whole too, and must not keep the others waiting. The executor's own task queues would run one class until it has nothing
 //! left to do or a timer ends its turn, and that timer cannot be relied on (`uring.rs`), so the slices are measured here. Two
 //! waits are kept as figures: the turn that a task of the first class waits for, and the rests of the second.
@@ -13,15 +15,20 @@ use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker, ready};
 use std::time::Duration;
 
+use futures_util::task::AtomicWaker;
 use photondb_proto::control::DurationHistogram;
 
 use crate::env::Env;
 
 /// What is used before a rest.
 const SLICE: Duration = Duration::from_micros(200);
+/// What work under the highest pressure uses in addition.
+const SLICE_PRESSED: Duration = Duration::from_micros(800);
 /// The others have so many times as much of a busy core.
 const SHARE: u32 = 3;
 /// A turn that took no longer was one of an idle core.
@@ -54,14 +61,33 @@ pub fn behind<'a, E: Env, T>(
     classes: &Rc<Classes>,
     work: impl Future<Output = T> + 'a,
 ) -> Behind<'a, E, T> {
-    let (env, classes) = (env.clone(), classes.clone());
-    Behind { env, classes, work: Box::pin(work), used: Duration::ZERO, rest: None }
+    behind_pressed(env, classes, || 0, work)
+}
+
+/// The same for work that gets more of the core the higher its pressure is, from 0 to 100.
+pub fn behind_pressed<'a, E: Env, T>(
+    env: &E,
+    classes: &Rc<Classes>,
+    pressure: impl Fn() -> u32 + 'a,
+    work: impl Future<Output = T> + 'a,
+) -> Behind<'a, E, T> {
+    Behind {
+        env: env.clone(),
+        classes: classes.clone(),
+        pressure: Box::new(pressure),
+        work: Box::pin(work),
+        woken: Arc::default(),
+        used: Duration::ZERO,
+        rest: None,
+    }
 }
 
 pub struct Behind<'a, E: Env, T> {
     env: E,
     classes: Rc<Classes>,
+    pressure: Box<dyn Fn() -> u32 + 'a>,
     work: Pin<Box<dyn Future<Output = T> + 'a>>,
+    woken: Arc<Woken>,
     /// Since the last rest.
     used: Duration,
     rest: Option<Pin<Box<dyn Future<Output = ()> + 'a>>>,
@@ -70,35 +96,81 @@ pub struct Behind<'a, E: Env, T> {
 // Nothing in it is pinned where it lies.
 impl<E: Env, T> Unpin for Behind<'_, E, T> {}
 
+/// Sees whether the work was woken, by itself in most cases.
+#[derive(Default)]
+struct Woken {
+    is_woken: AtomicBool,
+    /// Who is to poll it then, if that is not going on at once.
+    task: AtomicWaker,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.is_woken.store(true, Ordering::Release);
+        self.task.wake();
+    }
+}
+
 impl<E: Env, T> Future for Behind<'_, E, T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         let this = &mut *self;
+        let waker = Waker::from(this.woken.clone());
         loop {
             if let Some(rest) = &mut this.rest {
                 ready!(rest.as_mut().poll(context));
                 this.rest = None;
             }
-            let began = this.env.elapsed();
-            let polled = this.work.as_mut().poll(context);
-            this.used += this.env.elapsed().saturating_sub(began);
-            if polled.is_ready() || this.used < SLICE {
-                return polled;
+            let pressure = (this.pressure)().min(100);
+            let slice = SLICE + SLICE_PRESSED * pressure / 100;
+            // Its own turns are no others' turns: it goes on at once until the slice is used, by a clock that moves.
+            while this.used < slice {
+                this.woken.is_woken.store(false, Ordering::Relaxed);
+                this.woken.task.take();
+                let began = this.env.elapsed();
+                let polled = this.work.as_mut().poll(&mut Context::from_waker(&waker));
+                let used = this.env.elapsed().saturating_sub(began);
+                this.used += used;
+                if polled.is_ready() {
+                    return polled;
+                }
+                if used.is_zero() || !this.woken.is_woken.load(Ordering::Acquire) {
+                    this.woken.task.register(context.waker());
+                    if this.woken.is_woken.load(Ordering::Acquire) {
+                        context.waker().wake_by_ref();
+                    }
+                    break;
+                }
+            }
+            if this.used < slice {
+                return Poll::Pending;
             }
             // It is polled once more after the rest, woken or not.
             let used = std::mem::take(&mut this.used);
             let (env, classes) = (this.env.clone(), this.classes.clone());
-            this.rest = Some(Box::pin(async move { rest(&env, &classes, used).await }));
+            this.rest = Some(Box::pin(async move { rest_pressed(&env, &classes, used, pressure).await }));
         }
     }
 }
 
 /// Waits until the others have had their part of the core, or have nothing to do.
 pub async fn rest<E: Env>(env: &E, classes: &Rc<Classes>, used: Duration) {
+    rest_pressed(env, classes, used, 0).await;
+}
+
+async fn rest_pressed<E: Env>(env: &E, classes: &Rc<Classes>, used: Duration, pressure: u32) {
     let asked = env.elapsed();
-    let own = Rc::new(Rest { wanted: (used * SHARE).min(REST_MAX), ..Rest::default() });
-    classes.resting.borrow_mut().push_back(own.clone());
+    let wanted = (used * SHARE * (100 - pressure) / 100).min(REST_MAX);
+    let own = Rc::new(Rest { wanted, ..Rest::default() });
+    match pressure {
+        0 => classes.resting.borrow_mut().push_back(own.clone()),
+        _ => classes.resting.borrow_mut().push_front(own.clone()),
+    }
     if !classes.is_tended.replace(true) {
         env.spawn(tend(env.clone(), classes.clone()));
     }

@@ -20,7 +20,7 @@ use photondb_proto::wire::scram::{Credential, ITERATIONS_EMPTY, SALT_BYTES};
 use photondb_storage::backend::Backend;
 use photondb_storage::engine::{CommitInfo, Edit, StorageEngine, StorageError, TreeName};
 
-use crate::behind::{Classes, behind};
+use crate::behind::{Classes, behind, behind_pressed};
 use crate::catalog::{
     Catalog, DEFAULT_TAG, Database, HEARTBEAT_TIMEOUT_SECS, Record, Server, database_record, server_record,
     user_record,
@@ -452,7 +452,11 @@ async fn open<E: Env>(
             }
         }
     };
-    env.spawn(behind(env, classes, background));
+    let pressure = {
+        let engine = engine.clone();
+        move || engine.pressure()
+    };
+    env.spawn(behind_pressed(env, classes, pressure, background));
     let dictionaries = {
         let engine = engine.clone();
         async move { make_dictionaries(number, &*engine, slow_work).await }

@@ -3,7 +3,8 @@
 //! The executor's own turn costs some five calls of the kernel, and when it has nothing to do it arms timers, links its rings and waits: some
 //! fourteen calls, with a barrier that interrupts the other cores. So as long as there is news now and then, a task here does what is needed for
 //! sockets and messages by itself: it looks, lets all that can run have its turn, looks again, and when nothing can run waits in
-//! the epoll for a moment. The executor gets its turn when something was begun there, and at least every [`EXECUTOR_PAUSE`].
+//! the epoll for a moment. The executor gets its turn when something was begun there, while something is under way there at least every
+//! [`EXECUTOR_PAUSE`], and else at least every [`NAP`].
 //!
 //! Always: a nap is no longer than [`NAP`], and there is none while the executor has something in flight, while a task waits for its
 //! next turn or while any can run. So what only the executor knows of (its timers, a wake from another thread that does not ring the bell) is late
@@ -28,7 +29,7 @@ use crate::sockets::{Events, Sockets};
 
 /// The longest wait for news before the executor is let sleep. Longer than a client or a peer takes to answer on a machine that works.
 const NAP: Duration = Duration::from_millis(1);
-/// A busy core's executor has its turn at least so often.
+/// An executor that waits for the disk has its turn at least so often on a busy core.
 const EXECUTOR_PAUSE: Duration = Duration::from_micros(100);
 
 /// The turns of one core.
@@ -115,7 +116,8 @@ impl Turns {
         let mut told = true;
         loop {
             let polls = self.polls.get();
-            if self.begun.take() || executor_looked.elapsed() > EXECUTOR_PAUSE {
+            let pause = if self.in_flight.get() == 0 { NAP } else { EXECUTOR_PAUSE };
+            if self.begun.take() || executor_looked.elapsed() > pause {
                 executor().await;
                 executor_looked = Instant::now();
             } else {

@@ -647,7 +647,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::behind::{Classes, behind, rest};
+    use crate::behind::{Classes, behind, behind_pressed, rest};
 
     fn scratch_dir(name: &str) -> PathBuf {
         // The target directory is on a disk; the temporary one may be on tmpfs.
@@ -741,6 +741,40 @@ mod tests {
         // On a machine that is busy itself the shares are not exact.
         assert!(Duration::ZERO < back && back < front, "a share, neither more nor nothing: {shares:?}");
         assert!(alone > back, "nothing holds it back on an idle core: {shares:?}");
+    }
+
+    #[test]
+    fn work_that_others_will_wait_for_gets_more_of_a_busy_core() {
+        let place = scratch_dir("pressed");
+        let work = |env: UringEnv| async move {
+            let mut used = Vec::new();
+            for pressure in [0, 100] {
+                let back = Rc::new(Cell::new(Duration::ZERO));
+                let (is_over, classes) = (Rc::new(Cell::new(false)), Rc::<Classes>::default());
+                let busy = spin(env.clone(), Duration::from_micros(500), Rc::default(), is_over.clone());
+                env.spawn(busy);
+                let own = {
+                    let (back, is_over) = (back.clone(), is_over.clone());
+                    async move {
+                        while !is_over.get() {
+                            let began = Instant::now();
+                            while began.elapsed() < Duration::from_micros(50) {}
+                            back.set(back.get() + began.elapsed());
+                            futures_lite::future::yield_now().await;
+                        }
+                    }
+                };
+                env.spawn(behind_pressed(&env, &classes, move || pressure, own));
+                env.sleep(Duration::from_millis(400)).await;
+                is_over.set(true);
+                env.sleep(Duration::from_millis(50)).await;
+                used.push(back.get());
+            }
+            used
+        };
+        let used = run(None, &place, Cures::default(), work).expect("an executor can be made");
+        let _ = std::fs::remove_dir_all(&place);
+        assert!(used[1] > used[0] * 3 / 2, "it is given more: {used:?}");
     }
 
     /// Ends, unless a rest waits for itself.

@@ -260,6 +260,10 @@ impl<D: Directory> StorageEngine for Store<D> {
         ask!(self, engine => engine.set_dictionary(dictionary).await)
     }
 
+    fn pressure(&self) -> u32 {
+        ask!(self, engine => engine.pressure())
+    }
+
     fn failure(&self) -> Option<StorageError> {
         ask!(self, engine => engine.failure())
     }

@@ -422,6 +422,10 @@ pub trait StorageEngine {
     async fn foreground(&self);
     /// Does the work that nobody waits for (checkpoints, giving space back, change logs) until [`StorageEngine::close`].
     async fn background(&self) -> Result<(), StorageError>;
+    /// How near writers are to having to wait for that work: from 0, it may take its time, to 100.
+    fn pressure(&self) -> u32 {
+        0
+    }
     /// Both, for an owner to whom they are one.
     async fn work(&self) -> Result<(), StorageError> {
         both(self.foreground(), self.background()).await.1

@@ -219,6 +219,12 @@ impl<D: Directory> Shared<D> {
         (self.options.checkpoint_dirty_bytes * 4).min(self.options.cache_bytes / 2)
     }
 
+    /// From 0 where half of what may be dirty is, to 100 at seven eighths of it.
+    fn pressure(&self) -> u32 {
+        let (dirty, most) = (self.state.borrow().pool.dirty_bytes(), self.dirty_bytes_max());
+        (dirty.saturating_sub(most / 2) * 100 / (most * 3 / 8).max(1)).min(100) as u32
+    }
+
     fn log_bytes(&self) -> u64 {
         self.log.applied() - self.state.borrow().superblock.redo.position
     }
@@ -702,6 +708,10 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
     async fn background(&self) -> Result<(), StorageError> {
         both(self.shared.work_loop(), self.shared.changes_loop()).await;
         Ok(())
+    }
+
+    fn pressure(&self) -> u32 {
+        self.shared.pressure()
     }
 
     async fn close(&self) -> Result<(), StorageError> {

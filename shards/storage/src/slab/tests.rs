@@ -3,7 +3,7 @@
 use std::pin::pin;
 
 use crate::blocking::{BlockingDirectory, block_on, block_on_with};
-use crate::engine::{CommitInfo, Edit, StorageEngine, StorageError};
+use crate::engine::{Cached, CommitInfo, Edit, StorageEngine, StorageError};
 use crate::event::both;
 use crate::slab::{Placement, SlabEngine, SlabOptions};
 use crate::suite::{self, EVERYTHING, Host, Random, named};
@@ -143,6 +143,34 @@ fn a_store_without_background_work_flushes_and_checkpoints_by_itself() {
             assert_eq!(value[..], vec![number as u8; 1000]);
         }
         engine.close().await.unwrap();
+    });
+}
+
+#[test]
+fn pressure_rises_before_writers_have_to_wait_and_a_checkpoint_takes_it_away() {
+    let options = SlabOptions {
+        checkpoint_dirty_bytes: 1 << 20,
+        checkpoint_log_bytes: u64::MAX,
+        ..SlabOptions::default()
+    };
+    let host = Blocking::new("pressure", options);
+    let engine = block_on(SlabEngine::open(host.directory.clone(), options)).unwrap();
+    block_on(async {
+        let tree = engine.create_tree(&named("a")).await.unwrap();
+        let mut seen = Vec::new();
+        for number in 0.. {
+            let edit = suite::put(tree, u32::to_be_bytes(number), vec![1; 1000]);
+            match engine.apply(CommitInfo::default(), std::slice::from_ref(&edit)).unwrap() {
+                Cached::Hit(_) => seen.push((engine.stats().dirty_bytes, engine.pressure())),
+                Cached::Miss if seen.last().is_some_and(|(dirty, _)| *dirty >= 4 << 20) => break,
+                Cached::Miss => engine.prepare(&[edit]).await.unwrap(),
+            }
+        }
+        assert!(seen.iter().all(|(dirty, pressure)| *dirty > 2 << 20 || *pressure == 0));
+        assert!(seen.iter().any(|(_, pressure)| (1..100).contains(pressure)));
+        assert_eq!(seen.last().unwrap().1, 100, "writers have to wait now");
+        engine.checkpoint().await.unwrap();
+        assert_eq!(engine.pressure(), 0);
     });
 }
 
