@@ -16,7 +16,7 @@ use crate::disk::{BLOCK_BYTES, Directory, Disk, OpenMode};
 use crate::engine::{CommitInfo, Direction, StorageError, TreeId, TreeName, Value};
 use crate::event::Event;
 use crate::slab::chunks::{Chunk, ChunkKind, Chunks};
-use crate::slab::state::{CATALOG, CATALOG_ROOT, State};
+use crate::slab::state::{CATALOG, CATALOG_ROOT, Checked, State};
 use crate::slab::{Shared, SlabOptions};
 use crate::space::Run;
 use crate::superblock::{BlockAddress, SUPERBLOCKS_FILE, Superblock};
@@ -595,7 +595,7 @@ fn redo_step(state: &mut State, step: &Step) -> Result<(), Missing> {
                     Effect::Extent(extent) => Change::Extent { tree: *tree, key, extent: *extent },
                 })
                 .collect();
-            state.apply(&borrowed, 0);
+            state.apply(&borrowed, &Checked::default(), 0);
             Ok(())
         }
     }

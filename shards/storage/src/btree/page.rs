@@ -18,7 +18,8 @@
 //! A cell is {key bytes u16, value bytes u16, key without the prefix, value}. An entry's head is the first four bytes of
 //! the key behind the prefix as a big-endian number (zero-padded), so that most steps of a search stay within the
 //! array. In a leaf the value is a [`crate::btree::cell`]; in an inner page it is {child u32, entries below it u64}, and
-//! the first key is empty: it stands for everything below the second.
+//! the first key is none, which is written as nothing behind the prefix: it stands for everything below the second. So the prefix
+//! is that of all keys but the first, and shorter than any of them, else two entries would look the same to a search.
 //!
 //! Always, for a page that passed [`Page::check`]: every offset lies inside the page, so nothing here panics on it.
 //! Pages begin with 4 KiB and grow to 8, so that the many trees of small tables cost little.
@@ -271,9 +272,40 @@ impl Page {
         self.len() - self.gap() - self.u16_at(24)
     }
 
+    /// Whether the first entry has no key. In the half of an inner page that was just cut off it has one still.
+    fn has_none_first(&self) -> bool {
+        self.kind() == PageKind::Inner && self.count() > 0 && self.suffix(0).is_empty()
+    }
+
+    /// Makes the first entry of an inner page the one without a key.
+    pub fn drop_first_key(&mut self) {
+        let (entry, cell) = (self.entry_at(0), self.cell_at(0));
+        let (key_bytes, value_bytes) = (self.u16_at(cell), self.u16_at(cell + 2));
+        match cell == self.u16_at(22) {
+            true => self.set_u16(22, cell + key_bytes),
+            false => self.set_u16(24, self.u16_at(24) + key_bytes),
+        }
+        self.bytes[entry..entry + 4].fill(0);
+        self.set_u16(entry + 4, cell + key_bytes);
+        self.set_u16(cell + key_bytes, 0);
+        self.set_u16(cell + key_bytes + 2, value_bytes);
+    }
+
+    /// What a key that comes in at `index` has behind the prefix, if it can have it here.
+    fn suffix_for<'a>(&self, index: usize, key: &'a [u8]) -> Option<&'a [u8]> {
+        let suffix = key.strip_prefix(self.prefix())?;
+        (self.kind() == PageKind::Leaf || index == 0 || !suffix.is_empty() || self.prefix().is_empty())
+            .then_some(suffix)
+    }
+
+    /// Whether an inner page that gets one more entry is to look for a longer prefix, so that the heads tell its keys apart.
+    fn is_prefix_due(&self) -> bool {
+        self.kind() == PageKind::Inner && self.count() >= 7 && (self.count() + 1).is_power_of_two()
+    }
+
     /// Puts an entry at `index`, where the key belongs; false when there is no room.
     pub fn insert(&mut self, index: usize, key: &[u8], value: &[u8]) -> bool {
-        if let Some(suffix) = key.strip_prefix(self.prefix()) {
+        if let Some(suffix) = self.suffix_for(index, key).filter(|_| !self.is_prefix_due()) {
             let cell_bytes = CELL_HEADER + suffix.len() + value.len();
             if self.gap() >= ENTRY + cell_bytes {
                 let suffix_start = key.len() - suffix.len();
@@ -344,15 +376,20 @@ impl Page {
         page.append(self, entries).then_some(page)
     }
 
-    /// What all keys of a run begin with. Inner pages have none: their first key is empty.
+    /// What all keys of a run begin with, and one more.
     fn prefix_of(&self, entries: &std::ops::Range<usize>, extra: Option<&[u8]>) -> Vec<u8> {
-        if self.kind() == PageKind::Inner || entries.is_empty() {
+        let first = entries.start + usize::from(entries.start == 0 && self.has_none_first());
+        if first >= entries.end {
             return Vec::new();
         }
-        let mut prefix = self.key(entries.start);
+        let mut prefix = self.key(first);
+        let shortest = extra.map_or(prefix.len(), |extra| extra.len().min(prefix.len()));
         prefix.truncate(common_bytes(&prefix, &self.key(entries.end - 1)));
         if let Some(extra) = extra {
             prefix.truncate(common_bytes(&prefix, extra));
+        }
+        if self.kind() == PageKind::Inner {
+            prefix.truncate(shortest.saturating_sub(1));
         }
         prefix
     }
@@ -362,10 +399,11 @@ impl Page {
         for index in entries {
             let (others, suffix) = (other.prefix(), other.suffix(index));
             let ours = self.prefix().len();
+            let has_no_key = index == 0 && other.has_none_first();
             let fits = |suffix_bytes: usize, page: &Page| {
                 page.gap() >= ENTRY + CELL_HEADER + suffix_bytes + other.value(index).len()
             };
-            if ours == others.len() && self.prefix() == others {
+            if has_no_key || (ours == others.len() && self.prefix() == others) {
                 if !fits(suffix.len(), self) {
                     return false;
                 }
@@ -389,9 +427,9 @@ impl Page {
         if index == count {
             return (count, false);
         }
-        // It stands before all others, which might not fit even in two pages without the prefix that they share.
+        // It stands before all others, but for the first of an inner page, and those might not fit even in two pages without the prefix that they share.
         if !key.starts_with(self.prefix()) {
-            return (0, true);
+            return (usize::from(self.kind() == PageKind::Inner), true);
         }
         let total: usize = (0..count).map(|entry| self.cell_bytes(entry) + ENTRY).sum::<usize>() + added;
         let mut before = 0;

@@ -18,6 +18,13 @@ pub(crate) struct Path {
     pub leaf: PageId,
 }
 
+/// A key, and its leaf where that is known.
+pub(crate) struct Way<'a> {
+    pub root: PageId,
+    pub leaf: Option<PageId>,
+    pub key: &'a [u8],
+}
+
 /// The leaf that a key belongs to.
 pub(crate) fn leaf_of(pool: &mut Pool, root: PageId, key: &[u8]) -> Result<PageId, Missing> {
     let mut id = root;
@@ -49,26 +56,30 @@ pub(crate) fn path_of(pool: &mut Pool, root: PageId, key: &[u8]) -> Result<Path,
 /// Puts a cell behind a key and gives what was there to `replaced`.
 pub(crate) fn put(
     pool: &mut Pool,
-    root: PageId,
-    key: &[u8],
+    way: &Way<'_>,
     cell: &[u8],
     replaced: impl FnOnce(&[u8]),
 ) -> Result<(), Missing> {
-    let path = path_of(pool, root, key)?;
-    let leaf = pool.page(path.leaf)?;
-    match leaf.search(key) {
+    let Way { root, key, .. } = *way;
+    let leaf = match way.leaf {
+        Some(leaf) => leaf,
+        None => leaf_of(pool, root, key)?,
+    };
+    let page = pool.page(leaf)?;
+    match page.search(key) {
+        Ok(index) if page.value(index).len() == cell.len() => {
+            replaced(page.value(index));
+            pool.page_mut(leaf).value_mut(index).copy_from_slice(cell);
+        }
         Ok(index) => {
-            replaced(leaf.value(index));
-            let leaf = pool.page_mut(path.leaf);
-            let value = leaf.value_mut(index);
-            if value.len() == cell.len() {
-                value.copy_from_slice(cell);
-            } else {
-                leaf.remove(index);
-                insert(pool, root, &path.inner, path.leaf, (index, key, cell));
-            }
+            let path = path_of(pool, root, key)?;
+            let page = pool.page_mut(leaf);
+            replaced(page.value(index));
+            page.remove(index);
+            insert(pool, root, &path.inner, leaf, (index, key, cell));
         }
         Err(index) => {
+            let path = path_of(pool, root, key)?;
             add_to_counts(pool, &path, 1);
             insert(pool, root, &path.inner, path.leaf, (index, key, cell));
         }
@@ -155,7 +166,7 @@ fn split(page: &Page, (index, key, value): (usize, &[u8], &[u8])) -> Halves {
         PageKind::Leaf => separator(&left.key(left.count() - 1), &right.key(0)),
         PageKind::Inner => {
             let separator = right.key(0);
-            make_first_key_empty(&mut right);
+            right.drop_first_key();
             separator
         }
     };
@@ -166,14 +177,6 @@ fn split(page: &Page, (index, key, value): (usize, &[u8], &[u8])) -> Halves {
 fn separator(left: &[u8], right: &[u8]) -> Vec<u8> {
     let common = left.iter().zip(right).take_while(|(a, b)| a == b).count();
     right[..right.len().min(common + 1)].to_vec()
-}
-
-fn make_first_key_empty(page: &mut Page) {
-    if page.count() > 0 && !page.suffix(0).is_empty() {
-        let child = page.child(0);
-        page.remove(0);
-        assert!(page.insert(0, &[], &child.encode()), "a shorter key fits");
-    }
 }
 
 /// Removes a key and gives what was there. True when the leaf has become small: [`tidy`] it after the batch.
@@ -204,7 +207,9 @@ pub(crate) fn tidy(pool: &mut Pool, root: PageId, key: &[u8]) {
             pool.free_page(id);
             let parent_page = pool.page_mut(parent);
             parent_page.remove(index);
-            make_first_key_empty(parent_page);
+            if index == 0 && parent_page.count() > 0 {
+                parent_page.drop_first_key();
+            }
         } else if page.live_bytes() >= PAGE_BYTES / 4 || !join(pool, parent, index) {
             break;
         }
@@ -450,7 +455,10 @@ mod tests {
                     let mut cell = random.bytes(bytes);
                     cell.insert(0, 0);
                     let mut found = None;
-                    put(&mut pool, root, &key, &cell, |old| found = Some(old.to_vec())).unwrap();
+                    put(&mut pool, &Way { root, leaf: None, key: &key }, &cell, |old| {
+                        found = Some(old.to_vec())
+                    })
+                    .unwrap();
                     assert_eq!(found, model.insert(key, cell));
                 }
                 if step % 500 == 0 {
@@ -479,7 +487,7 @@ mod tests {
                 let most = PAIR_BYTES_MAX - key.len();
                 let bytes = if random.one_in(3) { most } else { 1 + random.below(most as u64) as usize };
                 let cell = vec![1; bytes];
-                put(&mut pool, root, &key, &cell, |_| {}).unwrap();
+                put(&mut pool, &Way { root, leaf: None, key: &key }, &cell, |_| {}).unwrap();
                 model.insert(key, cell);
             }
             agree(&mut pool, root, &model, &mut random);
@@ -497,11 +505,51 @@ mod tests {
                 let mut model = BTreeMap::new();
                 let keys = (0..entries).map(|number| format!("{prefix}{number:0>40}").into_bytes());
                 for key in keys.chain([other.as_bytes().to_vec()]) {
-                    put(&mut pool, root, &key, &[1; 17], |_| {}).unwrap();
+                    put(&mut pool, &Way { root, leaf: None, key: &key }, &[1; 17], |_| {}).unwrap();
                     model.insert(key, vec![1; 17]);
                 }
                 agree(&mut pool, root, &model, &mut Random::new(1));
             }
+        }
+    }
+
+    #[test]
+    fn inner_pages_have_the_prefix_of_their_keys_and_take_any_other() {
+        for seed in 0..40 {
+            let mut random = Random::new(seed);
+            let mut pool = Pool::new(1 << 30);
+            let root = pool.allocate_page(1, |id| Page::new(PageKind::Leaf, id, 1, SMALL_PAGE_BYTES));
+            let mut model = BTreeMap::new();
+            // Most keys begin alike, at some length; others come before, behind, and are a part of that.
+            let shared = "shared/".repeat([1, 3, 60, 190][seed as usize % 4]);
+            for step in 0..6000 {
+                let number = random.below(100_000);
+                let key = match random.below(if step < 3000 { 1 } else { 12 }) {
+                    1 => format!("{number}"),
+                    2 => format!("z{number}"),
+                    3 => shared[..random.below(shared.len() as u64) as usize].to_owned(),
+                    4 => format!("{}{number}", &shared[..random.below(shared.len() as u64) as usize]),
+                    _ => format!("{shared}{number:0>9}"),
+                };
+                let key = key.into_bytes();
+                if step >= 3000 && random.one_in(3) {
+                    if delete(&mut pool, root, &key, |_| {}).unwrap() {
+                        tidy(&mut pool, root, &key);
+                    }
+                    model.remove(&key);
+                } else {
+                    put(&mut pool, &Way { root, leaf: None, key: &key }, &[0; 40], |_| {}).unwrap();
+                    model.insert(key, vec![0; 40]);
+                }
+                if step == 2999 {
+                    let prefix = pool.peek(root).unwrap().prefix().len();
+                    assert!(prefix >= shared.len(), "seed {seed}: a prefix of {prefix} bytes");
+                }
+                if step % 500 == 0 {
+                    agree(&mut pool, root, &model, &mut random);
+                }
+            }
+            agree(&mut pool, root, &model, &mut random);
         }
     }
 

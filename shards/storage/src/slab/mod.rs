@@ -319,10 +319,11 @@ impl<D: Directory> Shared<D> {
         // Parts are of one table, as a rule.
         let is_kept = parts.iter().any(|part| part.kept.is_some());
         let log = if is_kept { self.log_of(edits) } else { None };
-        if (log.is_some() && self.changes.is_full())
-            || !self.state.borrow_mut().check(edits)?.is_empty()
-            || !self.has_room(edits)
-        {
+        if log.is_some() && self.changes.is_full() {
+            return Ok(Cached::Miss);
+        }
+        let checked = self.state.borrow_mut().check(edits)?;
+        if !checked.missing.is_empty() || !self.has_room(edits) {
             return Ok(Cached::Miss);
         }
         let Some(extents) = self.take_extents(edits) else { return Ok(Cached::Miss) };
@@ -336,7 +337,7 @@ impl<D: Directory> Shared<D> {
         }
         {
             let mut state = self.state.borrow_mut();
-            state.apply(&Self::changes(edits, &extents), position);
+            state.apply(&Self::changes(edits, &extents), &checked, position);
             if let Some(Edit::Put { tree, .. } | Edit::Delete { tree, .. }) = edits.first() {
                 state.count_written(tree.0, position - before);
             }
@@ -403,13 +404,14 @@ impl<D: Directory> Shared<D> {
     async fn apply_unlogged(&self, edits: &[Edit]) -> Result<(), StorageError> {
         while !edits.is_empty() {
             self.prepare(edits).await?;
-            if !self.state.borrow_mut().check(edits)?.is_empty() {
+            let checked = self.state.borrow_mut().check(edits)?;
+            if !checked.missing.is_empty() {
                 continue;
             }
             let Some(extents) = self.take_extents(edits) else { continue };
             // An empty record, so that a checkpoint can tell from its position whether it has the extents of this.
             let position = self.log.push(|log| record::append_parts(log, &[NOTHING], &[], &[]));
-            self.state.borrow_mut().apply(&Self::changes(edits, &extents), position);
+            self.state.borrow_mut().apply(&Self::changes(edits, &extents), &checked, position);
             self.sample(edits);
             self.nudge();
             return Ok(());

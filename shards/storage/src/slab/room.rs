@@ -146,7 +146,7 @@ impl<D: Directory> Shared<D> {
                     return Err(error);
                 }
             }
-            let missing = self.state.borrow_mut().check(edits)?;
+            let missing = self.state.borrow_mut().check(edits)?.missing;
             if missing.is_empty() {
                 return Ok(());
             }

@@ -8,7 +8,8 @@ use std::rc::Rc;
 
 use crate::btree::cell::{Cell, INLINE_BYTES_MAX, Location, Pointer, Slotted, inline_cell, whole_cell};
 use crate::btree::page::{KEY_BYTES_MAX, PAIR_BYTES_MAX, Page, PageKind, SMALL_PAGE_BYTES};
-use crate::btree::{Missing, PageId, tree};
+use crate::btree::tree::{self, Way};
+use crate::btree::{Missing, PageId};
 use crate::cache::pool::Pool;
 use crate::cache::{touch, touch_value};
 use crate::compress::Codec;
@@ -95,6 +96,16 @@ pub(crate) enum Found {
     Value(Option<Value>),
     Page(PageId),
     Slot(Slotted),
+}
+
+/// What a look at a batch before it is applied has found.
+#[derive(Default)]
+pub(crate) struct Checked {
+    /// The pages to load before the edits touch nothing but memory.
+    pub missing: Vec<PageId>,
+    /// The leaf of each edit's key, as long as no page was made since.
+    leaves: Vec<PageId>,
+    pages_made: u64,
 }
 
 /// [`Found`], where it lies.
@@ -243,33 +254,41 @@ impl State {
         &unplaced.expect("a value without a place stays in memory").bytes
     }
 
-    /// The pages to load before the edits touch nothing but memory.
-    pub fn check(&mut self, edits: &[Edit]) -> Result<Vec<PageId>, StorageError> {
-        let mut missing = Vec::new();
+    /// Looks where the edits go.
+    pub fn check(&mut self, edits: &[Edit]) -> Result<Checked, StorageError> {
+        let mut checked = Checked {
+            missing: Vec::new(),
+            leaves: Vec::with_capacity(edits.len()),
+            pages_made: self.pool.pages_made(),
+        };
         for edit in edits {
             let (Edit::Put { tree, key, .. } | Edit::Delete { tree, key }) = edit;
             let root = self.root(*tree)?;
             if key.len() > KEY_BYTES_MAX {
                 return Err(StorageError::KeyTooLong { bytes: key.len(), bytes_max: KEY_BYTES_MAX });
             }
-            if let Err(Missing(page)) = tree::leaf_of(&mut self.pool, root, key) {
-                missing.push(page);
+            match tree::leaf_of(&mut self.pool, root, key) {
+                Ok(leaf) => checked.leaves.push(leaf),
+                Err(Missing(page)) => checked.missing.push(page),
             }
         }
-        Ok(missing)
+        Ok(checked)
     }
 
     /// Applies a batch whose pages are all in memory. `position` is the log's end behind its record.
-    pub fn apply(&mut self, changes: &[Change<'_>], position: u64) {
+    pub fn apply(&mut self, changes: &[Change<'_>], checked: &Checked, position: u64) {
         let mut small: Vec<(PageId, &[u8])> = Vec::new();
-        for change in changes {
-            let (Change::Put { tree, .. } | Change::Delete { tree, .. } | Change::Extent { tree, .. }) =
-                change;
+        for (place, change) in changes.iter().enumerate() {
+            let (Change::Put { tree, key, .. }
+            | Change::Delete { tree, key }
+            | Change::Extent { tree, key, .. }) = change;
             let Some(root) = self.trees.get(tree).map(|tree| tree.root) else { continue };
+            let known = checked.leaves.get(place).filter(|_| self.pool.pages_made() == checked.pages_made);
+            let way = Way { root, leaf: known.copied(), key };
             match change {
-                Change::Put { tree, key, value } => self.put(*tree, root, key, value),
-                Change::Extent { tree, key, extent } => self.put_extent(*tree, root, key, *extent, position),
-                Change::Delete { key, .. } => {
+                Change::Put { tree, value, .. } => self.put(*tree, &way, value),
+                Change::Extent { tree, extent, .. } => self.put_extent(*tree, &way, *extent, position),
+                Change::Delete { .. } => {
                     let mut old = None;
                     let became_small = tree::delete(&mut self.pool, root, key, |cell| old = pointer_of(cell));
                     if became_small.expect("the batch was checked") {
@@ -300,21 +319,23 @@ impl State {
         is_enough
     }
 
-    fn put(&mut self, tree: u32, root: PageId, key: &[u8], value: &[u8]) {
+    fn put(&mut self, tree: u32, way: &Way<'_>, value: &[u8]) {
         if value.len() <= INLINE_BYTES_MAX {
             let mut buffer = [0; 1 + INLINE_BYTES_MAX];
             let cell = inline_cell(value, &mut buffer);
-            self.put_cell(root, key, cell);
-        } else if self.superblock.placement == Placement::Leaves && key.len() + value.len() < PAIR_BYTES_MAX {
-            self.put_cell(root, key, &whole_cell(value));
+            self.put_cell(way, cell);
+        } else if self.superblock.placement == Placement::Leaves
+            && way.key.len() + value.len() < PAIR_BYTES_MAX
+        {
+            self.put_cell(way, &whole_cell(value));
         } else {
             let number = self.pool.add_unplaced(tree, Rc::from(value));
             let cell = Pointer::Unplaced { number, value_bytes: value.len() as u32 }.encode();
-            self.put_cell(root, key, &cell);
+            self.put_cell(way, &cell);
         }
     }
 
-    fn put_extent(&mut self, tree: u32, root: PageId, key: &[u8], extent: Extent, position: u64) {
+    fn put_extent(&mut self, tree: u32, way: &Way<'_>, extent: Extent, position: u64) {
         let Extent { run, slot_bytes, sum } = extent;
         let used_bytes = run.blocks * 4096;
         let chunk =
@@ -322,12 +343,12 @@ impl State {
         let id = self.chunks.add(chunk);
         self.chunk_table.mark(id);
         let cell = Pointer::Placed(Slotted { location: Location::new(id, 0), slot_bytes, sum }).encode();
-        self.put_cell(root, key, &cell);
+        self.put_cell(way, &cell);
     }
 
-    fn put_cell(&mut self, root: PageId, key: &[u8], cell: &[u8]) {
+    fn put_cell(&mut self, way: &Way<'_>, cell: &[u8]) {
         let mut old = None;
-        let put = tree::put(&mut self.pool, root, key, cell, |cell| old = pointer_of(cell));
+        let put = tree::put(&mut self.pool, way, cell, |cell| old = pointer_of(cell));
         put.expect("the batch was checked");
         self.release_old(old);
     }
@@ -382,7 +403,8 @@ impl State {
         value[..4].copy_from_slice(&number.to_le_bytes());
         value[4..].copy_from_slice(&root.to_le_bytes());
         let mut buffer = [0; 1 + INLINE_BYTES_MAX];
-        tree::put(&mut self.pool, CATALOG_ROOT, &name.0, inline_cell(&value, &mut buffer), |_| {})?;
+        let way = Way { root: CATALOG_ROOT, leaf: None, key: &name.0 };
+        tree::put(&mut self.pool, &way, inline_cell(&value, &mut buffer), |_| {})?;
         self.next_tree = self.next_tree.max(number + 1);
         self.add_tree(name.clone(), number, root);
         Ok(())
