@@ -91,9 +91,7 @@ impl Merging<'_> {
             let leaf = self.state.pool.peek(stop.leaf).map(Rc::clone).ok_or(Missing)?;
             sources.push(Source { tree, root: *root, leaf, left: 0..0, next: stop.next, key: 0..0 });
         }
-        for source in &sources {
-            source.leaf.touch();
-        }
+        Page::touch_all(sources.iter().map(|source| &*source.leaf));
         for source in &mut sources {
             let (start, end) = bounds_in(&source.leaf, self.range, from, self.direction);
             source.left = start..end;

@@ -192,9 +192,7 @@ impl State {
     pub fn lookup_many(&mut self, keys: &[(PageId, &[u8])]) -> Vec<Found> {
         let leaf_of = |(root, key): &(PageId, &[u8])| tree::leaf_of(&mut self.pool, *root, key);
         let leaves: Vec<Result<PageId, Missing>> = keys.iter().map(leaf_of).collect();
-        for page in leaves.iter().flatten().filter_map(|leaf| self.pool.peek(*leaf)) {
-            page.touch();
-        }
+        Page::touch_all(leaves.iter().flatten().filter_map(|leaf| self.pool.peek(*leaf)).map(|page| &**page));
         let cells = leaves.iter().zip(keys).map(|(leaf, (_, key))| {
             let cell = leaf.map_or_else(|Missing(page)| Err(page), |leaf| self.cell_in(leaf, key));
             if let Ok(Some(cell)) = cell {
