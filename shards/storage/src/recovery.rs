@@ -118,6 +118,8 @@ async fn open_with<D: Directory>(
         checkpoint_error: RefCell::new(None),
         checkpoint_attempts: Cell::new(0),
         work: Event::default(),
+        spare_due: Event::default(),
+        spare_failed: Cell::new(false),
         background: Cell::new(false),
         closing: Cell::new(false),
         checkpoint_wanted: Cell::new(false),

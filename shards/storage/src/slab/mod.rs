@@ -128,6 +128,10 @@ pub(crate) struct Shared<D: Directory> {
     pub checkpoint_attempts: Cell<u64>,
     /// Something for the background to do.
     pub work: Event,
+    /// The log wants a segment more.
+    pub spare_due: Event,
+    /// There was no room for one.
+    pub spare_failed: Cell<bool>,
     pub background: Cell<bool>,
     pub closing: Cell<bool>,
     /// Somebody waits for a checkpoint.
@@ -240,8 +244,11 @@ impl<D: Directory> Shared<D> {
         if self.log.is_flush_due(QUEUED_BYTES_MAX) {
             self.log.wanted.notify();
         }
-        if !self.checkpointing.get() && (self.is_checkpoint_due() || self.log.wants_spare()) {
+        if !self.checkpointing.get() && self.is_checkpoint_due() {
             self.work.notify();
+        }
+        if !self.spare_failed.get() && self.log.wants_spare() {
+            self.spare_due.notify();
         }
     }
 
@@ -375,21 +382,30 @@ impl<D: Directory> Shared<D> {
         self.changes.keeps(&table).then_some(table)
     }
 
+    /// Makes segments of the log before writers need them, also while a checkpoint runs. What a full disk refused is tried again after
+    /// the next checkpoint.
+    async fn spare_loop(&self) {
+        while !self.closing.get() {
+            let due = self.spare_due.listen();
+            if self.log.failure().is_none() && self.log.wants_spare() && !self.spare_failed.get() {
+                self.spare_failed.set(self.log.make_spare(&self.directory).await.is_err());
+            } else {
+                due.await;
+            }
+        }
+    }
+
     async fn work_loop(&self) {
-        let mut spare_failed = false;
         while !self.closing.get() {
             let work = self.work.listen();
             if self.room_wanted.take() {
                 self.look_for_room().await;
-            } else if self.log.failure().is_none() && self.log.wants_spare() && !spare_failed {
-                spare_failed = self.log.make_spare(&self.directory).await.is_err();
             } else if self.log.failure().is_none() && self.is_checkpoint_due() && !self.checkpointing.get() {
                 if let Err(error) = self.checkpoint().await {
                     tracing::warn!(%error, "a checkpoint did not come about");
                     // The attempt itself notified; only what happens from now on is a reason to try again.
                     self.work.listen().await;
                 }
-                spare_failed = false;
             } else {
                 if self.log.failure().is_some() {
                     // There will be no checkpoint any more for those who wait for one.
@@ -703,7 +719,7 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
 
     async fn foreground(&self) {
         self.shared.background.set(true);
-        both(self.shared.flush_loop(), self.shared.ahead_loop()).await;
+        both(both(self.shared.flush_loop(), self.shared.ahead_loop()), self.shared.spare_loop()).await;
         self.shared.background.set(false);
     }
 
@@ -734,6 +750,7 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
         shared.log.done.notify();
         shared.changes.due.notify();
         shared.work.notify();
+        shared.spare_due.notify();
         ended
     }
 
