@@ -108,8 +108,8 @@ impl<D: Directory> Drop for Guard<'_, D> {
         self.shared.checkpoint_attempts.set(self.shared.checkpoint_attempts.get() + 1);
         self.shared.checkpointed.notify();
         self.shared.work.notify();
-        self.shared.spare_failed.set(false);
-        self.shared.spare_due.notify();
+        self.shared.room_failed.set(false);
+        self.shared.room_due.notify();
     }
 }
 

@@ -128,10 +128,10 @@ pub(crate) struct Shared<D: Directory> {
     pub checkpoint_attempts: Cell<u64>,
     /// Something for the background to do.
     pub work: Event,
-    /// The log wants a segment more.
-    pub spare_due: Event,
-    /// There was no room for one.
-    pub spare_failed: Cell<bool>,
+    /// The log wants a segment more, or a file is to be longer.
+    pub room_due: Event,
+    /// The disk had no room for that.
+    pub room_failed: Cell<bool>,
     pub background: Cell<bool>,
     pub closing: Cell<bool>,
     /// Somebody waits for a checkpoint.
@@ -247,8 +247,8 @@ impl<D: Directory> Shared<D> {
         if !self.checkpointing.get() && self.is_checkpoint_due() {
             self.work.notify();
         }
-        if !self.spare_failed.get() && self.log.wants_spare() {
-            self.spare_due.notify();
+        if !self.room_failed.get() && (self.log.wants_spare() || self.short_soon().is_some()) {
+            self.room_due.notify();
         }
     }
 
@@ -382,15 +382,23 @@ impl<D: Directory> Shared<D> {
         self.changes.keeps(&table).then_some(table)
     }
 
-    /// Makes segments of the log before writers need them, also while a checkpoint runs. What a full disk refused is tried again after
-    /// the next checkpoint.
-    async fn spare_loop(&self) {
+    /// Makes segments of the log and lengthens files before writers need them, also while a checkpoint runs. What a full disk refused is
+    /// tried again after the next checkpoint.
+    async fn room_loop(&self) {
         while !self.closing.get() {
-            let due = self.spare_due.listen();
-            if self.log.failure().is_none() && self.log.wants_spare() && !self.spare_failed.get() {
-                self.spare_failed.set(self.log.make_spare(&self.directory).await.is_err());
+            let due = self.room_due.listen();
+            let made = if self.log.failure().is_some() || self.room_failed.get() {
+                None
+            } else if self.log.wants_spare() {
+                Some(self.log.make_spare(&self.directory).await)
+            } else if let Some((file, blocks)) = self.short_soon() {
+                Some(self.grow(&file, blocks).await)
             } else {
-                due.await;
+                None
+            };
+            match made {
+                Some(made) => self.room_failed.set(made.is_err()),
+                None => due.await,
             }
         }
     }
@@ -719,7 +727,7 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
 
     async fn foreground(&self) {
         self.shared.background.set(true);
-        both(both(self.shared.flush_loop(), self.shared.ahead_loop()), self.shared.spare_loop()).await;
+        both(both(self.shared.flush_loop(), self.shared.ahead_loop()), self.shared.room_loop()).await;
         self.shared.background.set(false);
     }
 
@@ -750,7 +758,7 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
         shared.log.done.notify();
         shared.changes.due.notify();
         shared.work.notify();
-        shared.spare_due.notify();
+        shared.room_due.notify();
         ended
     }
 

@@ -69,6 +69,11 @@ fn large_bytes(edits: &[Edit]) -> u64 {
     edits.iter().map(large).sum()
 }
 
+/// What a file of so many blocks grows by.
+fn grow_step(blocks: u32) -> u32 {
+    (blocks / GROW_PART).clamp(GROW_BLOCKS_MIN, GROW_BLOCKS_MAX)
+}
+
 impl<D: Directory> Shared<D> {
     /// Blocks of `pages` and `slabs` that the next checkpoint may need for what is dirty and for a batch beside it.
     pub fn needed_blocks(&self, value_bytes: u64, puts: u64) -> (u64, u64) {
@@ -124,6 +129,21 @@ impl<D: Directory> Shared<D> {
             return Some((DataFile::Slabs, slabs + RESERVE_BLOCKS - free_slabs));
         }
         None
+    }
+
+    /// The file that writers will find too short soon, and by how many blocks: it has less than half of what it grows by left.
+    pub fn short_soon(&self) -> Option<(DataFile, u64)> {
+        let (pages, slabs) = self.needed_blocks(0, 0);
+        let state = self.state.borrow();
+        let short = |space: &Space, needed: u64| {
+            let wanted = needed + RESERVE_BLOCKS + u64::from(grow_step(space.blocks()) / 2);
+            wanted.checked_sub(u64::from(space.free())).filter(|short| *short > 0)
+        };
+        if let Some(blocks) = short(&state.page_space, pages) {
+            return Some((DataFile::Pages, blocks));
+        }
+        let blocks = short(&state.slab_space, slabs).filter(|_| slabs > 16)?;
+        Some((DataFile::Slabs, blocks))
     }
 
     /// Loads what [`Shared::has_room`] and the trees want, and waits while too much is dirty.
@@ -286,7 +306,7 @@ impl<D: Directory> Shared<D> {
         }
         let now = file.space(&mut self.state.borrow_mut()).blocks();
         let least = u32::try_from(blocks).unwrap_or(u32::MAX / 2);
-        let step = (now / GROW_PART).clamp(GROW_BLOCKS_MIN, GROW_BLOCKS_MAX);
+        let step = grow_step(now);
         let grown = self.lengthen(file, now, least.max(step)).await;
         if matches!(grown, Err(DiskError::Full { .. })) && step > least {
             return self.lengthen(file, now, least).await;

@@ -4,7 +4,7 @@ use std::pin::pin;
 
 use crate::blocking::{BlockingDirectory, block_on, block_on_with};
 use crate::engine::{Cached, CommitInfo, Edit, StorageEngine, StorageError};
-use crate::event::both;
+use crate::event::{both, yield_now};
 use crate::slab::{Placement, SlabEngine, SlabOptions};
 use crate::suite::{self, EVERYTHING, Host, Random, named};
 
@@ -172,6 +172,28 @@ fn pressure_rises_before_writers_have_to_wait_and_a_checkpoint_takes_it_away() {
         engine.checkpoint().await.unwrap();
         assert_eq!(engine.pressure(), 0);
     });
+}
+
+#[test]
+fn files_and_log_are_long_enough_before_writers_get_there() {
+    let options =
+        SlabOptions { checkpoint_dirty_bytes: 256 << 20, cache_bytes: 1 << 30, ..SlabOptions::default() };
+    let mut host = Blocking::new("ahead", options);
+    let waits = host.run(async |engine| {
+        let tree = engine.create_tree(&named("a")).await.unwrap();
+        let mut waits = 0;
+        for number in 0..40_000_u32 {
+            let edit = [suite::put(tree, number.to_be_bytes(), vec![number as u8; 1000])];
+            while let Cached::Miss = engine.apply(CommitInfo::default(), &edit).unwrap() {
+                waits += 1;
+                engine.prepare(&edit).await.unwrap();
+            }
+            yield_now().await;
+        }
+        waits
+    });
+    // The first file grows from nothing.
+    assert!(waits <= 2, "writers waited {waits} times");
 }
 
 #[test]
