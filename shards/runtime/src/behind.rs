@@ -4,7 +4,7 @@
 //! Always: whoever of the second class has used the core for a slice rests until the others, if they are busy, have used it
 //! [`SHARE`] times as long or have nothing more to do, and only one rests at a time, the next after it; on an idle core a rest is
 //! one turn. So the class neither starves nor is felt. Work that others will have to wait for if it falls further behind says so by its
-//! pressure: its slices become longer and its rests shorter, and it rests before all others, so that who makes the work is slowed down little by little
+//! pressure: its slices become longer and its rests shorter, and every other rest is one of such work, so that who makes the work is slowed down little by little
 //! and not stopped at once. A task of their own ends the rests: whoever rests may lie in a future that is not
 //! polled for a while, or in work that rests as a whole too, and must not keep the others waiting. The executor's own task queues would run one class until it has nothing
 //! left to do or a timer ends its turn, and that timer cannot be relied on (`uring.rs`), so the slices are measured here. Two
@@ -43,15 +43,20 @@ pub struct Classes {
     pub foreground: RefCell<DurationHistogram>,
     /// Background work rests so long after a slice.
     pub background: RefCell<DurationHistogram>,
-    /// Rests that have not begun.
+    /// Rests that have not begun, and those of work under pressure: they take turns.
     resting: RefCell<VecDeque<Rc<Rest>>>,
+    pressed: RefCell<VecDeque<Rc<Rest>>>,
+    was_pressed: Cell<bool>,
     /// A task ends them.
     is_tended: Cell<bool>,
 }
 
 impl Classes {
     fn next_rest(&self) -> Option<Rc<Rest>> {
-        self.resting.borrow_mut().pop_front()
+        let (mut resting, mut pressed) = (self.resting.borrow_mut(), self.pressed.borrow_mut());
+        let is_pressed = !pressed.is_empty() && (resting.is_empty() || !self.was_pressed.get());
+        self.was_pressed.set(is_pressed);
+        if is_pressed { pressed.pop_front() } else { resting.pop_front() }
     }
 }
 
@@ -130,7 +135,7 @@ impl<E: Env, T> Future for Behind<'_, E, T> {
             let slice = SLICE + SLICE_PRESSED * pressure / 100;
             // Its own turns are no others' turns: it goes on at once until the slice is used, by a clock that moves.
             while this.used < slice {
-                this.woken.is_woken.store(false, Ordering::Relaxed);
+                this.woken.is_woken.swap(false, Ordering::AcqRel);
                 this.woken.task.take();
                 let began = this.env.elapsed();
                 let polled = this.work.as_mut().poll(&mut Context::from_waker(&waker));
@@ -167,10 +172,8 @@ async fn rest_pressed<E: Env>(env: &E, classes: &Rc<Classes>, used: Duration, pr
     let asked = env.elapsed();
     let wanted = (used * SHARE * (100 - pressure) / 100).min(REST_MAX);
     let own = Rc::new(Rest { wanted, ..Rest::default() });
-    match pressure {
-        0 => classes.resting.borrow_mut().push_back(own.clone()),
-        _ => classes.resting.borrow_mut().push_front(own.clone()),
-    }
+    let line = if pressure == 0 { &classes.resting } else { &classes.pressed };
+    line.borrow_mut().push_back(own.clone());
     if !classes.is_tended.replace(true) {
         env.spawn(tend(env.clone(), classes.clone()));
     }

@@ -20,8 +20,8 @@ use crate::panics::in_turns;
 use crate::table::{Applied, OpenStore, Shard};
 use crate::write::{Batch, Decide, homeless};
 
-/// Rows of one batch, whose application is one turn of some 0.3 ms.
-const ROWS_MAX: usize = 64;
+/// Rows of one batch.
+const ROWS_MAX: usize = 256;
 /// Times that a batch is tried, if others write to its rows or push its pages out of the cache, before its rows go one by one.
 const TRIES_MAX: usize = 200;
 

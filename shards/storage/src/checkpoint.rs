@@ -14,6 +14,8 @@
 //! Always: until step 6 nothing that the old checkpoint names is written to, so a crash anywhere falls back to it. A write or
 //! flush that fails makes the store read-only; running out of space before step 4 only ends the attempt.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::rc::Rc;
 
 use crate::btree::cell::{Cell, Location, Pointer, Slotted};
@@ -187,10 +189,8 @@ impl<D: Directory> Shared<D> {
         }
         state.dictionaries.freeze();
         state.running = Some(Running { first_new_value: state.pool.next_value() });
-        let mut pages = state.pool.freeze();
-        pages.sort_by_cached_key(|(id, page)| (page.tree(), first_key(page), *id));
         Frozen {
-            pages,
+            pages: state.pool.freeze(),
             freed_pages: std::mem::take(&mut state.pool.freed),
             freed_chunks,
             slab_runs,
@@ -218,8 +218,17 @@ impl<D: Directory> Shared<D> {
 
     async fn write_frozen(&self, frozen: &Frozen, pages: &mut Pages) -> Result<(), StorageError> {
         self.reserve_page_blocks(frozen).await?;
+        // Many thousand pages would hold the core for milliseconds if they were sorted at once: they come in order as they are taken.
+        let mut order = BinaryHeap::with_capacity(frozen.pages.len());
+        for (place, (_, page)) in frozen.pages.iter().enumerate() {
+            order.push(Reverse((page.tree(), first_key(page), place)));
+            if place % 64 == 63 {
+                yield_now().await;
+            }
+        }
         let mut stage = Stage::default();
-        for (id, page) in &frozen.pages {
+        while let Some(Reverse((_, _, place))) = order.pop() {
+            let (id, page) = &frozen.pages[place];
             let placed = self.place_leaf(&mut stage, *id, page, pages).await;
             if let Err(error) = placed {
                 // What is staged has places already: it must reach them before anyone reads it there.

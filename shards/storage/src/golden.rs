@@ -51,7 +51,15 @@ fn want(version: u32) -> BTreeMap<Vec<u8>, Vec<u8>> {
         rows.insert(b"first of two".to_vec(), directed());
         rows.insert(b"second of two".to_vec(), vec![7; 70_000]);
     }
+    if version >= 5 {
+        rows.extend((0..600).map(shared));
+    }
     rows
+}
+
+/// A row of a tree whose inner page has a prefix: many keys that begin alike.
+fn shared(number: u16) -> (Vec<u8>, Vec<u8>) {
+    (format!("many begin like this/{number:04}").into_bytes(), vec![number as u8; 100])
 }
 
 /// A checkpoint with two trees, and behind it batches and a dropped tree in the log.
@@ -62,6 +70,9 @@ async fn make(directory: BlockingDirectory) {
     for number in 0..60_u32 {
         let edits = [put(docs, number.to_be_bytes(), value(number)), put(other, *b"n", number.to_le_bytes())];
         engine.commit(CommitInfo::default(), &edits).await.expect("a batch");
+    }
+    for (key, value) in (0..600).map(shared) {
+        engine.commit(CommitInfo::default(), &[put(docs, key, value)]).await.expect("a batch");
     }
     engine.checkpoint().await.expect("a checkpoint");
     let late = [put(docs, *b"late", *b"in the log alone"), delete(docs, 3_u32.to_be_bytes())];

@@ -590,6 +590,26 @@ mod tests {
     }
 
     #[test]
+    fn golden_bytes_of_an_inner_page_with_a_prefix() {
+        let mut page = Page::new(PageKind::Inner, 7, 9, 4096);
+        let child = |number: u8| Child { page: number.into(), count: 1 }.encode();
+        assert!(page.insert(0, b"", &child(1)));
+        for number in 1..8 {
+            assert!(page.insert(number.into(), &[b'k', b'e', b'y', number], &child(number + 1)));
+        }
+        assert_eq!(page.bytes[14..26], [8, 0, 9, 0, 0, 0, 3, 0, 0x79, 0x0f, 0, 0]);
+        // The first entry has nothing behind the prefix, the others a byte.
+        assert_eq!(page.bytes[32..47], [b'k', b'e', b'y', 0, 0, 0, 0, 0xf0, 0x0f, 0, 0, 0, 1, 0xdf, 0x0f]);
+        assert_eq!(page.bytes[4080..], [0, 0, 12, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(page.bytes[4063..4068], [1, 0, 12, 0, 1]);
+        assert_eq!(page.child_index(b"kex"), 0);
+        assert_eq!(page.child_index(b"key"), 0);
+        assert_eq!(page.child_index(b"key\x01"), 1);
+        assert_eq!(page.child_index(b"key\x07\x07"), 7);
+        assert_eq!(page.child_index(b"kez"), 7);
+    }
+
+    #[test]
     fn a_page_with_any_bit_flipped_or_out_of_place_is_refused() {
         let mut page = Page::new(PageKind::Leaf, 7, 9, 4096);
         assert!(page.insert(0, b"key", &[0, b'v']));

@@ -386,19 +386,16 @@ impl<D: Directory> Shared<D> {
     /// tried again after the next checkpoint.
     async fn room_loop(&self) {
         while !self.closing.get() {
-            let due = self.room_due.listen();
-            let made = if self.log.failure().is_some() || self.room_failed.get() {
-                None
-            } else if self.log.wants_spare() {
-                Some(self.log.make_spare(&self.directory).await)
-            } else if let Some((file, blocks)) = self.short_soon() {
-                Some(self.grow(&file, blocks).await)
-            } else {
-                None
-            };
-            match made {
-                Some(made) => self.room_failed.set(made.is_err()),
-                None => due.await,
+            self.room_due.listen().await;
+            while !self.closing.get() && !self.room_failed.get() && self.log.failure().is_none() {
+                let made = if self.log.wants_spare() {
+                    self.log.make_spare(&self.directory).await
+                } else if let Some((file, blocks)) = self.short_soon() {
+                    self.grow(&file, blocks).await
+                } else {
+                    break;
+                };
+                self.room_failed.set(made.is_err());
             }
         }
     }

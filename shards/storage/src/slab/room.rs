@@ -131,12 +131,13 @@ impl<D: Directory> Shared<D> {
         None
     }
 
-    /// The file that writers will find too short soon, and by how many blocks: it has less than half of what it grows by left.
+    /// The file that writers will find too short soon, and by how many blocks: it has less than half left of what it would grow by if it
+    /// were no longer than what it holds. That is less than is left to it when free space is given back.
     pub fn short_soon(&self) -> Option<(DataFile, u64)> {
         let (pages, slabs) = self.needed_blocks(0, 0);
         let state = self.state.borrow();
         let short = |space: &Space, needed: u64| {
-            let wanted = needed + RESERVE_BLOCKS + u64::from(grow_step(space.blocks()) / 2);
+            let wanted = needed + RESERVE_BLOCKS + u64::from(grow_step(space.used()) / 2);
             wanted.checked_sub(u64::from(space.free())).filter(|short| *short > 0)
         };
         if let Some(blocks) = short(&state.page_space, pages) {
