@@ -1,7 +1,8 @@
 //! The pool of processes that run scripts.
 //!
 //! Always: a process runs one script at a time and is used again only after it has answered properly. One that answers too late,
-//! or not at all, is killed. They are started when they are first needed and end with this process.
+//! or not at all, is killed. It says when it begins: a script that it did not begin before it ended is given to another. They are
+//! started when they are first needed and end with this process.
 
 use std::process::Stdio;
 use std::sync::Mutex;
@@ -29,6 +30,8 @@ struct Worker {
     child: Child,
     input: ChildStdin,
     output: ChildStdout,
+    /// The script that it was given last.
+    has_begun: bool,
 }
 
 impl Pool {
@@ -38,26 +41,32 @@ impl Pool {
 
     pub async fn run(&self, call: &ScriptCall) -> ScriptReply {
         let Ok(_turn) = self.turns.acquire().await else { return ScriptReply::Crashed };
-        let mut worker = match self.worker() {
-            Ok(worker) => worker,
-            Err(error) => {
-                tracing::error!(%error, "a process for scripts cannot be started");
-                return ScriptReply::Failed(format!("A process for scripts cannot be started: {error}."));
-            }
-        };
         let limit = Duration::from_millis(call.timeout_ms) + GRACE;
-        match tokio::time::timeout(limit, worker.ask(call)).await {
-            Ok(Ok(reply)) => {
-                self.idle.lock().expect("nobody panics with the lock").push(worker);
-                reply
+        // Each that waits may have been killed, and a new one too.
+        for _ in 0..=WORKERS_MAX {
+            let mut worker = match self.worker() {
+                Ok(worker) => worker,
+                Err(error) => {
+                    tracing::error!(%error, "a process for scripts cannot be started");
+                    return ScriptReply::Failed(format!("A process for scripts cannot be started: {error}."));
+                }
+            };
+            match tokio::time::timeout(limit, worker.ask(call)).await {
+                Ok(Ok(reply)) => {
+                    self.idle.lock().expect("nobody panics with the lock").push(worker);
+                    return reply;
+                }
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, "a process for scripts has ended");
+                    if worker.has_begun {
+                        break;
+                    }
+                }
+                // Dropping it kills it.
+                Err(_) => return ScriptReply::TimedOut,
             }
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "a process for scripts has ended");
-                ScriptReply::Crashed
-            }
-            // Dropping it kills it.
-            Err(_) => ScriptReply::TimedOut,
         }
+        ScriptReply::Crashed
     }
 
     /// One that waits, or a new one.
@@ -93,15 +102,17 @@ impl Worker {
             .spawn()?;
         let lost = || std::io::Error::other("a pipe is missing");
         let (input, output) = (child.stdin.take().ok_or_else(lost)?, child.stdout.take().ok_or_else(lost)?);
-        Ok(Worker { child, input, output })
+        Ok(Worker { child, input, output, has_begun: false })
     }
 
     async fn ask(&mut self, call: &ScriptCall) -> std::io::Result<ScriptReply> {
+        self.has_begun = false;
         let request = worker::put_call(call);
         let length = u32::try_from(request.len()).map_err(std::io::Error::other)?;
         self.input.write_all(&length.to_le_bytes()).await?;
         self.input.write_all(&request).await?;
         self.input.flush().await?;
+        self.has_begun = self.output.read_u8().await? == worker::BEGUN;
         let length = self.output.read_u32_le().await? as usize;
         if length > FRAME_BYTES_MAX {
             return Err(std::io::Error::other("an answer over the limit"));

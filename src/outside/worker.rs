@@ -2,7 +2,8 @@
 //!
 //! Always: before it reads the first script it has given up what it does not need: it can open no file and no socket, start no
 //! process, and has bounded memory. Each script gets an engine of its own, so no script sees anything of another. Dates stand
-//! for times. Frames on its pipes are a length (4 bytes, little-endian) and that many bytes, made and read by this file.
+//! for times. Frames on its pipes are a length (4 bytes, little-endian) and that many bytes, made and read by this file; before the frame of
+//! an answer goes a byte that says that the script is begun.
 
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ const STACK_BYTES_MAX: usize = 1 << 20;
 /// Lower priority than the server's own threads.
 const NICENESS: i32 = 10;
 
+/// What it says before it runs a script.
+pub const BEGUN: u8 = 0xb6;
 const VALUE: u8 = 0;
 const FUNCTION: u8 = 1;
 const NO_FUNCTION: u8 = 2;
@@ -118,6 +121,8 @@ pub fn run() -> anyhow::Result<()> {
         let mut request = vec![0; length];
         input.read_exact(&mut request)?;
         let call = take_call(&request).ok_or_else(|| anyhow::anyhow!("a request that is none"))?;
+        output.write_all(&[BEGUN])?;
+        output.flush()?;
         let mut reply = put_reply(&evaluate(&call));
         if reply.len() > FRAME_BYTES_MAX {
             let most = limits::SCRIPT_BYTES_MAX;
