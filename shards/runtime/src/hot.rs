@@ -13,6 +13,7 @@ use photondb_proto::term::Term;
 use photondb_proto::wire::response;
 use photondb_query::shape::{self, Named};
 use photondb_storage::engine::Cached;
+use photondb_storage::touch_value;
 
 use crate::access::Access;
 use crate::catalog::{Catalog, Table};
@@ -68,6 +69,7 @@ pub fn point_get<E: Env>(
         return Hot::No;
     }
     local.read.add(u64::from(row.is_some()));
+    row.as_deref().inspect(|row| touch_value(row));
     write_row(token, row.as_deref(), out);
     let took = core.env.elapsed() - began;
     core.figures.query_ended(QueryKind::Read, took.as_micros() as u64);

@@ -31,6 +31,7 @@ use crate::slab::chunks::{CHUNK_BLOCKS_FIRST, CHUNK_BLOCKS_MAX, Chunk, ChunkKind
 use crate::slab::room::DataFile;
 use crate::slab::slot;
 use crate::slab::state::Running;
+use crate::slab::state::State;
 use crate::space::Run;
 use crate::superblock::{BlockAddress, DIRECTORIES_MAX, Superblock};
 use crate::tables::{Table, TableBlock, TableKind};
@@ -444,7 +445,7 @@ impl<D: Directory> Shared<D> {
         if state.pool.is_unchanged(leaf.id, &leaf.frozen) {
             state.pool.settle(leaf.id, Rc::clone(&leaf.image));
             for placed in &leaf.placed {
-                keep_placed(state, placed);
+                keep_placed(state, leaf.frozen.tree(), &leaf.frozen.key(placed.index), placed);
             }
             return;
         }
@@ -461,7 +462,7 @@ impl<D: Directory> Shared<D> {
             if is_same {
                 let cell = Pointer::Placed(placed.slotted).encode();
                 state.pool.page_mut(id).value_mut(index).copy_from_slice(&cell);
-                keep_placed(state, placed);
+                keep_placed(state, leaf.frozen.tree(), &key, placed);
             }
         }
     }
@@ -712,9 +713,12 @@ fn push_old(runs: &mut Vec<Run>, old: BlockAddress) {
     }
 }
 
-fn keep_placed(state: &mut crate::slab::state::State, placed: &Placed) {
+/// The value stays in memory, and the shortcut to it leads there.
+fn keep_placed(state: &mut State, tree: u32, key: &[u8], placed: &Placed) {
     if let Some(unplaced) = state.pool.take_unplaced(placed.number) {
         state.pool.add_value(placed.slotted.location, unplaced.bytes);
+        let mark = state.pool.mark(tree, key);
+        state.pool.set_shortcut_placed(mark, placed.slotted.location);
     }
 }
 

@@ -1,10 +1,12 @@
 //! The page cache: pages and values of a store in memory, within one budget.
 //!
-//! [`queue`] chooses what goes; [`pool`] holds pages and values and knows which of them are not on disk yet.
+//! [`queue`] chooses what goes; [`pool`] holds pages and values and knows which of them are not on disk yet; [`shortcuts`] lead from keys to
+//! values.
 
 mod map;
 pub(crate) mod pool;
 pub(crate) mod queue;
+pub(crate) mod shortcuts;
 
 use std::hint::black_box;
 

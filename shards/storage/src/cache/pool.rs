@@ -12,6 +12,7 @@ use crate::btree::page::{Page, PageKind};
 use crate::btree::{Missing, PageId};
 use crate::cache::map::NumberMap;
 use crate::cache::queue::{Queue, Verdict};
+use crate::cache::shortcuts::{Entry, Mark, Shortcuts};
 use crate::engine::Value;
 
 /// What an entry costs beside its bytes: map and queue.
@@ -25,6 +26,8 @@ const PAGE_BYTES: u64 = 48;
 /// What can go keeps this part of the budget, however much is dirty.
 const CLEAN_PART_MIN: u64 = 8;
 const PAGE_KEY: u64 = 1 << 63;
+/// Tells the places of values that have none on disk from locations.
+const UNPLACED_KEY: u64 = 1 << 63;
 const FREQUENCY_MAX: u8 = 3;
 /// Values that an estimate of what trees have in memory looks at.
 const SAMPLED_VALUES: usize = 4096;
@@ -81,6 +84,8 @@ pub(crate) enum FrameState {
 
 struct Clean {
     bytes: Value,
+    /// No other value in memory ever had it.
+    number: u64,
     frequency: Cell<u8>,
 }
 
@@ -97,6 +102,8 @@ pub(crate) struct Unplaced {
     pub tree: u32,
     /// The place that the running checkpoint gave it.
     pub placed: Option<(Location, u32)>,
+    /// It is there for the running checkpoint alone.
+    pub is_old: bool,
 }
 
 pub(crate) struct Pool {
@@ -110,6 +117,7 @@ pub(crate) struct Pool {
     values: NumberMap<Clean>,
     pub unplaced: NumberMap<Unplaced>,
     next_value: u64,
+    shortcuts: Shortcuts,
     queue: Queue,
     budget: u64,
     /// Values that may be kept though they are on disk.
@@ -135,6 +143,7 @@ impl Pool {
             values: NumberMap::default(),
             unplaced: NumberMap::default(),
             next_value: 1,
+            shortcuts: Shortcuts::new(budget),
             queue: Queue::default(),
             budget,
             values_max: u64::MAX,
@@ -339,11 +348,15 @@ impl Pool {
 
     pub fn cached_value(&self, location: Location) -> Option<&Value> {
         let clean = self.values.get(location.0)?;
+        self.count_use(clean);
+        Some(&clean.bytes)
+    }
+
+    fn count_use(&self, clean: &Clean) {
         let frequency = clean.frequency.get();
         if frequency < FREQUENCY_MAX && !self.in_passing {
             clean.frequency.set(frequency + 1);
         }
-        Some(&clean.bytes)
     }
 
     /// The value if it is in memory, without counting as a use: what scans pass by should not stay for that.
@@ -358,7 +371,8 @@ impl Pool {
 
     pub fn add_value(&mut self, location: Location, bytes: Value) {
         let length = bytes.len();
-        if self.values.insert(location.0, Clean { bytes, frequency: Cell::new(0) }).is_none() {
+        let number = self.number();
+        if self.values.insert(location.0, Clean { bytes, number, frequency: Cell::new(0) }).is_none() {
             self.bytes += value_memory(length);
             self.queue.push(location.0, length as u32);
             if self.queue.len() > 2 * (self.values.len() + self.frames.len()) + 1024 {
@@ -379,12 +393,54 @@ impl Pool {
     }
 
     pub fn add_unplaced(&mut self, tree: u32, bytes: Value) -> u64 {
-        let number = self.next_value;
-        self.next_value += 1;
+        let number = self.number();
         self.bytes += value_memory(bytes.len());
         self.unplaced_bytes += bytes.len() as u64 + SLOT_BYTES;
-        self.unplaced.insert(number, Unplaced { bytes, tree, placed: None });
+        self.unplaced.insert(number, Unplaced { bytes, tree, placed: None, is_old: false });
         number
+    }
+
+    /// A number for a value in memory.
+    fn number(&mut self) -> u64 {
+        self.next_value += 1;
+        self.next_value - 1
+    }
+
+    // Shortcuts.
+
+    pub fn mark(&self, tree: u32, key: &[u8]) -> Mark {
+        self.shortcuts.mark(tree, key)
+    }
+
+    pub fn touch_shortcut(&self, mark: Mark) {
+        self.shortcuts.touch(mark);
+    }
+
+    /// The value of a key, if a shortcut leads to it.
+    pub fn value_by_shortcut(&self, mark: Mark) -> Option<&Value> {
+        let Entry { place, number } = self.shortcuts.find(mark)?;
+        if place == UNPLACED_KEY {
+            return self.unplaced.get(number).filter(|value| !value.is_old).map(|value| &value.bytes);
+        }
+        let clean = self.values.get(place).filter(|clean| clean.number == number)?;
+        self.count_use(clean);
+        Some(&clean.bytes)
+    }
+
+    /// From now on a shortcut leads to the value without a place that is the key's.
+    pub fn set_shortcut_unplaced(&mut self, mark: Mark, number: u64) {
+        self.set_shortcut(mark, Entry { place: UNPLACED_KEY, number });
+    }
+
+    /// From now on a shortcut leads to the key's value at that place, if it is in memory.
+    pub fn set_shortcut_placed(&mut self, mark: Mark, location: Location) {
+        if let Some(clean) = self.values.get(location.0) {
+            self.set_shortcut(mark, Entry { place: location.0, number: clean.number });
+        }
+    }
+
+    fn set_shortcut(&mut self, mark: Mark, entry: Entry) {
+        self.bytes += self.shortcuts.set(mark, entry, self.values.len() + self.unplaced.len());
     }
 
     /// The number that the next value will get; older ones may be in pages that a checkpoint froze.
@@ -419,7 +475,7 @@ impl Pool {
         }
         let sample = || self.values.iter().take(SAMPLED_VALUES);
         let sampled: u64 = sample().map(|(_, clean)| value_memory(clean.bytes.len())).sum();
-        let clean = self.bytes.saturating_sub(pages + unplaced);
+        let clean = self.bytes.saturating_sub(pages + unplaced + self.shortcuts.bytes());
         for (location, value) in sample() {
             let Some(tree) = tree_of(Location(location)) else { continue };
             let bytes = value_memory(value.bytes.len());

@@ -546,16 +546,13 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
 
     fn cached(&self, tree: TreeId, key: &[u8]) -> Result<Cached<Option<Value>>, StorageError> {
         let mut state = self.shared.state.borrow_mut();
-        let root = state.root(tree)?;
-        let found = state.lookup(root, key);
+        let found = state.lookup(tree, key)?;
         Ok(state.cached(found))
     }
 
     fn cached_many(&self, keys: &[(TreeId, &[u8])]) -> Result<Vec<Cached<Option<Value>>>, StorageError> {
         let mut state = self.shared.state.borrow_mut();
-        let rooted = keys.iter().map(|(tree, key)| Ok((state.root(*tree)?, *key)));
-        let rooted = rooted.collect::<Result<Vec<_>, StorageError>>()?;
-        let found = state.lookup_many(&rooted);
+        let found = state.lookup_many(keys)?;
         Ok(found.into_iter().map(|found| state.cached(found)).collect())
     }
 

@@ -106,8 +106,7 @@ impl<D: Directory> Shared<D> {
         loop {
             let found = {
                 let mut state = self.state.borrow_mut();
-                let root = state.root(tree)?;
-                let found = state.lookup(root, key);
+                let found = state.lookup(tree, key)?;
                 if std::mem::replace(&mut is_first, false) {
                     match &found {
                         Found::Value(_) => state.pool.hits += 1,
@@ -137,10 +136,9 @@ impl<D: Directory> Shared<D> {
             let (mut pages, mut wanted) = (Vec::new(), Vec::new());
             {
                 let mut state = self.state.borrow_mut();
-                let root = state.root(tree)?;
                 let asked = open.len() as u64;
-                let rooted: Vec<_> = open.iter().map(|entry| (root, keys[*entry].as_slice())).collect();
-                let mut found = state.lookup_many(&rooted).into_iter();
+                let wanted_keys: Vec<_> = open.iter().map(|entry| (tree, keys[*entry].as_slice())).collect();
+                let mut found = state.lookup_many(&wanted_keys)?.into_iter();
                 open.retain(|entry| match found.next() {
                     Some(Found::Value(value)) => {
                         values[*entry] = value;

@@ -11,6 +11,7 @@ use crate::btree::page::{KEY_BYTES_MAX, PAIR_BYTES_MAX, Page, PageKind, SMALL_PA
 use crate::btree::tree::{self, Way};
 use crate::btree::{Missing, PageId};
 use crate::cache::pool::Pool;
+use crate::cache::shortcuts::Mark;
 use crate::cache::{touch, touch_value};
 use crate::compress::Codec;
 use crate::engine::{Cached, Edit, StorageError, TreeId, TreeName, Value};
@@ -112,7 +113,7 @@ pub(crate) struct Checked {
 enum Met<'a> {
     Nothing,
     Inline(&'a [u8]),
-    Value(&'a Value),
+    Value(&'a Value, Pointer),
     Page(PageId),
     Slot(Slotted),
 }
@@ -120,18 +121,19 @@ enum Met<'a> {
 impl Met<'_> {
     fn value(&self) -> Option<&[u8]> {
         match self {
-            Met::Value(value) => Some(value),
+            Met::Value(value, _) => Some(value),
             Met::Nothing | Met::Inline(_) | Met::Page(_) | Met::Slot(_) => None,
         }
     }
 
-    fn found(self) -> Found {
+    /// A share in it, and where it is if it is a value outside its leaf.
+    fn found(self) -> (Found, Option<Pointer>) {
         match self {
-            Met::Nothing => Found::Value(None),
-            Met::Inline(bytes) => Found::Value(Some(Rc::from(bytes))),
-            Met::Value(value) => Found::Value(Some(Rc::clone(value))),
-            Met::Page(page) => Found::Page(page),
-            Met::Slot(slotted) => Found::Slot(slotted),
+            Met::Nothing => (Found::Value(None), None),
+            Met::Inline(bytes) => (Found::Value(Some(Rc::from(bytes))), None),
+            Met::Value(value, pointer) => (Found::Value(Some(Rc::clone(value))), Some(pointer)),
+            Met::Page(page) => (Found::Page(page), None),
+            Met::Slot(slotted) => (Found::Slot(slotted), None),
         }
     }
 }
@@ -180,16 +182,42 @@ impl State {
         }
     }
 
-    pub fn lookup(&mut self, root: PageId, key: &[u8]) -> Found {
-        match tree::leaf_of(&mut self.pool, root, key) {
-            Ok(leaf) => self.meet(self.cell_in(leaf, key)).found(),
-            Err(Missing(page)) => Found::Page(page),
+    pub fn lookup(&mut self, tree: TreeId, key: &[u8]) -> Result<Found, StorageError> {
+        let root = self.root(tree)?;
+        let mark = self.pool.mark(tree.0, key);
+        if let Some(value) = self.pool.value_by_shortcut(mark) {
+            return Ok(Found::Value(Some(Rc::clone(value))));
         }
+        let (found, led_to) = match tree::leaf_of(&mut self.pool, root, key) {
+            Ok(leaf) => self.meet(self.cell_in(leaf, key)).found(),
+            Err(Missing(page)) => (Found::Page(page), None),
+        };
+        self.remember(mark, led_to);
+        Ok(found)
     }
 
     /// [`State::lookup`] of several keys, all of which go one step before the first goes the next: what they need of memory is
     /// touched before it is used, and so waited for together.
-    pub fn lookup_many(&mut self, keys: &[(PageId, &[u8])]) -> Vec<Found> {
+    pub fn lookup_many(&mut self, keys: &[(TreeId, &[u8])]) -> Result<Vec<Found>, StorageError> {
+        let marks: Vec<Mark> = keys.iter().map(|(tree, key)| self.pool.mark(tree.0, key)).collect();
+        marks.iter().for_each(|mark| self.pool.touch_shortcut(*mark));
+        let known: Vec<_> = marks.iter().map(|mark| self.pool.value_by_shortcut(*mark)).collect();
+        known.iter().flatten().for_each(|value| touch_value(value));
+        let mut found: Vec<Option<Found>> =
+            known.into_iter().map(|value| value.map(|value| Found::Value(Some(Rc::clone(value))))).collect();
+        let open: Vec<usize> = (0..keys.len()).filter(|entry| found[*entry].is_none()).collect();
+        let rooted = keys.iter().map(|(tree, key)| Ok((self.root(*tree)?, *key)));
+        let rooted = rooted.collect::<Result<Vec<_>, StorageError>>()?;
+        let walked = self.walk_many(&open.iter().map(|entry| rooted[*entry]).collect::<Vec<_>>());
+        for (entry, (walked, led_to)) in open.into_iter().zip(walked) {
+            self.remember(marks[entry], led_to);
+            found[entry] = Some(walked);
+        }
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    /// Looks keys up in their trees, and says where each value is.
+    fn walk_many(&mut self, keys: &[(PageId, &[u8])]) -> Vec<(Found, Option<Pointer>)> {
         let leaf_of = |(root, key): &(PageId, &[u8])| tree::leaf_of(&mut self.pool, *root, key);
         let leaves: Vec<Result<PageId, Missing>> = keys.iter().map(leaf_of).collect();
         Page::touch_all(leaves.iter().flatten().filter_map(|leaf| self.pool.peek(*leaf)).map(|page| &**page));
@@ -208,6 +236,15 @@ impl State {
         met.into_iter().map(Met::found).collect()
     }
 
+    /// Makes a shortcut to the value that a walk led to.
+    fn remember(&mut self, mark: Mark, led_to: Option<Pointer>) {
+        match led_to {
+            None => {}
+            Some(Pointer::Unplaced { number, .. }) => self.pool.set_shortcut_unplaced(mark, number),
+            Some(Pointer::Placed(slotted)) => self.pool.set_shortcut_placed(mark, slotted.location),
+        }
+    }
+
     /// What the leaf has for a key, or the page that is not in memory.
     fn cell_in(&self, leaf: PageId, key: &[u8]) -> Result<Option<&[u8]>, PageId> {
         let page = self.pool.peek(leaf).ok_or(leaf)?;
@@ -223,10 +260,12 @@ impl State {
         match Cell::decode(cell).expect("cells are checked when a page is read") {
             Cell::Inline(bytes) => Met::Inline(bytes),
             Cell::Placed(slotted) => match self.pool.cached_value(slotted.location) {
-                Some(value) => Met::Value(value),
+                Some(value) => Met::Value(value, Pointer::Placed(slotted)),
                 None => Met::Slot(slotted),
             },
-            Cell::Unplaced { number, .. } => Met::Value(self.unplaced(number)),
+            Cell::Unplaced { number, value_bytes } => {
+                Met::Value(self.unplaced(number), Pointer::Unplaced { number, value_bytes })
+            }
         }
     }
 
@@ -243,8 +282,7 @@ impl State {
 
     /// Whether that slot is the key's still, and its value not in memory.
     pub fn points_to(&mut self, tree: TreeId, key: &[u8], slotted: Slotted) -> bool {
-        let Ok(root) = self.root(tree) else { return false };
-        matches!(self.lookup(root, key), Found::Slot(now) if now == slotted)
+        matches!(self.lookup(tree, key), Ok(Found::Slot(now)) if now == slotted)
     }
 
     pub fn unplaced(&self, number: u64) -> &Value {
@@ -328,6 +366,8 @@ impl State {
             self.put_cell(way, &whole_cell(value));
         } else {
             let number = self.pool.add_unplaced(tree, Rc::from(value));
+            let mark = self.pool.mark(tree, way.key);
+            self.pool.set_shortcut_unplaced(mark, number);
             let cell = Pointer::Unplaced { number, value_bytes: value.len() as u32 }.encode();
             self.put_cell(way, &cell);
         }
@@ -361,6 +401,9 @@ impl State {
     pub fn release(&mut self, pointer: Pointer) {
         match (pointer, self.running) {
             (Pointer::Unplaced { number, .. }, Some(running)) if number < running.first_new_value => {
+                if let Some(unplaced) = self.pool.unplaced.get_mut(number) {
+                    unplaced.is_old = true;
+                }
                 self.deferred.push(pointer);
             }
             (Pointer::Placed(Slotted { location, .. }), Some(_)) => {
