@@ -63,6 +63,12 @@ impl<'a, 'k, S> Rows<'a, 'k, S> {
     }
 }
 
+/// What memory had of a row when the store stood there.
+struct Known {
+    row: Cached<Option<Value>>,
+    at: Lsn,
+}
+
 /// A batch as it would be applied now.
 struct Built {
     parts: Vec<Part>,
@@ -118,7 +124,8 @@ impl<'a, E: Env> Batch<'a, E> {
         let BatchMax { edits: edits_max, value_bytes: bytes_max } = engine.batch_max();
         let mut indexes = self.local.indexes();
         let rows_max = (edits_max / (1 + 2 * indexes.len())).clamp(1, ROWS_MAX);
-        self.load(keys, places.iter().take(rows_max)).await;
+        let known = self.load(store, keys, &places[..rows_max.min(places.len())]).await;
+        let mut known = known.into_iter();
         let mut seen_at = engine.applied();
         let mut rows = Rows::with_capacity(rows_max.min(places.len()));
         let (mut alone, mut bytes) = (Vec::new(), 0);
@@ -128,7 +135,7 @@ impl<'a, E: Env> Batch<'a, E> {
         {
             *places = rest;
             self.pace().await;
-            match self.decided(place, keys[place], &rows, &indexes, decide).await? {
+            match self.decided(place, keys[place], known.next(), &rows, &indexes, decide).await? {
                 Ok(Some(row)) => {
                     bytes += row.new.as_ref().map_or(0, Vec::len);
                     rows.push(row);
@@ -176,20 +183,32 @@ impl<'a, E: Env> Batch<'a, E> {
         Ok(alone)
     }
 
-    /// Reads rows that are not in memory beside each other. What cannot be read says so to who reads it alone.
-    async fn load(&self, keys: &[&[u8]], places: impl Iterator<Item = &usize>) {
+    /// Looks rows up together, and reads those that are not in memory beside each other. What cannot be read says so to who reads it alone.
+    async fn load(&self, store: &OpenStore<E::Store>, keys: &[&[u8]], places: &[usize]) -> Vec<Known> {
+        let engine = &store.engine;
+        let at = engine.applied();
+        let shard_of = |place: &usize| self.local.shard_of(keys[*place]);
+        let tree_of = |place: &usize| shard_of(place).and_then(Shard::tree);
+        let asked = places.iter().filter_map(|place| Some((tree_of(place)?, keys[*place])));
+        let mut found = engine.cached_many(&asked.collect::<Vec<_>>()).unwrap_or_default().into_iter();
         let mut missing: BTreeMap<usize, Vec<Vec<u8>>> = BTreeMap::new();
-        for key in places.map(|place| keys[*place]) {
-            let Some(shard) = self.local.shard_of(key) else { continue };
-            if matches!(shard.cached(key), Ok(Cached::Miss)) {
-                missing.entry(shard.place).or_default().push(key.to_vec());
+        let mut known = Vec::with_capacity(places.len());
+        for place in places {
+            let row = match tree_of(place) {
+                Some(_) => found.next().unwrap_or(Cached::Miss),
+                None => Cached::Hit(None),
+            };
+            if let (Some(shard), Cached::Miss) = (shard_of(place), &row) {
+                missing.entry(shard.place).or_default().push(keys[*place].to_vec());
             }
+            known.push(Known { row, at });
         }
         let reads = missing.iter().filter_map(|(place, keys)| {
             let shard = self.local.shards[*place].as_ref()?;
             Some(shard.get_many(keys))
         });
         drop(join_all(reads).await);
+        known
     }
 
     /// What is to become of a row behind others; `None` if it stays as it is, and has its outcome.
@@ -197,13 +216,14 @@ impl<'a, E: Env> Batch<'a, E> {
         &mut self,
         place: usize,
         key: &'k [u8],
+        known: Option<Known>,
         before: &Rows<'a, 'k, E::Store>,
         indexes: &LocalIndexes,
         decide: &impl Decide,
     ) -> Result<Result<Option<Row<'a, 'k, E::Store>>, StorageError>, QueryError> {
         let local = self.local;
         let shard = local.shard_of(key).ok_or_else(homeless)?;
-        let seen = match self.read(key, shard, before, indexes).await {
+        let seen = match self.read(key, shard, known, before, indexes).await {
             Ok(seen) => seen,
             Err(error) => return Ok(Err(error)),
         };
@@ -246,6 +266,7 @@ impl<'a, E: Env> Batch<'a, E> {
         &self,
         key: &[u8],
         shard: &Shard<E::Store>,
+        known: Option<Known>,
         before: &Rows<'_, '_, E::Store>,
         indexes: &LocalIndexes,
     ) -> Result<Option<Value>, StorageError> {
@@ -254,6 +275,11 @@ impl<'a, E: Env> Batch<'a, E> {
         }
         if shard.tree_at_hand(self.local, indexes).is_none() {
             Box::pin(shard.make(self.local, indexes, self.now_ms)).await?;
+        }
+        if let Some(Known { row: Cached::Hit(row), at }) = known
+            && at == shard.store.engine.applied()
+        {
+            return Ok(row);
         }
         match shard.cached(key)? {
             Cached::Hit(row) => Ok(row),
@@ -271,7 +297,7 @@ impl<'a, E: Env> Batch<'a, E> {
     ) -> Result<Rows<'a, 'k, E::Store>, QueryError> {
         let mut left = Rows::with_capacity(rows.rows.len());
         for mut row in rows.rows {
-            let now = self.read(row.key, row.shard, &left, indexes).await;
+            let now = self.read(row.key, row.shard, None, &left, indexes).await;
             if now.as_ref().is_ok_and(|now| now.as_deref() == row.seen.as_deref()) {
                 if row.entries.is_none() {
                     let Row { key, shard, seen, new, .. } = &row;
@@ -281,7 +307,7 @@ impl<'a, E: Env> Batch<'a, E> {
                 left.push(row);
                 continue;
             }
-            match self.decided(row.place, row.key, &left, indexes, decide).await? {
+            match self.decided(row.place, row.key, None, &left, indexes, decide).await? {
                 Ok(Some(row)) => left.push(row),
                 Ok(None) => {}
                 Err(_) => alone.push(row.place),

@@ -21,7 +21,8 @@ use std::rc::Rc;
 use crate::btree::cell::{Cell, Location, Pointer, Slotted};
 use crate::btree::page::{Page, PageKind};
 use crate::btree::{PageId, tree};
-use crate::cache::pool::{Address, FrameState};
+use crate::cache::pool::{Address, FrameState, Pool};
+use crate::cache::shortcuts::Mark;
 use crate::compress::How;
 use crate::disk::{BLOCK_BYTES, Directory, Disk};
 use crate::engine::{StorageError, Value};
@@ -31,7 +32,6 @@ use crate::slab::chunks::{CHUNK_BLOCKS_FIRST, CHUNK_BLOCKS_MAX, Chunk, ChunkKind
 use crate::slab::room::DataFile;
 use crate::slab::slot;
 use crate::slab::state::Running;
-use crate::slab::state::State;
 use crate::space::Run;
 use crate::superblock::{BlockAddress, DIRECTORIES_MAX, Superblock};
 use crate::tables::{Table, TableBlock, TableKind};
@@ -444,8 +444,8 @@ impl<D: Directory> Shared<D> {
         let state = &mut *self.state.borrow_mut();
         if state.pool.is_unchanged(leaf.id, &leaf.frozen) {
             state.pool.settle(leaf.id, Rc::clone(&leaf.image));
-            for placed in &leaf.placed {
-                keep_placed(state, leaf.frozen.tree(), &leaf.frozen.key(placed.index), placed);
+            for (placed, mark) in leaf.placed.iter().zip(marks_of(&state.pool, leaf)) {
+                state.pool.place_value(placed.number, placed.slotted.location, mark);
             }
             return;
         }
@@ -462,7 +462,8 @@ impl<D: Directory> Shared<D> {
             if is_same {
                 let cell = Pointer::Placed(placed.slotted).encode();
                 state.pool.page_mut(id).value_mut(index).copy_from_slice(&cell);
-                keep_placed(state, leaf.frozen.tree(), &key, placed);
+                let mark = state.pool.mark(leaf.frozen.tree(), &key);
+                state.pool.place_value(placed.number, placed.slotted.location, mark);
             }
         }
     }
@@ -713,13 +714,18 @@ fn push_old(runs: &mut Vec<Run>, old: BlockAddress) {
     }
 }
 
-/// The value stays in memory, and the shortcut to it leads there.
-fn keep_placed(state: &mut State, tree: u32, key: &[u8], placed: &Placed) {
-    if let Some(unplaced) = state.pool.take_unplaced(placed.number) {
-        state.pool.add_value(placed.slotted.location, unplaced.bytes);
-        let mark = state.pool.mark(tree, key);
-        state.pool.set_shortcut_placed(mark, placed.slotted.location);
-    }
+/// The marks of the placed values' keys, whose shortcuts are fetched together.
+fn marks_of(pool: &Pool, leaf: &Leaf) -> Vec<Mark> {
+    let Leaf { frozen, placed, .. } = leaf;
+    let mut key = frozen.prefix().to_vec();
+    let marks = placed.iter().map(|placed| {
+        key.truncate(frozen.prefix().len());
+        key.extend_from_slice(frozen.suffix(placed.index));
+        pool.mark(frozen.tree(), &key)
+    });
+    let marks: Vec<Mark> = marks.collect();
+    marks.iter().for_each(|mark| pool.touch_shortcut(*mark));
+    marks
 }
 
 fn first_key(page: &Page) -> Vec<u8> {

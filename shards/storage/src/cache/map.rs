@@ -61,10 +61,6 @@ impl<T> NumberMap<T> {
         self.parts[part_of(number)].get(&number)
     }
 
-    pub fn get_mut(&mut self, number: u64) -> Option<&mut T> {
-        self.parts[part_of(number)].get_mut(&number)
-    }
-
     pub fn contains(&self, number: u64) -> bool {
         self.get(number).is_some()
     }

@@ -7,6 +7,7 @@ mod map;
 pub(crate) mod pool;
 pub(crate) mod queue;
 pub(crate) mod shortcuts;
+mod window;
 
 use std::hint::black_box;
 

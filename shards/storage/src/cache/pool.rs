@@ -13,6 +13,7 @@ use crate::btree::{Missing, PageId};
 use crate::cache::map::NumberMap;
 use crate::cache::queue::{Queue, Verdict};
 use crate::cache::shortcuts::{Entry, Mark, Shortcuts};
+use crate::cache::window::Window;
 use crate::engine::Value;
 
 /// What an entry costs beside its bytes: map and queue.
@@ -84,7 +85,7 @@ pub(crate) enum FrameState {
 
 struct Clean {
     bytes: Value,
-    /// No other value in memory ever had it.
+    /// No other value that is on disk ever had it.
     number: u64,
     frequency: Cell<u8>,
 }
@@ -115,8 +116,9 @@ pub(crate) struct Pool {
     pub freed: Vec<PageId>,
     pub dirty: Vec<PageId>,
     values: NumberMap<Clean>,
-    pub unplaced: NumberMap<Unplaced>,
-    next_value: u64,
+    pub unplaced: Window<Unplaced>,
+    /// Values on disk that were taken into memory.
+    values_made: u64,
     shortcuts: Shortcuts,
     queue: Queue,
     budget: u64,
@@ -141,8 +143,8 @@ impl Pool {
             freed: Vec::new(),
             dirty: Vec::new(),
             values: NumberMap::default(),
-            unplaced: NumberMap::default(),
-            next_value: 1,
+            unplaced: Window::new(),
+            values_made: 0,
             shortcuts: Shortcuts::new(budget),
             queue: Queue::default(),
             budget,
@@ -369,9 +371,11 @@ impl Pool {
         self.values.get(location.0).map(|clean| Rc::clone(&clean.bytes))
     }
 
-    pub fn add_value(&mut self, location: Location, bytes: Value) {
+    /// Keeps a value that is on disk. Gives its number in memory.
+    pub fn add_value(&mut self, location: Location, bytes: Value) -> u64 {
         let length = bytes.len();
-        let number = self.number();
+        self.values_made += 1;
+        let number = self.values_made;
         if self.values.insert(location.0, Clean { bytes, number, frequency: Cell::new(0) }).is_none() {
             self.bytes += value_memory(length);
             self.queue.push(location.0, length as u32);
@@ -384,6 +388,15 @@ impl Pool {
             }
         }
         self.evict();
+        number
+    }
+
+    /// A value got its place on disk: it stays in memory, and the shortcut of its key leads there.
+    pub fn place_value(&mut self, number: u64, location: Location, mark: Mark) {
+        if let Some(unplaced) = self.take_unplaced(number) {
+            let number = self.add_value(location, unplaced.bytes);
+            self.set_shortcut(mark, Entry { place: location.0, number });
+        }
     }
 
     pub fn drop_value(&mut self, location: Location) {
@@ -392,18 +405,11 @@ impl Pool {
         }
     }
 
+    /// Gives the value's number: no other value without a place ever had it.
     pub fn add_unplaced(&mut self, tree: u32, bytes: Value) -> u64 {
-        let number = self.number();
         self.bytes += value_memory(bytes.len());
         self.unplaced_bytes += bytes.len() as u64 + SLOT_BYTES;
-        self.unplaced.insert(number, Unplaced { bytes, tree, placed: None, is_old: false });
-        number
-    }
-
-    /// A number for a value in memory.
-    fn number(&mut self) -> u64 {
-        self.next_value += 1;
-        self.next_value - 1
+        self.unplaced.push(Unplaced { bytes, tree, placed: None, is_old: false })
     }
 
     // Shortcuts.
@@ -443,9 +449,9 @@ impl Pool {
         self.bytes += self.shortcuts.set(mark, entry, self.values.len() + self.unplaced.len());
     }
 
-    /// The number that the next value will get; older ones may be in pages that a checkpoint froze.
+    /// The number that the next value without a place will get; older ones may be in pages that a checkpoint froze.
     pub fn next_value(&self) -> u64 {
-        self.next_value
+        self.unplaced.next()
     }
 
     pub fn take_unplaced(&mut self, number: u64) -> Option<Unplaced> {
