@@ -192,7 +192,8 @@ impl<'a, E: Env> Batch<'a, E> {
         let asked = places.iter().filter_map(|place| Some((tree_of(place)?, keys[*place])));
         let mut found = engine.cached_many(&asked.collect::<Vec<_>>()).unwrap_or_default().into_iter();
         let mut missing: BTreeMap<usize, Vec<Vec<u8>>> = BTreeMap::new();
-        let mut known = Vec::with_capacity(places.len());
+        let (mut known, mut held, bytes_max) =
+            (Vec::with_capacity(places.len()), 0, engine.batch_max().value_bytes);
         for place in places {
             let row = match tree_of(place) {
                 Some(_) => found.next().unwrap_or(Cached::Miss),
@@ -201,7 +202,11 @@ impl<'a, E: Env> Batch<'a, E> {
             if let (Some(shard), Cached::Miss) = (shard_of(place), &row) {
                 missing.entry(shard.place).or_default().push(keys[*place].to_vec());
             }
-            known.push(Known { row, at });
+            held += match &row {
+                Cached::Hit(Some(row)) => row.len(),
+                Cached::Hit(None) | Cached::Miss => 0,
+            };
+            known.push(Known { row: if held <= bytes_max { row } else { Cached::Miss }, at });
         }
         let reads = missing.iter().filter_map(|(place, keys)| {
             let shard = self.local.shards[*place].as_ref()?;

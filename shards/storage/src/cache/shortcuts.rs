@@ -2,17 +2,17 @@
 //!
 //! Always: a shortcut may be missing, and may lead to what is no more, but never to the value of another key, nor to an old one. That is why it
 //! names the one value in memory that it was made for, by a number that is never given out again: nobody has to find the shortcuts of a
-//! value that goes. A key is known by 128 bits of a hash whose seed is this process's own secret, so none can be made that looks like
-//! another. A key's shortcut is in one of the four places of its bucket; what finds them taken displaces the oldest.
+//! value that goes. A key is known by the number of its tree and 96 bits of two hashes with this process's own secrets, one of which is SipHash, so
+//! that none can be made that looks like another. A key's shortcut is in one of the four places of its bucket; what finds them taken displaces the oldest.
 //!
 //! A walk waits for memory half a dozen times (pages on the way, heads of keys, the entry, the map of values), this once or twice. Hash
 //! indexes above the trees that learn from what is asked are InnoDB's idea (its adaptive hash index); those lead to entries of pages.
 
 use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 use std::hint::black_box;
 
-use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Buckets are made so many at a time: 16 KiB.
 const RUN_BUCKETS: usize = 128;
@@ -33,13 +33,20 @@ pub(crate) struct Entry {
 #[derive(Clone, Copy)]
 pub(crate) struct Mark {
     bucket: u64,
-    tag: u128,
+    tag: Tag,
+}
+
+/// No tree has the number 0 but that of trees, whose values are too small for shortcuts.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Tag {
+    sip: u64,
+    xxh: u32,
+    tree: u32,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Shortcut {
-    /// Zero where there is none.
-    tag: u128,
+    tag: Tag,
     place: u64,
     number: u64,
 }
@@ -58,6 +65,7 @@ pub(crate) struct Shortcuts {
     runs: Vec<Option<Box<Run>>>,
     runs_max: usize,
     runs_made: u64,
+    secret: RandomState,
     seed: u64,
 }
 
@@ -65,12 +73,14 @@ impl Shortcuts {
     /// For a cache of so many bytes.
     pub fn new(budget: u64) -> Self {
         let runs_max = (budget / BUDGET_PART / RUN_BYTES).min(1 << 32) as usize;
+        let secret = RandomState::new();
         Self {
             runs: Vec::new(),
             // The power of two at or below it.
             runs_max: runs_max.checked_ilog2().map_or(0, |log| 1 << log),
             runs_made: 0,
-            seed: RandomState::new().hash_one(()),
+            seed: secret.hash_one(()),
+            secret,
         }
     }
 
@@ -78,10 +88,12 @@ impl Shortcuts {
         self.runs_made * RUN_BYTES
     }
 
-    /// The bucket does not depend on the secret, so that a simulation can be repeated.
+    /// The bucket does not depend on the secrets, so that a simulation can be repeated.
     pub fn mark(&self, tree: u32, key: &[u8]) -> Mark {
-        let tag = xxh3_128_with_seed(key, self.seed ^ u64::from(tree)).max(1);
-        Mark { bucket: xxh3_64_with_seed(key, u64::from(tree)), tag }
+        let mut hasher = self.secret.build_hasher();
+        hasher.write(key);
+        let xxh = (xxh3_64_with_seed(key, self.seed) >> 32) as u32;
+        Mark { bucket: xxh3_64_with_seed(key, u64::from(tree)), tag: Tag { sip: hasher.finish(), xxh, tree } }
     }
 
     fn place_of(&self, mark: Mark) -> (usize, usize) {
@@ -165,5 +177,24 @@ mod tests {
         // Room for 512 of 30,000, and for none.
         check(512 << 10, 10_000, 0.01);
         check(16 << 10, 1_000, 0.0);
+    }
+
+    #[test]
+    fn keys_that_differ_by_a_bit_in_trees_that_differ_by_one_are_told_apart() {
+        for _ in 0..8 {
+            let shortcuts = Shortcuts::new(1 << 20);
+            for length in 1..48 {
+                let key = vec![b'7'; length];
+                for (place, bit) in (0..length).flat_map(|place| (0..8).map(move |bit| (place, bit))) {
+                    let mut other = key.clone();
+                    other[place] ^= 1 << bit;
+                    for (tree, beside) in [(2, 3), (2, 2), (4, 5), (8, 12), (3, 7)] {
+                        let (one, two) = (shortcuts.mark(tree, &key).tag, shortcuts.mark(beside, &other).tag);
+                        assert!(one != two, "byte {place} of {length}, trees {tree} and {beside}");
+                        assert!(one.sip != two.sip || one.xxh != two.xxh, "the keys themselves differ");
+                    }
+                }
+            }
+        }
     }
 }

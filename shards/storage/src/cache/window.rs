@@ -5,8 +5,8 @@
 
 use std::collections::VecDeque;
 
-/// Numbers of one run.
-const RUN: u64 = 128;
+/// Numbers of one run. One entry keeps the memory of its run: 1.5 KiB of values without a place.
+const RUN: u64 = 32;
 
 struct Run<T> {
     entries: [Option<T>; RUN as usize],
