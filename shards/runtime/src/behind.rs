@@ -232,3 +232,124 @@ impl Rest {
 pub fn record(histogram: &RefCell<DurationHistogram>, duration: Duration) {
     histogram.borrow_mut().record(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::uring::UringEnv;
+    use crate::uring::tests::ran;
+
+    /// Uses the core in pieces of that length until it is over, and counts what it used.
+    async fn spin(env: UringEnv, piece: Duration, used: Rc<Cell<Duration>>, is_over: Rc<Cell<bool>>) {
+        while !is_over.get() {
+            let began = env.elapsed();
+            while env.elapsed() - began < piece {}
+            used.set(used.get() + (env.elapsed() - began));
+            env.next_turn().await;
+        }
+    }
+
+    #[test]
+    fn background_work_has_its_share_of_a_busy_core_and_all_of_an_idle_one() {
+        let work = |env: UringEnv| async move {
+            let mut shares = Vec::new();
+            for is_busy in [true, false] {
+                let (front, back) = (Rc::new(Cell::new(Duration::ZERO)), Rc::new(Cell::new(Duration::ZERO)));
+                let (is_over, classes) = (Rc::new(Cell::new(false)), Rc::<Classes>::default());
+                if is_busy {
+                    env.spawn(spin(env.clone(), Duration::from_micros(500), front.clone(), is_over.clone()));
+                }
+                let piece = Duration::from_micros(300);
+                let behind = behind(&env, &classes, spin(env.clone(), piece, back.clone(), is_over.clone()));
+                env.spawn(behind);
+                env.sleep(Duration::from_millis(400)).await;
+                is_over.set(true);
+                env.sleep(Duration::from_millis(50)).await;
+                assert!(classes.background.borrow().count() > 0, "rests are recorded");
+                shares.push((front.get(), back.get()));
+            }
+            shares
+        };
+        let shares = ran("behind", work);
+        let [(front, back), (_, alone)] = shares[..] else { panic!("both were measured: {shares:?}") };
+        // On a machine that is busy itself the shares are not exact.
+        assert!(Duration::ZERO < back && back < front, "a share, neither more nor nothing: {shares:?}");
+        assert!(alone > back, "nothing holds it back on an idle core: {shares:?}");
+    }
+
+    #[test]
+    fn work_that_others_will_wait_for_gets_more_of_a_busy_core() {
+        let work = |env: UringEnv| async move {
+            let mut used = Vec::new();
+            for pressure in [0, 100] {
+                let back = Rc::new(Cell::new(Duration::ZERO));
+                let (is_over, classes) = (Rc::new(Cell::new(false)), Rc::<Classes>::default());
+                let busy = spin(env.clone(), Duration::from_micros(500), Rc::default(), is_over.clone());
+                env.spawn(busy);
+                let own = {
+                    let (back, is_over) = (back.clone(), is_over.clone());
+                    async move {
+                        while !is_over.get() {
+                            let began = Instant::now();
+                            while began.elapsed() < Duration::from_micros(50) {}
+                            back.set(back.get() + began.elapsed());
+                            futures_lite::future::yield_now().await;
+                        }
+                    }
+                };
+                env.spawn(behind_pressed(&env, &classes, move || pressure, own));
+                env.sleep(Duration::from_millis(400)).await;
+                is_over.set(true);
+                env.sleep(Duration::from_millis(50)).await;
+                used.push(back.get());
+            }
+            used
+        };
+        let used = ran("pressed", work);
+        assert!(used[1] > used[0] * 3 / 2, "it is given more: {used:?}");
+    }
+
+    /// Ends, unless a rest waits for itself.
+    async fn within<T>(env: &UringEnv, work: impl Future<Output = T>) -> T {
+        let late = async {
+            env.sleep(Duration::from_secs(20)).await;
+            None
+        };
+        futures_lite::future::or(async { Some(work.await) }, late).await.expect("it ends")
+    }
+
+    #[test]
+    fn work_that_rests_by_itself_may_rest_as_a_whole_too() {
+        let work = |env: UringEnv| async move {
+            let classes = Rc::<Classes>::default();
+            let nested = async {
+                for _ in 0..20 {
+                    let began = env.elapsed();
+                    while env.elapsed() - began < Duration::from_millis(1) {}
+                    rest(&env, &classes, env.elapsed() - began).await;
+                }
+            };
+            within(&env, behind(&env, &classes, nested)).await;
+        };
+        ran("nested", work);
+    }
+
+    #[test]
+    fn a_rest_that_nobody_looks_at_or_that_is_left_holds_up_no_other() {
+        let work = |env: UringEnv| async move {
+            let classes = Rc::<Classes>::default();
+            let used = Duration::from_millis(1);
+            let mut unwatched = Box::pin(rest(&env, &classes, used));
+            let mut left = Box::pin(rest(&env, &classes, used));
+            for begun in [&mut unwatched, &mut left] {
+                assert!(futures_lite::future::poll_once(begun).await.is_none(), "it has begun");
+            }
+            drop(left);
+            within(&env, rest(&env, &classes, used)).await;
+            within(&env, unwatched).await;
+        };
+        ran("left", work);
+    }
+}

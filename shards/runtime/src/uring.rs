@@ -643,11 +643,8 @@ pub fn probe_direct_io(data_dir: &Path) -> Result<(), StartError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-
+pub(crate) mod tests {
     use super::*;
-    use crate::behind::{Classes, behind, behind_pressed, rest};
 
     fn scratch_dir(name: &str) -> PathBuf {
         // The target directory is on a disk; the temporary one may be on tmpfs.
@@ -659,6 +656,14 @@ mod tests {
         let _ = std::fs::remove_dir_all(&place);
         std::fs::create_dir_all(&place).expect("the target directory is writable");
         place
+    }
+
+    /// What an executor makes of the work, in a directory of its own.
+    pub(crate) fn ran<T, F: Future<Output = T>>(name: &str, work: impl FnOnce(UringEnv) -> F) -> T {
+        let place = scratch_dir(name);
+        let ran = run(None, &place, Cures::default(), work);
+        let _ = std::fs::remove_dir_all(&place);
+        ran.expect("an executor can be made")
     }
 
     fn directory_of(env: &UringEnv) -> UringDirectory {
@@ -701,126 +706,6 @@ mod tests {
             hangs,
             "without it, it sleeps beside runnable tasks: if that is cured upstream, drop the heartbeat"
         );
-    }
-
-    /// Uses the core in pieces of that length until it is over, and counts what it used.
-    async fn spin(env: UringEnv, piece: Duration, used: Rc<Cell<Duration>>, is_over: Rc<Cell<bool>>) {
-        while !is_over.get() {
-            let began = env.elapsed();
-            while env.elapsed() - began < piece {}
-            used.set(used.get() + (env.elapsed() - began));
-            env.next_turn().await;
-        }
-    }
-
-    #[test]
-    fn background_work_has_its_share_of_a_busy_core_and_all_of_an_idle_one() {
-        let place = scratch_dir("behind");
-        let work = |env: UringEnv| async move {
-            let mut shares = Vec::new();
-            for is_busy in [true, false] {
-                let (front, back) = (Rc::new(Cell::new(Duration::ZERO)), Rc::new(Cell::new(Duration::ZERO)));
-                let (is_over, classes) = (Rc::new(Cell::new(false)), Rc::<Classes>::default());
-                if is_busy {
-                    env.spawn(spin(env.clone(), Duration::from_micros(500), front.clone(), is_over.clone()));
-                }
-                let piece = Duration::from_micros(300);
-                let behind = behind(&env, &classes, spin(env.clone(), piece, back.clone(), is_over.clone()));
-                env.spawn(behind);
-                env.sleep(Duration::from_millis(400)).await;
-                is_over.set(true);
-                env.sleep(Duration::from_millis(50)).await;
-                assert!(classes.background.borrow().count() > 0, "rests are recorded");
-                shares.push((front.get(), back.get()));
-            }
-            shares
-        };
-        let shares = run(None, &place, Cures::default(), work).expect("an executor can be made");
-        let _ = std::fs::remove_dir_all(&place);
-        let [(front, back), (_, alone)] = shares[..] else { panic!("both were measured: {shares:?}") };
-        // On a machine that is busy itself the shares are not exact.
-        assert!(Duration::ZERO < back && back < front, "a share, neither more nor nothing: {shares:?}");
-        assert!(alone > back, "nothing holds it back on an idle core: {shares:?}");
-    }
-
-    #[test]
-    fn work_that_others_will_wait_for_gets_more_of_a_busy_core() {
-        let place = scratch_dir("pressed");
-        let work = |env: UringEnv| async move {
-            let mut used = Vec::new();
-            for pressure in [0, 100] {
-                let back = Rc::new(Cell::new(Duration::ZERO));
-                let (is_over, classes) = (Rc::new(Cell::new(false)), Rc::<Classes>::default());
-                let busy = spin(env.clone(), Duration::from_micros(500), Rc::default(), is_over.clone());
-                env.spawn(busy);
-                let own = {
-                    let (back, is_over) = (back.clone(), is_over.clone());
-                    async move {
-                        while !is_over.get() {
-                            let began = Instant::now();
-                            while began.elapsed() < Duration::from_micros(50) {}
-                            back.set(back.get() + began.elapsed());
-                            futures_lite::future::yield_now().await;
-                        }
-                    }
-                };
-                env.spawn(behind_pressed(&env, &classes, move || pressure, own));
-                env.sleep(Duration::from_millis(400)).await;
-                is_over.set(true);
-                env.sleep(Duration::from_millis(50)).await;
-                used.push(back.get());
-            }
-            used
-        };
-        let used = run(None, &place, Cures::default(), work).expect("an executor can be made");
-        let _ = std::fs::remove_dir_all(&place);
-        assert!(used[1] > used[0] * 3 / 2, "it is given more: {used:?}");
-    }
-
-    /// Ends, unless a rest waits for itself.
-    async fn within<T>(env: &UringEnv, work: impl Future<Output = T>) -> T {
-        let late = async {
-            env.sleep(Duration::from_secs(20)).await;
-            None
-        };
-        futures_lite::future::or(async { Some(work.await) }, late).await.expect("it ends")
-    }
-
-    #[test]
-    fn work_that_rests_by_itself_may_rest_as_a_whole_too() {
-        let place = scratch_dir("nested");
-        let work = |env: UringEnv| async move {
-            let classes = Rc::<Classes>::default();
-            let nested = async {
-                for _ in 0..20 {
-                    let began = env.elapsed();
-                    while env.elapsed() - began < Duration::from_millis(1) {}
-                    rest(&env, &classes, env.elapsed() - began).await;
-                }
-            };
-            within(&env, behind(&env, &classes, nested)).await;
-        };
-        run(None, &place, Cures::default(), work).expect("an executor can be made");
-        let _ = std::fs::remove_dir_all(&place);
-    }
-
-    #[test]
-    fn a_rest_that_nobody_looks_at_or_that_is_left_holds_up_no_other() {
-        let place = scratch_dir("left");
-        let work = |env: UringEnv| async move {
-            let classes = Rc::<Classes>::default();
-            let used = Duration::from_millis(1);
-            let mut unwatched = Box::pin(rest(&env, &classes, used));
-            let mut left = Box::pin(rest(&env, &classes, used));
-            for begun in [&mut unwatched, &mut left] {
-                assert!(futures_lite::future::poll_once(begun).await.is_none(), "it has begun");
-            }
-            drop(left);
-            within(&env, rest(&env, &classes, used)).await;
-            within(&env, unwatched).await;
-        };
-        run(None, &place, Cures::default(), work).expect("an executor can be made");
-        let _ = std::fs::remove_dir_all(&place);
     }
 
     /// Reads as where the kernel refuses us a ring of our own. The answer about polled I/O is kept for the life of a process, so
@@ -879,7 +764,6 @@ mod tests {
         use crate::sockets::BoundListener;
 
         const PEERS: usize = 40;
-        let place = scratch_dir("sockets");
         let bound = BoundListener::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
         let address = bound.address().expect("it listens");
         let peer = move |number: usize| {
@@ -919,15 +803,12 @@ mod tests {
             }
             peers.into_iter().all(|peer| peer.join().expect("a peer does not fail"))
         };
-        let ran = run(None, &place, Cures::default(), work);
-        let _ = std::fs::remove_dir_all(&place);
-        assert!(ran.expect("an executor can be made"), "every peer had back what it sent");
+        assert!(ran("sockets", work), "every peer had back what it sent");
     }
 
     #[test]
     fn reads_beside_each_other_give_what_was_written_and_some_are_dropped() {
         const BLOCKS: u64 = 300;
-        let place = scratch_dir("reads");
         let work = |env: UringEnv| async move {
             let directory = directory_of(&env);
             let file = Rc::new(directory.open("a", OpenMode::Create).await?);
@@ -959,15 +840,12 @@ mod tests {
             }
             Ok(())
         };
-        let ran = run(None, &place, Cures::default(), work);
-        let _ = std::fs::remove_dir_all(&place);
-        let ran: Result<(), DiskError> = ran.expect("an executor can be made");
-        ran.expect("no read fails");
+        let read: Result<(), DiskError> = ran("reads", work);
+        read.expect("no read fails");
     }
 
     #[test]
     fn files_hold_what_was_written_and_say_when_they_are_missing() {
-        let place = scratch_dir("files");
         let work = |env: UringEnv| async move {
             let directory = directory_of(&env);
             let missing = directory.open("nothing", OpenMode::Existing).await.err();
@@ -992,8 +870,6 @@ mod tests {
             assert_eq!(directory.list().await?, ["PROBE", "b"]);
             directory.remove("b").await
         };
-        let ran = run(None, &place, Cures::default(), work);
-        let _ = std::fs::remove_dir_all(&place);
-        ran.expect("an executor can be made").expect("no call fails");
+        ran("files", work).expect("no call fails");
     }
 }

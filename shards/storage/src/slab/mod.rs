@@ -223,12 +223,6 @@ impl<D: Directory> Shared<D> {
         (self.options.checkpoint_dirty_bytes * 4).min(self.options.cache_bytes / 2)
     }
 
-    /// From 0 where half of what may be dirty is, to 100 at seven eighths of it.
-    fn pressure(&self) -> u32 {
-        let (dirty, most) = (self.state.borrow().pool.dirty_bytes(), self.dirty_bytes_max());
-        (dirty.saturating_sub(most / 2) * 100 / (most * 3 / 8).max(1)).min(100) as u32
-    }
-
     fn log_bytes(&self) -> u64 {
         self.log.applied() - self.state.borrow().superblock.redo.position
     }
@@ -380,24 +374,6 @@ impl<D: Directory> Shared<D> {
         let (Edit::Put { tree, .. } | Edit::Delete { tree, .. }) = edits.first()?;
         let table = self.state.borrow().trees.get(&tree.0)?.table.clone()?;
         self.changes.keeps(&table).then_some(table)
-    }
-
-    /// Makes segments of the log and lengthens files before writers need them, also while a checkpoint runs. What a full disk refused is
-    /// tried again after the next checkpoint.
-    async fn room_loop(&self) {
-        while !self.closing.get() {
-            self.room_due.listen().await;
-            while !self.closing.get() && !self.room_failed.get() && self.log.failure().is_none() {
-                let made = if self.log.wants_spare() {
-                    self.log.make_spare(&self.directory).await
-                } else if let Some((file, blocks)) = self.short_soon() {
-                    self.grow(&file, blocks).await
-                } else {
-                    break;
-                };
-                self.room_failed.set(made.is_err());
-            }
-        }
     }
 
     async fn work_loop(&self) {

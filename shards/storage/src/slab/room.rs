@@ -75,6 +75,30 @@ fn grow_step(blocks: u32) -> u32 {
 }
 
 impl<D: Directory> Shared<D> {
+    /// From 0 where half of what may be dirty is, to 100 at seven eighths of it.
+    pub fn pressure(&self) -> u32 {
+        let (dirty, most) = (self.state.borrow().pool.dirty_bytes(), self.dirty_bytes_max());
+        (dirty.saturating_sub(most / 2) * 100 / (most * 3 / 8).max(1)).min(100) as u32
+    }
+
+    /// Makes segments of the log and lengthens files before writers need them, also while a checkpoint runs. What a full disk refused is
+    /// tried again after the next checkpoint.
+    pub async fn room_loop(&self) {
+        while !self.closing.get() {
+            self.room_due.listen().await;
+            while !self.closing.get() && !self.room_failed.get() && self.log.failure().is_none() {
+                let made = if self.log.wants_spare() {
+                    self.log.make_spare(&self.directory).await
+                } else if let Some((file, blocks)) = self.short_soon() {
+                    self.grow(&file, blocks).await
+                } else {
+                    break;
+                };
+                self.room_failed.set(made.is_err());
+            }
+        }
+    }
+
     /// Blocks of `pages` and `slabs` that the next checkpoint may need for what is dirty and for a batch beside it.
     pub fn needed_blocks(&self, value_bytes: u64, puts: u64) -> (u64, u64) {
         let state = self.state.borrow();
