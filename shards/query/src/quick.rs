@@ -61,7 +61,9 @@ impl Quick {
 
     /// Lets the memory answer for a batch of rows at once.
     pub fn touch(&self, rows: &[&[u8]]) {
-        let (mut touched, mut last) = (0, usize::MAX);
+        // Where a field lies is in the first line of its row.
+        let first = |touched: u8, row: &&[u8]| touched ^ row.first().copied().unwrap_or_default();
+        let (mut touched, mut last) = (rows.iter().fold(0, first), usize::MAX);
         let mut touch = |hint| {
             // Functions of one field are many.
             if std::mem::replace(&mut last, hint) == hint {

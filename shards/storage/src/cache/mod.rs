@@ -3,10 +3,11 @@
 //! [`queue`] chooses what goes; [`pool`] holds pages and values and knows which of them are not on disk yet; [`shortcuts`] lead from keys to
 //! values.
 
-mod map;
 pub(crate) mod pool;
 pub(crate) mod queue;
+mod set;
 pub(crate) mod shortcuts;
+pub(crate) mod values;
 mod window;
 
 use std::hint::black_box;

@@ -4,15 +4,14 @@
 //! keeps a page number for a page across an await. A page that a checkpoint is writing is shared with it (`Rc`): the first
 //! change after the checkpoint began copies it, so the checkpoint writes the store exactly as it was at one position of the log.
 
-use std::cell::Cell;
 use std::rc::Rc;
 
 use crate::btree::cell::Location;
 use crate::btree::page::{Page, PageKind};
 use crate::btree::{Missing, PageId};
-use crate::cache::map::NumberMap;
 use crate::cache::queue::{Queue, Verdict};
-use crate::cache::shortcuts::{Entry, Mark, Shortcuts};
+use crate::cache::shortcuts::{Mark, Shortcuts};
+use crate::cache::values::{Guess, Slot, Standing, Values};
 use crate::cache::window::Window;
 use crate::engine::Value;
 
@@ -27,8 +26,8 @@ const PAGE_BYTES: u64 = 48;
 /// What can go keeps this part of the budget, however much is dirty.
 const CLEAN_PART_MIN: u64 = 8;
 const PAGE_KEY: u64 = 1 << 63;
-/// Tells the places of values that have none on disk from locations.
-const UNPLACED_KEY: u64 = 1 << 63;
+/// No value stands there: one that is numbered so has no place on disk.
+const UNPLACED_SLOT: u32 = u32::MAX;
 const FREQUENCY_MAX: u8 = 3;
 /// Values that an estimate of what trees have in memory looks at.
 const SAMPLED_VALUES: usize = 4096;
@@ -83,13 +82,6 @@ pub(crate) enum FrameState {
     Freed,
 }
 
-struct Clean {
-    bytes: Value,
-    /// No other value that is on disk ever had it.
-    number: u64,
-    frequency: Cell<u8>,
-}
-
 /// What a tree has in the pool, or a part of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PoolUsage {
@@ -115,10 +107,8 @@ pub(crate) struct Pool {
     /// Pages given back since the last checkpoint began.
     pub freed: Vec<PageId>,
     pub dirty: Vec<PageId>,
-    values: NumberMap<Clean>,
+    values: Values,
     pub unplaced: Window<Unplaced>,
-    /// Values on disk that were taken into memory.
-    values_made: u64,
     shortcuts: Shortcuts,
     queue: Queue,
     budget: u64,
@@ -142,9 +132,8 @@ impl Pool {
             pages_made: 0,
             freed: Vec::new(),
             dirty: Vec::new(),
-            values: NumberMap::default(),
+            values: Values::default(),
             unplaced: Window::new(),
-            values_made: 0,
             shortcuts: Shortcuts::new(budget),
             queue: Queue::default(),
             budget,
@@ -349,59 +338,66 @@ impl Pool {
     // Values.
 
     pub fn cached_value(&self, location: Location) -> Option<&Value> {
-        let clean = self.values.get(location.0)?;
-        self.count_use(clean);
-        Some(&clean.bytes)
+        Some(self.used(self.values.get(location.0)?))
     }
 
-    fn count_use(&self, clean: &Clean) {
-        let frequency = clean.frequency.get();
-        if frequency < FREQUENCY_MAX && !self.in_passing {
-            clean.frequency.set(frequency + 1);
+    fn used<'a>(&self, slot: &'a Slot) -> &'a Value {
+        if !self.in_passing {
+            slot.count_use();
         }
+        slot.bytes()
     }
 
-    /// The value if it is in memory, without counting as a use: what scans pass by should not stay for that.
-    pub fn peek_value(&self, location: Location) -> Option<&[u8]> {
-        self.values.get(location.0).map(|clean| &*clean.bytes)
+    /// Where a value may be. Guesses at several are made before the first is used: then the memory answers for all of them at once.
+    pub fn guess(&self, location: Location) -> Guess {
+        self.values.guess(location.0)
+    }
+
+    /// [`Pool::cached_value`] of what was guessed at.
+    pub fn guessed_value(&self, location: Location, guess: Guess) -> Option<&Value> {
+        Some(self.used(self.values.guessed(location.0, guess)?))
+    }
+
+    /// The same without counting as a use: what scans pass by should not stay for that.
+    pub fn peek_guessed(&self, location: Location, guess: Guess) -> Option<&[u8]> {
+        self.values.guessed(location.0, guess).map(|slot| &**slot.bytes())
     }
 
     /// A share in the value if it is in memory, without counting as a use.
     pub fn value_in_passing(&self, location: Location) -> Option<Value> {
-        self.values.get(location.0).map(|clean| Rc::clone(&clean.bytes))
+        self.values.get(location.0).map(|slot| Rc::clone(slot.bytes()))
     }
 
-    /// Keeps a value that is on disk. Gives its number in memory.
-    pub fn add_value(&mut self, location: Location, bytes: Value) -> u64 {
+    /// Keeps a value that is on disk. Gives where it stands in memory.
+    pub fn add_value(&mut self, location: Location, bytes: Value) -> Standing {
         let length = bytes.len();
-        self.values_made += 1;
-        let number = self.values_made;
-        if self.values.insert(location.0, Clean { bytes, number, frequency: Cell::new(0) }).is_none() {
+        let (standing, old) = self.values.insert(location.0, bytes);
+        if old.is_none() {
             self.bytes += value_memory(length);
             self.queue.push(location.0, length as u32);
             if self.queue.len() > 2 * (self.values.len() + self.frames.len()) + 1024 {
                 let (values, frames) = (&self.values, &self.frames);
                 self.queue.sweep(|key| match key & PAGE_KEY {
-                    0 => values.contains(key),
+                    0 => values.get(key).is_some(),
                     _ => frames.get((key & !PAGE_KEY) as usize).is_some_and(|frame| frame.queued),
                 });
             }
         }
         self.evict();
-        number
+        standing
     }
 
     /// A value got its place on disk: it stays in memory, and the shortcut of its key leads there.
     pub fn place_value(&mut self, number: u64, location: Location, mark: Mark) {
         if let Some(unplaced) = self.take_unplaced(number) {
-            let number = self.add_value(location, unplaced.bytes);
-            self.set_shortcut(mark, Entry { place: location.0, number });
+            let standing = self.add_value(location, unplaced.bytes);
+            self.set_shortcut(mark, standing);
         }
     }
 
     pub fn drop_value(&mut self, location: Location) {
-        if let Some(clean) = self.values.remove(location.0) {
-            self.bytes -= value_memory(clean.bytes.len());
+        if let Some(bytes) = self.values.remove(location.0) {
+            self.bytes -= value_memory(bytes.len());
         }
     }
 
@@ -422,31 +418,34 @@ impl Pool {
         self.shortcuts.touch(mark);
     }
 
-    /// The value of a key, if a shortcut leads to it.
-    pub fn value_by_shortcut(&self, mark: Mark) -> Option<&Value> {
-        let Entry { place, number } = self.shortcuts.find(mark)?;
-        if place == UNPLACED_KEY {
-            return self.unplaced.get(number).filter(|value| !value.is_old).map(|value| &value.bytes);
+    /// Where a shortcut says that a key's value stands.
+    pub fn shortcut(&self, mark: Mark) -> Option<Standing> {
+        self.shortcuts.find(mark)
+    }
+
+    /// The value that stood there, if it still does and is not an old one.
+    pub fn value_standing(&self, standing: Standing) -> Option<&Value> {
+        if standing.slot == UNPLACED_SLOT {
+            let unplaced = self.unplaced.get(standing.number)?;
+            return (!unplaced.is_old).then_some(&unplaced.bytes);
         }
-        let clean = self.values.get(place).filter(|clean| clean.number == number)?;
-        self.count_use(clean);
-        Some(&clean.bytes)
+        Some(self.used(self.values.at(standing)?))
     }
 
     /// From now on a shortcut leads to the value without a place that is the key's.
     pub fn set_shortcut_unplaced(&mut self, mark: Mark, number: u64) {
-        self.set_shortcut(mark, Entry { place: UNPLACED_KEY, number });
+        self.set_shortcut(mark, Standing { slot: UNPLACED_SLOT, number });
     }
 
     /// From now on a shortcut leads to the key's value at that place, if it is in memory.
     pub fn set_shortcut_placed(&mut self, mark: Mark, location: Location) {
-        if let Some(clean) = self.values.get(location.0) {
-            self.set_shortcut(mark, Entry { place: location.0, number: clean.number });
+        if let Some(standing) = self.values.standing(location.0) {
+            self.set_shortcut(mark, standing);
         }
     }
 
-    fn set_shortcut(&mut self, mark: Mark, entry: Entry) {
-        self.bytes += self.shortcuts.set(mark, entry, self.values.len() + self.unplaced.len());
+    fn set_shortcut(&mut self, mark: Mark, standing: Standing) {
+        self.bytes += self.shortcuts.set(mark, standing, self.values.len() + self.unplaced.len());
     }
 
     /// The number that the next value without a place will get; older ones may be in pages that a checkpoint froze.
@@ -479,12 +478,12 @@ impl Pool {
             unplaced += cache_bytes;
             add(value.tree, PoolUsage { page_bytes: 0, cache_bytes });
         }
-        let sample = || self.values.iter().take(SAMPLED_VALUES);
-        let sampled: u64 = sample().map(|(_, clean)| value_memory(clean.bytes.len())).sum();
+        let sample = || self.values.sample(SAMPLED_VALUES);
+        let sampled: u64 = sample().map(|(_, value)| value_memory(value.len())).sum();
         let clean = self.bytes.saturating_sub(pages + unplaced + self.shortcuts.bytes());
         for (location, value) in sample() {
             let Some(tree) = tree_of(Location(location)) else { continue };
-            let bytes = value_memory(value.bytes.len());
+            let bytes = value_memory(value.len());
             let cache_bytes = (u128::from(bytes) * u128::from(clean) / u128::from(sampled.max(1))) as u64;
             add(tree, PoolUsage { page_bytes: 0, cache_bytes });
         }
@@ -544,16 +543,11 @@ impl Pool {
     }
 }
 
-fn judge_value(clean: Option<&Clean>) -> Verdict {
-    match clean {
+fn judge_value(slot: Option<&Slot>) -> Verdict {
+    match slot {
         None => Verdict::Absent,
-        Some(clean) => match clean.frequency.get().checked_sub(1) {
-            None => Verdict::Idle,
-            Some(left) => {
-                clean.frequency.set(left);
-                Verdict::Asked
-            }
-        },
+        Some(slot) if slot.take_note() => Verdict::Asked,
+        Some(_) => Verdict::Idle,
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use crate::cache::map::NumberMap;
+use crate::cache::set::NumberSet;
 
 /// The short queue's part of the budget.
 const SHORT_PART: u64 = 10;
@@ -28,7 +28,7 @@ pub(crate) struct Queue {
     long: Fifo<(u64, u32)>,
     short_bytes: u64,
     ghosts: Fifo<u64>,
-    ghost_set: NumberMap<()>,
+    ghost_set: NumberSet,
 }
 
 impl Queue {
@@ -37,7 +37,7 @@ impl Queue {
     }
 
     pub fn push(&mut self, key: u64, bytes: u32) {
-        if self.ghost_set.remove(key).is_some() {
+        if self.ghost_set.remove(key) {
             self.long.push_back((key, bytes));
         } else {
             self.short.push_back((key, bytes));
@@ -73,7 +73,7 @@ impl Queue {
     }
 
     fn remember(&mut self, key: u64) {
-        if self.ghost_set.insert(key, ()).is_none() {
+        if self.ghost_set.insert(key) {
             self.ghosts.push_back(key);
         }
         while self.ghosts.len > self.len() + 64 {

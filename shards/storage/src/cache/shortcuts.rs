@@ -14,20 +14,13 @@ use std::hint::black_box;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::cache::values::Standing;
+
 /// Buckets are made so many at a time: 16 KiB.
 const RUN_BUCKETS: usize = 128;
 const RUN_BYTES: u64 = size_of::<Run>() as u64;
 /// The part of the cache that may be shortcuts.
 const BUDGET_PART: u64 = 32;
-
-/// A value in memory, as long as it is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
-    /// Where the pool has it.
-    pub place: u64,
-    /// Which one it is of those that were ever there.
-    pub number: u64,
-}
 
 /// What a key is known by.
 #[derive(Clone, Copy)]
@@ -47,7 +40,7 @@ struct Tag {
 #[derive(Clone, Copy, Default)]
 struct Shortcut {
     tag: Tag,
-    place: u64,
+    slot: u32,
     number: u64,
 }
 
@@ -113,13 +106,13 @@ impl Shortcuts {
         }
     }
 
-    pub fn find(&self, mark: Mark) -> Option<Entry> {
+    pub fn find(&self, mark: Mark) -> Option<Standing> {
         let found = self.bucket(mark)?.0.iter().find(|shortcut| shortcut.tag == mark.tag)?;
-        Some(Entry { place: found.place, number: found.number })
+        Some(Standing { slot: found.slot, number: found.number })
     }
 
     /// Makes the key's shortcut, one of those to so many values. Gives the bytes that this took.
-    pub fn set(&mut self, mark: Mark, entry: Entry, values: usize) -> u64 {
+    pub fn set(&mut self, mark: Mark, standing: Standing, values: usize) -> u64 {
         let capacity = 4 * RUN_BUCKETS * self.runs.len();
         if values > capacity / 4 * 3 && self.runs.len() < self.runs_max {
             // Of the shortcuts in a run half belong to its new double from now on, where they are not found: they are made again.
@@ -132,7 +125,7 @@ impl Shortcuts {
             &mut run.get_or_insert_with(|| Box::new([Bucket::default(); RUN_BUCKETS]))[bucket];
         let old = shortcuts.iter().position(|shortcut| shortcut.tag == mark.tag).unwrap_or(3);
         shortcuts.copy_within(..old, 1);
-        shortcuts[0] = Shortcut { tag: mark.tag, place: entry.place, number: entry.number };
+        shortcuts[0] = Shortcut { tag: mark.tag, slot: standing.slot, number: standing.number };
         self.runs_made += made;
         made * RUN_BYTES
     }
@@ -152,7 +145,7 @@ mod tests {
         let mut taken = 0;
         for number in 0..keys * 16 {
             let (tree, key) = (random.below(3) as u32, random.below(keys).to_le_bytes());
-            let entry = Entry { place: random.below(1 << 40), number };
+            let entry = Standing { slot: random.below(1 << 32) as u32, number };
             model.insert((tree, key), entry);
             taken += shortcuts.set(shortcuts.mark(tree, &key), entry, model.len());
         }

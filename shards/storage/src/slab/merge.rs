@@ -12,6 +12,7 @@ use crate::btree::cell::{Cell, Pointer};
 use crate::btree::page::Page;
 use crate::btree::{PageId, tree};
 use crate::cache::touch_value;
+use crate::cache::values::Guess;
 use crate::disk::Directory;
 use crate::engine::{Direction, Merged, MergedEntry, Range, StorageError, TreeId, Value, VisitEnd};
 use crate::slab::Shared;
@@ -186,10 +187,15 @@ impl Merging<'_> {
 /// are touched before the first is taken.
 fn fetch(state: &mut State, keys: Vec<u8>, chosen: Vec<Chosen>, end: VisitEnd, bytes_max: usize) -> Merged {
     let mut merged = Merged { keys, entries: Vec::with_capacity(chosen.len()), end };
-    let found = chosen.iter().map(|chosen| match &chosen.place {
-        Place::Here(value) => Some(value),
-        Place::Elsewhere(Pointer::Unplaced { number, .. }) => Some(state.unplaced(*number)),
-        Place::Elsewhere(Pointer::Placed(slotted)) => state.pool.cached_value(slotted.location),
+    let guess = |chosen: &Chosen| match chosen.place {
+        Place::Elsewhere(Pointer::Placed(slotted)) => Some(state.pool.guess(slotted.location)),
+        Place::Elsewhere(Pointer::Unplaced { .. }) | Place::Here(_) => None,
+    };
+    let guesses: Vec<Option<Guess>> = chosen.iter().map(guess).collect();
+    let found = chosen.iter().zip(guesses).map(|(chosen, guess)| match (&chosen.place, guess) {
+        (Place::Here(value), _) => Some(value),
+        (Place::Elsewhere(Pointer::Unplaced { number, .. }), _) => Some(state.unplaced(*number)),
+        (Place::Elsewhere(Pointer::Placed(slotted)), guess) => state.pool.guessed_value(slotted.location, guess?),
     });
     let found: Vec<Option<&Value>> = found.collect();
     found.iter().flatten().for_each(|value| touch_value(value));

@@ -23,6 +23,7 @@ use crate::slab::Shared;
 use crate::slab::ahead::{Met, Use};
 use crate::slab::slot;
 use crate::slab::state::{Found, State};
+use crate::slab::visit::Place;
 
 /// Slots are read together when no more than this lies between them.
 const GAP_BYTES_MAX: u64 = 16 << 10;
@@ -625,16 +626,11 @@ const TOUCHED_TOGETHER: usize = 32;
 fn touch(pool: &Pool, page: &Page, mut entries: std::ops::Range<usize>) {
     let mut touched = 0;
     while !entries.is_empty() {
-        let mut values: [&[u8]; TOUCHED_TOGETHER] = [&[]; TOUCHED_TOGETHER];
-        for (place, index) in values.iter_mut().zip(entries.by_ref()) {
-            let cell = Cell::decode(page.value(index)).expect("cells are checked when a page is read");
-            let value = match cell {
-                Cell::Inline(_) => None,
-                Cell::Unplaced { number, .. } => pool.unplaced.get(number).map(|value| &*value.bytes),
-                Cell::Placed(slotted) => pool.peek_value(slotted.location),
-            };
-            *place = value.unwrap_or_default();
+        let mut places = [Place::Here(&[]); TOUCHED_TOGETHER];
+        for (place, index) in places.iter_mut().zip(entries.by_ref()) {
+            *place = Place::of(pool, page.value(index));
         }
+        let values = places.map(|place| place.value(pool).unwrap_or_default());
         touched ^= values.iter().fold(0, |all, value| all ^ value.first().copied().unwrap_or_default());
     }
     black_box(touched);

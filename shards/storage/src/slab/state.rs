@@ -185,7 +185,8 @@ impl State {
     pub fn lookup(&mut self, tree: TreeId, key: &[u8]) -> Result<Found, StorageError> {
         let root = self.root(tree)?;
         let mark = self.pool.mark(tree.0, key);
-        if let Some(value) = self.pool.value_by_shortcut(mark) {
+        let standing = self.pool.shortcut(mark);
+        if let Some(value) = standing.and_then(|standing| self.pool.value_standing(standing)) {
             return Ok(Found::Value(Some(Rc::clone(value))));
         }
         let (found, led_to) = match tree::leaf_of(&mut self.pool, root, key) {
@@ -201,7 +202,9 @@ impl State {
     pub fn lookup_many(&mut self, keys: &[(TreeId, &[u8])]) -> Result<Vec<Found>, StorageError> {
         let marks: Vec<Mark> = keys.iter().map(|(tree, key)| self.pool.mark(tree.0, key)).collect();
         marks.iter().for_each(|mark| self.pool.touch_shortcut(*mark));
-        let known: Vec<_> = marks.iter().map(|mark| self.pool.value_by_shortcut(*mark)).collect();
+        let standings: Vec<_> = marks.iter().map(|mark| self.pool.shortcut(*mark)).collect();
+        let known = standings.into_iter().map(|standing| self.pool.value_standing(standing?));
+        let known: Vec<Option<&Value>> = known.collect();
         known.iter().flatten().for_each(|value| touch_value(value));
         let mut found: Vec<Option<Found>> =
             known.into_iter().map(|value| value.map(|value| Found::Value(Some(Rc::clone(value))))).collect();

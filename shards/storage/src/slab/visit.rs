@@ -1,12 +1,14 @@
 //! Showing values of a range where they lie in the cache.
 //!
 //! Always: nothing of the store changes while values are shown, since the state stays borrowed; so a visit is short, and it ends at the first
-//! value that is not in memory. Addresses are gathered before any value is looked at, so that neither the map of the cache nor
+//! value that is not in memory. Addresses are gathered before any value is looked at, so that neither what the cache knows values by nor
 //! the values are waited for one by one.
 
 use crate::btree::PageId;
-use crate::btree::cell::Cell;
+use crate::btree::cell::{Cell, Location, Slotted};
 use crate::btree::tree;
+use crate::cache::pool::Pool;
+use crate::cache::values::Guess;
 use crate::disk::Directory;
 use crate::engine::{Direction, Range, StorageError, TreeId, VisitEnd, Visited};
 use crate::slab::Shared;
@@ -20,6 +22,33 @@ struct Leaf {
     end: usize,
 }
 
+/// Where an entry's value is to be found. Several places are made before the first value is asked for: then the memory answers for all at once.
+#[derive(Clone, Copy)]
+pub(super) enum Place<'a> {
+    Here(&'a [u8]),
+    Unplaced(u64),
+    Placed(Location, Guess),
+}
+
+impl<'a> Place<'a> {
+    pub fn of(pool: &Pool, cell: &'a [u8]) -> Self {
+        match Cell::decode(cell).expect("cells are checked when a page is read") {
+            Cell::Inline(inline) => Place::Here(inline),
+            Cell::Unplaced { number, .. } => Place::Unplaced(number),
+            Cell::Placed(Slotted { location, .. }) => Place::Placed(location, pool.guess(location)),
+        }
+    }
+
+    /// `None` when it is not in memory. Does not count as a use.
+    pub fn value(&self, pool: &'a Pool) -> Option<&'a [u8]> {
+        match *self {
+            Place::Here(inline) => Some(inline),
+            Place::Unplaced(number) => pool.unplaced.get(number).map(|value| &*value.bytes),
+            Place::Placed(location, guess) => pool.peek_guessed(location, guess),
+        }
+    }
+}
+
 impl<D: Directory> Shared<D> {
     pub fn visit(
         &self,
@@ -31,27 +60,13 @@ impl<D: Directory> Shared<D> {
         let state = &mut *self.state.borrow_mut();
         let (leaves, end) = leaves_of(state, tree, range, rows_max)?;
         let pool = &state.pool;
-        let mut values: Vec<&[u8]> =
-            Vec::with_capacity(leaves.iter().map(|leaf| leaf.end - leaf.start).sum());
-        let mut is_missing = false;
-        'leaves: for leaf in &leaves {
+        let mut places = Vec::with_capacity(leaves.iter().map(|leaf| leaf.end - leaf.start).sum());
+        for leaf in &leaves {
             let Some(page) = pool.peek(leaf.page) else { break };
-            for index in leaf.start..leaf.end {
-                let cell = Cell::decode(page.value(index)).expect("cells are checked when a page is read");
-                let value = match cell {
-                    Cell::Inline(inline) => Some(inline),
-                    Cell::Unplaced { number, .. } => pool.unplaced.get(number).map(|value| &*value.bytes),
-                    Cell::Placed(slotted) => pool.peek_value(slotted.location),
-                };
-                match value {
-                    Some(value) => values.push(value),
-                    None => {
-                        is_missing = true;
-                        break 'leaves;
-                    }
-                }
-            }
+            places.extend((leaf.start..leaf.end).map(|index| Place::of(pool, page.value(index))));
         }
+        let values: Vec<&[u8]> = places.iter().map_while(|place| place.value(pool)).collect();
+        let is_missing = values.len() < places.len();
         let taken = see(&values).min(values.len());
         let end = match (taken < values.len(), is_missing) {
             (true, _) => VisitEnd::More,
