@@ -64,8 +64,16 @@ pub(crate) struct Frame {
     pub tree: u32,
     pub state: FrameState,
     page: Option<Rc<Page>>,
+    /// Where the values of its entries were when they were last looked for, if they were.
+    guesses: Box<[Guess]>,
     frequency: u8,
     queued: bool,
+}
+
+impl Frame {
+    fn memory(&self) -> u64 {
+        self.page.as_deref().map_or(0, page_memory) + size_of_val(&*self.guesses) as u64
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -187,6 +195,23 @@ impl Pool {
         self.frames.get(id as usize)?.page.as_ref()
     }
 
+    /// What was guessed of the values of a page's entries, for [`Pool::peek_guessed`]. Whatever became of the page and its values since: a guess may be wrong.
+    pub fn guesses(&self, id: PageId) -> &[Guess] {
+        self.frames.get(id as usize).map_or(&[], |frame| &frame.guesses)
+    }
+
+    /// Has the page have a guess for each of its entries.
+    pub fn expect_guesses(&mut self, id: PageId) {
+        let Some(frame) = self.frames.get_mut(id as usize) else { return };
+        let entries = frame.page.as_ref().map_or(0, |page| page.count());
+        if frame.guesses.len() < entries {
+            let before = frame.memory();
+            // Pages that grow do not get new guesses for each entry.
+            frame.guesses = (0..entries + entries / 8).map(|_| Guess::default()).collect();
+            self.bytes += frame.memory() - before;
+        }
+    }
+
     /// The page to change: it differs from the disk from now on. It must be in memory.
     pub fn page_mut(&mut self, id: PageId) -> &mut Page {
         self.touch(id);
@@ -251,8 +276,10 @@ impl Pool {
 
     fn forget_page(&mut self, id: PageId) {
         let frame = &mut self.frames[id as usize];
+        let memory = frame.memory();
         if let Some(page) = frame.page.take() {
-            self.bytes -= page_memory(&page);
+            self.bytes -= memory;
+            frame.guesses = Box::default();
             match frame.state {
                 FrameState::Dirty | FrameState::Frozen => self.dirty_page_bytes -= page.len() as u64,
                 FrameState::Clean | FrameState::Free | FrameState::Freed => {}
@@ -348,18 +375,18 @@ impl Pool {
         slot.bytes()
     }
 
-    /// Where a value may be. Guesses at several are made before the first is used: then the memory answers for all of them at once.
-    pub fn guess(&self, location: Location) -> Guess {
-        self.values.guess(location.0)
+    /// Makes a guess where a value is, if none was made. Guesses at several are made before the first is used: then the memory answers for all at once.
+    pub fn guess(&self, location: Location, guess: &Guess) {
+        self.values.guess(location.0, guess);
     }
 
-    /// [`Pool::cached_value`] of what was guessed at.
-    pub fn guessed_value(&self, location: Location, guess: Guess) -> Option<&Value> {
+    /// [`Pool::cached_value`] of what was guessed at. A wrong guess is mended.
+    pub fn guessed_value(&self, location: Location, guess: &Guess) -> Option<&Value> {
         Some(self.used(self.values.guessed(location.0, guess)?))
     }
 
     /// The same without counting as a use: what scans pass by should not stay for that.
-    pub fn peek_guessed(&self, location: Location, guess: Guess) -> Option<&[u8]> {
+    pub fn peek_guessed(&self, location: Location, guess: &Guess) -> Option<&[u8]> {
         self.values.guessed(location.0, guess).map(|slot| &**slot.bytes())
     }
 
@@ -469,7 +496,7 @@ impl Pool {
                 continue;
             }
             let page_bytes = u64::from(frame.address.blocks) * u64::from(crate::disk::BLOCK_BYTES);
-            let cache_bytes = frame.page.as_deref().map_or(0, page_memory);
+            let cache_bytes = frame.memory();
             pages += cache_bytes;
             add(frame.tree, PoolUsage { page_bytes, cache_bytes });
         }

@@ -39,9 +39,15 @@ pub(crate) struct Standing {
     pub number: u64,
 }
 
-/// Where a place's value stands, if it stands anywhere.
-#[derive(Clone, Copy)]
-pub(crate) struct Guess(u32);
+/// Where a place's value may stand. It may be wrong at any time, which costs a search.
+#[derive(Debug)]
+pub(crate) struct Guess(Cell<u32>);
+
+impl Default for Guess {
+    fn default() -> Self {
+        Guess(Cell::new(NO_SLOT))
+    }
+}
 
 pub(crate) struct Values {
     runs: Vec<Box<[Slot; RUN_SLOTS]>>,
@@ -113,20 +119,25 @@ impl Values {
         self.find(place).map(|(_, slot)| slot)
     }
 
-    /// Looks into the index alone. Several guesses are made before the first of them is used with [`Values::guessed`]: then the memory answers for all of
-    /// their slots at once.
-    pub fn guess(&self, place: u64) -> Guess {
-        let hash = Hash::of(place);
-        Guess(self.index[hash.part()].slots(hash.tag()).next().unwrap_or(NO_SLOT))
+    /// Makes a guess, if none was made, by looking into the index alone. Several guesses are made before the first of them is used with
+    /// [`Values::guessed`]: then the memory answers for all of their slots at once.
+    pub fn guess(&self, place: u64, guess: &Guess) {
+        if guess.0.get() == NO_SLOT {
+            let hash = Hash::of(place);
+            guess.0.set(self.index[hash.part()].slots(hash.tag()).next().unwrap_or(NO_SLOT));
+        }
     }
 
-    /// What [`Values::get`] would find.
-    pub fn guessed(&self, place: u64, guess: Guess) -> Option<&Slot> {
-        if guess.0 == NO_SLOT {
-            return None;
+    /// What [`Values::get`] would find. A wrong guess is mended.
+    pub fn guessed(&self, place: u64, guess: &Guess) -> Option<&Slot> {
+        if let Some(slot) = self.slot(guess.0.get())
+            && slot.is_at(place)
+        {
+            return Some(slot);
         }
-        // Another place may look alike to the index.
-        self.slot(guess.0).filter(|slot| slot.is_at(place)).or_else(|| self.get(place))
+        let (slot, found) = self.find(place)?;
+        guess.0.set(slot);
+        Some(found)
     }
 
     /// Where the value at a place stands.
@@ -310,6 +321,7 @@ mod tests {
         let mut random = Random::new(places);
         let (mut values, mut model) = (Values::default(), HashMap::new());
         let (mut standings, mut numbers) = (HashMap::new(), HashSet::new());
+        let old = Guess::default();
         for round in 0..rounds {
             let place = place_of(random.below(places));
             let bytes: Value = Rc::from(round.to_le_bytes().as_slice());
@@ -333,7 +345,12 @@ mod tests {
             let bytes = |slot: Option<&Slot>| slot.map(|slot| Rc::clone(slot.bytes()));
             let want = model.get(&asked).cloned();
             assert_eq!(bytes(values.get(asked)), want);
-            assert_eq!(bytes(values.guessed(asked, values.guess(asked))), want);
+            let new = Guess::default();
+            values.guess(asked, &new);
+            for guess in [&new, &old] {
+                assert_eq!(bytes(values.guessed(asked, guess)), want);
+                assert!(want.is_none() || guess.0.get() == standings[&asked].slot, "a wrong guess is mended");
+            }
             assert_eq!(values.standing(asked), standings.get(&asked).copied());
             assert_eq!(bytes(standings.get(&asked).and_then(|standing| values.at(*standing))), want);
             assert_eq!(values.len(), model.len());

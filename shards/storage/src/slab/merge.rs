@@ -187,15 +187,20 @@ impl Merging<'_> {
 /// are touched before the first is taken.
 fn fetch(state: &mut State, keys: Vec<u8>, chosen: Vec<Chosen>, end: VisitEnd, bytes_max: usize) -> Merged {
     let mut merged = Merged { keys, entries: Vec::with_capacity(chosen.len()), end };
-    let guess = |chosen: &Chosen| match chosen.place {
-        Place::Elsewhere(Pointer::Placed(slotted)) => Some(state.pool.guess(slotted.location)),
-        Place::Elsewhere(Pointer::Unplaced { .. }) | Place::Here(_) => None,
+    let guess_at = |chosen: &Chosen| {
+        let guess = Guess::default();
+        if let Place::Elsewhere(Pointer::Placed(slotted)) = chosen.place {
+            state.pool.guess(slotted.location, &guess);
+        }
+        guess
     };
-    let guesses: Vec<Option<Guess>> = chosen.iter().map(guess).collect();
-    let found = chosen.iter().zip(guesses).map(|(chosen, guess)| match (&chosen.place, guess) {
+    let guesses: Vec<Guess> = chosen.iter().map(guess_at).collect();
+    let found = chosen.iter().zip(&guesses).map(|(chosen, guess)| match (&chosen.place, guess) {
         (Place::Here(value), _) => Some(value),
         (Place::Elsewhere(Pointer::Unplaced { number, .. }), _) => Some(state.unplaced(*number)),
-        (Place::Elsewhere(Pointer::Placed(slotted)), guess) => state.pool.guessed_value(slotted.location, guess?),
+        (Place::Elsewhere(Pointer::Placed(slotted)), guess) => {
+            state.pool.guessed_value(slotted.location, guess)
+        }
     });
     let found: Vec<Option<&Value>> = found.collect();
     found.iter().flatten().for_each(|value| touch_value(value));

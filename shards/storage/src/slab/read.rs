@@ -15,6 +15,7 @@ use crate::btree::cell::{Cell, Slotted};
 use crate::btree::page::Page;
 use crate::btree::{Missing, PageId, tree};
 use crate::cache::pool::Pool;
+use crate::cache::values::Guess;
 use crate::compress::Unready;
 use crate::disk::{Directory, Disk, DiskError};
 use crate::engine::{Direction, Entries, Range, StorageError, TreeId, Value};
@@ -579,18 +580,24 @@ fn collect_leaf(
         Ok(stop) => stop,
         Err(gap) => return Step::Missing(gap),
     };
-    let page = state.pool.peek(stop.leaf).map(Rc::clone).expect("a leaf that was just found");
-    let (start, end) = bounds_in(&page, range, from, direction);
+    state.pool.expect_guesses(stop.leaf);
+    let pool = &state.pool;
+    let (page, guesses) =
+        (pool.peek(stop.leaf).expect("a leaf that was just found"), pool.guesses(stop.leaf));
+    let (start, end) = bounds_in(page, range, from, direction);
     let count = end.saturating_sub(start);
     let asked = count.min(rows_max.saturating_sub(gathered.entries.len()));
     match direction {
-        Direction::Forward => touch(&state.pool, &page, start..start + asked),
-        Direction::Backward => touch(&state.pool, &page, end.saturating_sub(asked)..end),
+        Direction::Forward => touch(pool, page, guesses, start..start + asked),
+        Direction::Backward => touch(pool, page, guesses, end.saturating_sub(asked)..end),
     }
+    let (mut hits, mut misses) = (0, 0);
+    let mut came_to = Step::Leaf { next: stop.next, full: false };
     for step in 0..count {
         let is_begun = !gathered.entries.is_empty();
         if gathered.entries.len() >= rows_max || (gathered.bytes >= bytes_max && is_begun) {
-            return Step::Leaf { next: None, full: true };
+            came_to = Step::Leaf { next: None, full: true };
+            break;
         }
         let index = match direction {
             Direction::Forward => start + step,
@@ -599,14 +606,13 @@ fn collect_leaf(
         let value = match Cell::decode(page.value(index)).expect("cells are checked when a page is read") {
             Cell::Inline(inline) => Rc::from(inline),
             Cell::Unplaced { number, .. } => Rc::clone(state.unplaced(number)),
-            Cell::Placed(slotted) => match state.pool.cached_value(slotted.location) {
+            Cell::Placed(slotted) => match pool.guessed_value(slotted.location, &guesses[index]) {
                 Some(value) => {
-                    let value = Rc::clone(value);
-                    state.pool.hits += 1;
-                    value
+                    hits += 1;
+                    Rc::clone(value)
                 }
                 None => {
-                    state.pool.misses += 1;
+                    misses += 1;
                     gathered.wanted.push((gathered.entries.len(), slotted));
                     gathered.bytes += slotted.slot_bytes as usize;
                     Rc::from(&[][..])
@@ -616,19 +622,21 @@ fn collect_leaf(
         gathered.bytes += value.len();
         gathered.entries.push((page.key(index), value));
     }
-    Step::Leaf { next: stop.next, full: false }
+    state.pool.hits += hits;
+    state.pool.misses += misses;
+    came_to
 }
 
 /// Values whose places are looked up before the first of them is touched.
 const TOUCHED_TOGETHER: usize = 32;
 
 /// Lets the memory answer for the values of some entries at once: looked up one by one, each would be waited for in turn.
-fn touch(pool: &Pool, page: &Page, mut entries: std::ops::Range<usize>) {
+fn touch(pool: &Pool, page: &Page, guesses: &[Guess], mut entries: std::ops::Range<usize>) {
     let mut touched = 0;
     while !entries.is_empty() {
         let mut places = [Place::Here(&[]); TOUCHED_TOGETHER];
         for (place, index) in places.iter_mut().zip(entries.by_ref()) {
-            *place = Place::of(pool, page.value(index));
+            *place = Place::of(pool, page.value(index), &guesses[index]);
         }
         let values = places.map(|place| place.value(pool).unwrap_or_default());
         touched ^= values.iter().fold(0, |all, value| all ^ value.first().copied().unwrap_or_default());

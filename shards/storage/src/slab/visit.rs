@@ -27,15 +27,18 @@ struct Leaf {
 pub(super) enum Place<'a> {
     Here(&'a [u8]),
     Unplaced(u64),
-    Placed(Location, Guess),
+    Placed(Location, &'a Guess),
 }
 
 impl<'a> Place<'a> {
-    pub fn of(pool: &Pool, cell: &'a [u8]) -> Self {
+    pub fn of(pool: &Pool, cell: &'a [u8], guess: &'a Guess) -> Self {
         match Cell::decode(cell).expect("cells are checked when a page is read") {
             Cell::Inline(inline) => Place::Here(inline),
             Cell::Unplaced { number, .. } => Place::Unplaced(number),
-            Cell::Placed(Slotted { location, .. }) => Place::Placed(location, pool.guess(location)),
+            Cell::Placed(Slotted { location, .. }) => {
+                pool.guess(location, guess);
+                Place::Placed(location, guess)
+            }
         }
     }
 
@@ -59,11 +62,14 @@ impl<D: Directory> Shared<D> {
     ) -> Result<Visited, StorageError> {
         let state = &mut *self.state.borrow_mut();
         let (leaves, end) = leaves_of(state, tree, range, rows_max)?;
+        leaves.iter().for_each(|leaf| state.pool.expect_guesses(leaf.page));
         let pool = &state.pool;
         let mut places = Vec::with_capacity(leaves.iter().map(|leaf| leaf.end - leaf.start).sum());
         for leaf in &leaves {
             let Some(page) = pool.peek(leaf.page) else { break };
-            places.extend((leaf.start..leaf.end).map(|index| Place::of(pool, page.value(index))));
+            let guesses = &pool.guesses(leaf.page)[leaf.start..leaf.end];
+            let entries = (leaf.start..leaf.end).zip(guesses);
+            places.extend(entries.map(|(index, guess)| Place::of(pool, page.value(index), guess)));
         }
         let values: Vec<&[u8]> = places.iter().map_while(|place| place.value(pool)).collect();
         let is_missing = values.len() < places.len();
