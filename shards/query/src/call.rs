@@ -153,8 +153,9 @@ pub const INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// A number without a fraction.
 pub fn integer(number: f64) -> Outcome<i64> {
-    if number.fract() == 0.0 && number.abs() <= INTEGER_MAX {
-        return Ok(number as i64);
+    let whole = number as i64;
+    if whole as f64 == number && number.abs() <= INTEGER_MAX {
+        return Ok(whole);
     }
     let beyond = match number {
         number if number < -INTEGER_MAX => " (<-2^53)",

@@ -75,7 +75,7 @@ pub struct SlabOptions {
     pub cache_entries: u64,
     /// Length of a segment of the log.
     pub wal_segment_bytes: u64,
-    /// A checkpoint begins when recovery would have to read this much log.
+    /// A checkpoint begins when recovery would have to read this much log. At least as much as may be dirty, if that is a part of the cache.
     pub checkpoint_log_bytes: u64,
     /// A checkpoint begins when this much is dirty; writers wait when it is four times as much. 0 is a part of the cache.
     pub checkpoint_dirty_bytes: u64,
@@ -107,8 +107,10 @@ impl Default for SlabOptions {
 /// Smallest cache that the engine works with: a batch's pages must stay while it is applied.
 const CACHE_BYTES_MIN: u64 = 1 << 20;
 
-/// A checkpoint begins at the latest when this much is dirty: freezing it takes a few milliseconds without a wait.
-const CHECKPOINT_DIRTY_BYTES_MAX: u64 = 64 << 20;
+/// A checkpoint begins at the latest when this much is dirty, or in the log: recovery reads that much in some seconds.
+const CHECKPOINT_DIRTY_BYTES_MAX: u64 = 256 << 20;
+/// A checkpoint begins at the latest when so much of that is pages: freezing them takes a few milliseconds without a wait.
+const CHECKPOINT_PAGE_BYTES_MAX: u64 = 64 << 20;
 
 pub(crate) struct Shared<D: Directory> {
     pub directory: D,
@@ -163,6 +165,7 @@ impl<D: Directory> SlabEngine<D> {
         options.cache_bytes = options.cache_bytes.max(CACHE_BYTES_MIN);
         if options.checkpoint_dirty_bytes == 0 {
             options.checkpoint_dirty_bytes = (options.cache_bytes / 8).min(CHECKPOINT_DIRTY_BYTES_MAX);
+            options.checkpoint_log_bytes = options.checkpoint_log_bytes.max(options.checkpoint_dirty_bytes);
         }
         let shared = Rc::new(crate::recovery::open(directory, options).await?);
         Ok(Self { shared })
@@ -228,8 +231,13 @@ impl<D: Directory> Shared<D> {
     }
 
     pub fn is_checkpoint_due(&self) -> bool {
+        let is_much_dirty = || {
+            let pool = &self.state.borrow().pool;
+            pool.dirty_bytes() >= self.options.checkpoint_dirty_bytes
+                || pool.dirty_page_bytes() >= CHECKPOINT_PAGE_BYTES_MAX
+        };
         self.checkpoint_wanted.get()
-            || self.state.borrow().pool.dirty_bytes() >= self.options.checkpoint_dirty_bytes
+            || is_much_dirty()
             || self.log_bytes() >= self.options.checkpoint_log_bytes
     }
 

@@ -20,7 +20,7 @@ const RESERVE_BLOCKS: u64 = 64;
 const GROW_BLOCKS_MIN: u32 = 64;
 const GROW_BLOCKS_MAX: u32 = 4 << 10;
 /// A file grows by this part of its length, within these bounds.
-const GROW_PART: u32 = 32;
+const GROW_PART: u32 = 8;
 /// Larger values are not compressed: they are written in the way of their writer, and this takes some 3 ms.
 const COMPRESSED_BYTES_MAX: usize = 1 << 20;
 /// Large values that may wait on disk for their batch.

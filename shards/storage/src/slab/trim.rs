@@ -28,9 +28,9 @@ impl<D: Directory> Shared<D> {
             DataFile::Pages => pages,
             DataFile::Slabs => slabs,
         };
-        let dirty = self.options.checkpoint_dirty_bytes * 5 / 4 / 4096;
         let used = u64::from(self.space_of(file, |space| space.used()));
-        let kept = KEPT_BLOCKS_MIN + used / KEPT_PART + dirty.max(needed);
+        let written = (self.options.checkpoint_dirty_bytes * 5 / 4 / 4096).min(used);
+        let kept = KEPT_BLOCKS_MIN + used / KEPT_PART + written.max(needed);
         u32::try_from(kept).unwrap_or(u32::MAX)
     }
 

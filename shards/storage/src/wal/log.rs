@@ -192,10 +192,10 @@ impl<F: Disk> Log<F> {
         total + (total / PAYLOAD_BYTES_MAX as u64 + 4) * FRAME_WASTE_BYTES
     }
 
-    /// Whether there is less room left than half a segment.
+    /// Whether there is less room left than a segment and a half.
     pub fn wants_spare(&self) -> bool {
         let state = self.state.borrow();
-        state.failed.is_none() && self.room(&state) * 2 < self.segment_bytes
+        state.failed.is_none() && self.room(&state) * 2 < self.segment_bytes * 3
     }
 
     /// Makes or recycles segments until `bytes` more have room.
