@@ -30,7 +30,7 @@ type CoreLost = Arc<dyn Fn(u16) + Send + Sync>;
 pub async fn watch(core: CoreLink, board: Arc<Board>, core_lost: CoreLost) {
     loop {
         board.asked(core.number, Instant::now());
-        match answer(&core).await {
+        match answer(&core, &board).await {
             Ok(report) => board.answered(core.number, report),
             // Its queue is full of questions: it is as silent as before.
             Err(SilentCore::Busy) => {}
@@ -46,12 +46,15 @@ pub async fn watch(core: CoreLink, board: Arc<Board>, core_lost: CoreLost) {
     }
 }
 
-/// Waits for the answer, and logs when it is late.
-async fn answer(core: &CoreLink) -> Result<CoreReport, SilentCore> {
+/// Waits for the answer, and logs when it is late. A core that closes its stores answers nothing, and need not.
+async fn answer(core: &CoreLink, board: &Board) -> Result<CoreReport, SilentCore> {
     let asked = Instant::now();
     let mut answer = (core.ask)();
     if let Ok(answer) = tokio::time::timeout(SILENCE_MAX, &mut answer).await {
         return answer;
+    }
+    if board.phase() == Phase::Stopping {
+        return answer.await;
     }
     tracing::warn!(core = core.number, "core {} has not answered for 1 s", core.number);
     let answer = answer.await;
