@@ -272,6 +272,18 @@ impl Page {
         }
     }
 
+    /// Whether this is an inner page whose child at `index` that is, and the key is below the next one's.
+    pub fn leads_to(&self, index: usize, child: PageId, key: &[u8]) -> bool {
+        let is_below_next = || {
+            key.strip_prefix(self.prefix())
+                .is_some_and(|suffix| index + 1 == self.count() || suffix < self.suffix(index + 1))
+        };
+        self.kind() == PageKind::Inner
+            && index < self.count()
+            && self.child(index).page == child
+            && is_below_next()
+    }
+
     fn gap(&self) -> usize {
         self.u16_at(22) - self.entry_at(self.count())
     }

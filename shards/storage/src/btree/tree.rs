@@ -12,17 +12,33 @@ use crate::btree::{Missing, PageId};
 use crate::cache::pool::Pool;
 use crate::engine::Direction;
 
-/// The way from the root to a leaf: inner pages with the entry taken in each.
-pub(crate) struct Path {
-    pub inner: Vec<(PageId, usize)>,
+/// Inner pages on the way from a root to a leaf, with the entry taken in each.
+pub(crate) type Inner = Vec<(PageId, usize)>;
+
+/// A key, and where it was found to belong if it was looked for.
+pub(crate) struct Way<'a> {
+    pub root: PageId,
+    pub key: &'a [u8],
+    pub known: Option<Known<'a>>,
+}
+
+/// Where a key belonged some puts ago: others may have split what is on the way since.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'a> {
+    pub inner: &'a [(PageId, usize)],
     pub leaf: PageId,
 }
 
-/// A key, and its leaf where that is known.
-pub(crate) struct Way<'a> {
-    pub root: PageId,
-    pub leaf: Option<PageId>,
-    pub key: &'a [u8],
+impl Known<'_> {
+    /// Whether the key still belongs there. Splitting a page moves the upper part of its entries, so what is to be seen is that each child is
+    /// where it was and that the key is below the next.
+    fn holds(&self, pool: &Pool, key: &[u8]) -> bool {
+        let below = self.inner.iter().skip(1).map(|(page, _)| *page).chain([self.leaf]);
+        let mut steps = self.inner.iter().zip(below);
+        steps.all(|((page, index), child)| {
+            pool.peek(*page).is_some_and(|page| page.leads_to(*index, child, key))
+        }) && pool.peek(self.leaf).is_some_and(|leaf| leaf.kind() == PageKind::Leaf)
+    }
 }
 
 /// The leaf that a key belongs to.
@@ -37,19 +53,39 @@ pub(crate) fn leaf_of(pool: &mut Pool, root: PageId, key: &[u8]) -> Result<PageI
     }
 }
 
-pub(crate) fn path_of(pool: &mut Pool, root: PageId, key: &[u8]) -> Result<Path, Missing> {
-    let mut path = Path { inner: Vec::with_capacity(6), leaf: root };
+/// The leaf that a key belongs to; the pages on the way to it are added to `inner`.
+pub(crate) fn walk(pool: &mut Pool, root: PageId, key: &[u8], inner: &mut Inner) -> Result<PageId, Missing> {
+    let mut id = root;
     loop {
-        let page = pool.page(path.leaf)?;
+        let page = pool.page(id)?;
         match page.kind() {
-            PageKind::Leaf => return Ok(path),
+            PageKind::Leaf => return Ok(id),
             PageKind::Inner => {
                 let index = page.child_index(key);
-                let child = page.child(index).page;
-                path.inner.push((path.leaf, index));
-                path.leaf = child;
+                inner.push((id, index));
+                id = page.child(index).page;
             }
         }
+    }
+}
+
+impl<'a> Way<'a> {
+    pub fn new(root: PageId, key: &'a [u8]) -> Self {
+        Way { root, key, known: None }
+    }
+
+    /// The way as it is now; if it has to be walked, `walked` holds it.
+    fn now<'w>(&self, pool: &mut Pool, walked: &'w mut Inner) -> Result<Known<'w>, Missing>
+    where
+        'a: 'w,
+    {
+        if let Some(known) = self.known
+            && known.holds(pool, self.key)
+        {
+            return Ok(known);
+        }
+        let leaf = walk(pool, self.root, self.key, walked)?;
+        Ok(Known { inner: walked, leaf })
     }
 }
 
@@ -60,11 +96,8 @@ pub(crate) fn put(
     cell: &[u8],
     replaced: impl FnOnce(&[u8]),
 ) -> Result<(), Missing> {
-    let Way { root, key, .. } = *way;
-    let leaf = match way.leaf {
-        Some(leaf) => leaf,
-        None => leaf_of(pool, root, key)?,
-    };
+    let (key, mut walked) = (way.key, Inner::new());
+    let Known { inner, leaf } = way.now(pool, &mut walked)?;
     let page = pool.page(leaf)?;
     match page.search(key) {
         Ok(index) if page.value(index).len() == cell.len() => {
@@ -72,23 +105,21 @@ pub(crate) fn put(
             pool.page_mut(leaf).value_mut(index).copy_from_slice(cell);
         }
         Ok(index) => {
-            let path = path_of(pool, root, key)?;
             let page = pool.page_mut(leaf);
             replaced(page.value(index));
             page.remove(index);
-            insert(pool, root, &path.inner, leaf, (index, key, cell));
+            insert(pool, way.root, inner, leaf, (index, key, cell));
         }
         Err(index) => {
-            let path = path_of(pool, root, key)?;
-            add_to_counts(pool, &path, 1);
-            insert(pool, root, &path.inner, path.leaf, (index, key, cell));
+            add_to_counts(pool, inner, 1);
+            insert(pool, way.root, inner, leaf, (index, key, cell));
         }
     }
     Ok(())
 }
 
-fn add_to_counts(pool: &mut Pool, path: &Path, added: i64) {
-    for (id, index) in &path.inner {
+fn add_to_counts(pool: &mut Pool, inner: &[(PageId, usize)], added: i64) {
+    for (id, index) in inner {
         let page = pool.page_mut(*id);
         let child = page.child(*index);
         page.set_child(*index, Child { count: child.count.wrapping_add_signed(added), ..child });
@@ -180,28 +211,24 @@ fn separator(left: &[u8], right: &[u8]) -> Vec<u8> {
 }
 
 /// Removes a key and gives what was there. True when the leaf has become small: [`tidy`] it after the batch.
-pub(crate) fn delete(
-    pool: &mut Pool,
-    root: PageId,
-    key: &[u8],
-    removed: impl FnOnce(&[u8]),
-) -> Result<bool, Missing> {
-    let path = path_of(pool, root, key)?;
-    let leaf = pool.page(path.leaf)?;
-    let Ok(index) = leaf.search(key) else { return Ok(false) };
+pub(crate) fn delete(pool: &mut Pool, way: &Way<'_>, removed: impl FnOnce(&[u8])) -> Result<bool, Missing> {
+    let mut walked = Inner::new();
+    let Known { inner, leaf: id } = way.now(pool, &mut walked)?;
+    let leaf = pool.page(id)?;
+    let Ok(index) = leaf.search(way.key) else { return Ok(false) };
     removed(leaf.value(index));
-    let leaf = pool.page_mut(path.leaf);
+    let leaf = pool.page_mut(id);
     leaf.remove(index);
     let is_small = leaf.live_bytes() < PAGE_BYTES / 4;
-    add_to_counts(pool, &path, -1);
+    add_to_counts(pool, inner, -1);
     Ok(is_small)
 }
 
 /// Joins the leaf of a key with a neighbour when both are small, and takes empty pages out.
 pub(crate) fn tidy(pool: &mut Pool, root: PageId, key: &[u8]) {
-    let Ok(mut path) = path_of(pool, root, key) else { return };
-    let mut id = path.leaf;
-    while let Some((parent, index)) = path.inner.pop() {
+    let mut inner = Inner::new();
+    let Ok(mut id) = walk(pool, root, key, &mut inner) else { return };
+    while let Some((parent, index)) = inner.pop() {
         let Some(page) = pool.peek(id) else { break };
         if page.count() == 0 {
             pool.free_page(id);
@@ -446,7 +473,7 @@ mod tests {
                 let deletes = if step / 1500 % 2 == 0 { 4 } else { 9 };
                 if random.below(12) < deletes {
                     let mut found = None;
-                    if delete(&mut pool, root, &key, |cell| found = Some(cell.to_vec())).unwrap() {
+                    if delete(&mut pool, &Way::new(root, &key), |cell| found = Some(cell.to_vec())).unwrap() {
                         tidy(&mut pool, root, &key);
                     }
                     assert_eq!(found, model.remove(&key));
@@ -455,10 +482,7 @@ mod tests {
                     let mut cell = random.bytes(bytes);
                     cell.insert(0, 0);
                     let mut found = None;
-                    put(&mut pool, &Way { root, leaf: None, key: &key }, &cell, |old| {
-                        found = Some(old.to_vec())
-                    })
-                    .unwrap();
+                    put(&mut pool, &Way::new(root, &key), &cell, |old| found = Some(old.to_vec())).unwrap();
                     assert_eq!(found, model.insert(key, cell));
                 }
                 if step % 500 == 0 {
@@ -466,13 +490,54 @@ mod tests {
                 }
             }
             for (key, _) in std::mem::take(&mut model) {
-                if delete(&mut pool, root, &key, |_| {}).unwrap() {
+                if delete(&mut pool, &Way::new(root, &key), |_| {}).unwrap() {
                     tidy(&mut pool, root, &key);
                 }
             }
             agree(&mut pool, root, &model, &mut random);
             assert!(pool.frames.len() - pool.freed.len() < 3, "an empty tree gives its pages back");
         }
+    }
+
+    #[test]
+    fn ways_that_were_walked_before_a_batch_lead_to_where_its_keys_belong() {
+        let (mut held, mut asked) = (0, 0);
+        for seed in 0..20 {
+            let mut random = Random::new(seed);
+            let mut pool = Pool::new(1 << 30);
+            let root = pool.allocate_page(1, |id| Page::new(PageKind::Leaf, id, 1, SMALL_PAGE_BYTES));
+            let mut model = BTreeMap::new();
+            for batch in 0..60 {
+                let (mut edits, mut small) = (Vec::new(), Vec::new());
+                for _ in 0..1 + random.below(200) {
+                    let key = format!("key {:0>50}", random.below(20_000)).into_bytes();
+                    let mut inner = Inner::new();
+                    let leaf = walk(&mut pool, root, &key, &mut inner).unwrap();
+                    edits.push((key, inner, leaf));
+                }
+                for (key, inner, leaf) in &edits {
+                    let known = Known { inner, leaf: *leaf };
+                    asked += 1;
+                    held += u32::from(known.holds(&pool, key));
+                    let way = Way { root, key, known: Some(known) };
+                    let mut found = None;
+                    // Batches that mostly put, and some that mostly delete.
+                    if random.below(8) < if batch % 4 == 3 { 6 } else { 1 } {
+                        if delete(&mut pool, &way, |cell| found = Some(cell.to_vec())).unwrap() {
+                            small.push(key.clone());
+                        }
+                        assert_eq!(found, model.remove(key));
+                    } else {
+                        let cell = vec![0; 1 + random.below(60) as usize];
+                        put(&mut pool, &way, &cell, |old| found = Some(old.to_vec())).unwrap();
+                        assert_eq!(found, model.insert(key.clone(), cell));
+                    }
+                }
+                small.iter().for_each(|key| tidy(&mut pool, root, key));
+                agree(&mut pool, root, &model, &mut random);
+            }
+        }
+        assert!(asked / 2 < held && held < asked, "{held} of {asked} ways still held");
     }
 
     #[test]
@@ -487,7 +552,7 @@ mod tests {
                 let most = PAIR_BYTES_MAX - key.len();
                 let bytes = if random.one_in(3) { most } else { 1 + random.below(most as u64) as usize };
                 let cell = vec![1; bytes];
-                put(&mut pool, &Way { root, leaf: None, key: &key }, &cell, |_| {}).unwrap();
+                put(&mut pool, &Way::new(root, &key), &cell, |_| {}).unwrap();
                 model.insert(key, cell);
             }
             agree(&mut pool, root, &model, &mut random);
@@ -505,7 +570,7 @@ mod tests {
                 let mut model = BTreeMap::new();
                 let keys = (0..entries).map(|number| format!("{prefix}{number:0>40}").into_bytes());
                 for key in keys.chain([other.as_bytes().to_vec()]) {
-                    put(&mut pool, &Way { root, leaf: None, key: &key }, &[1; 17], |_| {}).unwrap();
+                    put(&mut pool, &Way::new(root, &key), &[1; 17], |_| {}).unwrap();
                     model.insert(key, vec![1; 17]);
                 }
                 agree(&mut pool, root, &model, &mut Random::new(1));
@@ -533,12 +598,12 @@ mod tests {
                 };
                 let key = key.into_bytes();
                 if step >= 3000 && random.one_in(3) {
-                    if delete(&mut pool, root, &key, |_| {}).unwrap() {
+                    if delete(&mut pool, &Way::new(root, &key), |_| {}).unwrap() {
                         tidy(&mut pool, root, &key);
                     }
                     model.remove(&key);
                 } else {
-                    put(&mut pool, &Way { root, leaf: None, key: &key }, &[0; 40], |_| {}).unwrap();
+                    put(&mut pool, &Way::new(root, &key), &[0; 40], |_| {}).unwrap();
                     model.insert(key, vec![0; 40]);
                 }
                 if step == 2999 {

@@ -110,8 +110,6 @@ pub(crate) struct Unplaced {
 pub(crate) struct Pool {
     pub frames: Vec<Frame>,
     free_ids: Vec<PageId>,
-    /// Pages allocated since the store was opened.
-    pages_made: u64,
     /// Pages given back since the last checkpoint began.
     pub freed: Vec<PageId>,
     pub dirty: Vec<PageId>,
@@ -137,7 +135,6 @@ impl Pool {
         Self {
             frames: Vec::new(),
             free_ids: Vec::new(),
-            pages_made: 0,
             freed: Vec::new(),
             dirty: Vec::new(),
             values: Values::default(),
@@ -234,11 +231,6 @@ impl Pool {
         }
     }
 
-    /// Pages made so far: as long as it stays, every key belongs to the leaf that it belonged to, but for pages that are freed.
-    pub fn pages_made(&self) -> u64 {
-        self.pages_made
-    }
-
     /// Puts a changed page in the place of the old.
     pub fn replace(&mut self, id: PageId, page: Page) {
         self.touch(id);
@@ -256,7 +248,6 @@ impl Pool {
             self.frames.push(Frame::default());
             u32::try_from(self.frames.len() - 1).expect("page numbers fit 32 bits")
         });
-        self.pages_made += 1;
         let page = make(id);
         self.bytes += page_memory(&page);
         self.dirty_page_bytes += page.len() as u64;

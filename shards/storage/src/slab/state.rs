@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use crate::btree::cell::{Cell, INLINE_BYTES_MAX, Location, Pointer, Slotted, inline_cell, whole_cell};
 use crate::btree::page::{KEY_BYTES_MAX, PAIR_BYTES_MAX, Page, PageKind, SMALL_PAGE_BYTES};
-use crate::btree::tree::{self, Way};
+use crate::btree::tree::{self, Inner, Known, Way};
 use crate::btree::{Missing, PageId};
 use crate::cache::pool::Pool;
 use crate::cache::shortcuts::Mark;
@@ -104,9 +104,17 @@ pub(crate) enum Found {
 pub(crate) struct Checked {
     /// The pages to load before the edits touch nothing but memory.
     pub missing: Vec<PageId>,
-    /// The leaf of each edit's key, as long as no page was made since.
-    leaves: Vec<PageId>,
-    pages_made: u64,
+    /// The leaf of each edit's key, and where the pages on the way to it end in `inner`.
+    leaves: Vec<(PageId, usize)>,
+    inner: Inner,
+}
+
+impl Checked {
+    fn known(&self, edit: usize) -> Option<Known<'_>> {
+        let (leaf, end) = *self.leaves.get(edit)?;
+        let start = edit.checked_sub(1).map_or(0, |before| self.leaves[before].1);
+        Some(Known { inner: &self.inner[start..end], leaf })
+    }
 }
 
 /// [`Found`], where it lies.
@@ -295,19 +303,15 @@ impl State {
 
     /// Looks where the edits go.
     pub fn check(&mut self, edits: &[Edit]) -> Result<Checked, StorageError> {
-        let mut checked = Checked {
-            missing: Vec::new(),
-            leaves: Vec::with_capacity(edits.len()),
-            pages_made: self.pool.pages_made(),
-        };
+        let mut checked = Checked { leaves: Vec::with_capacity(edits.len()), ..Checked::default() };
         for edit in edits {
             let (Edit::Put { tree, key, .. } | Edit::Delete { tree, key }) = edit;
             let root = self.root(*tree)?;
             if key.len() > KEY_BYTES_MAX {
                 return Err(StorageError::KeyTooLong { bytes: key.len(), bytes_max: KEY_BYTES_MAX });
             }
-            match tree::leaf_of(&mut self.pool, root, key) {
-                Ok(leaf) => checked.leaves.push(leaf),
+            match tree::walk(&mut self.pool, root, key, &mut checked.inner) {
+                Ok(leaf) => checked.leaves.push((leaf, checked.inner.len())),
                 Err(Missing(page)) => checked.missing.push(page),
             }
         }
@@ -322,14 +326,13 @@ impl State {
             | Change::Delete { tree, key }
             | Change::Extent { tree, key, .. }) = change;
             let Some(root) = self.trees.get(tree).map(|tree| tree.root) else { continue };
-            let known = checked.leaves.get(place).filter(|_| self.pool.pages_made() == checked.pages_made);
-            let way = Way { root, leaf: known.copied(), key };
+            let way = Way { root, key, known: checked.known(place) };
             match change {
                 Change::Put { tree, value, .. } => self.put(*tree, &way, value),
                 Change::Extent { tree, extent, .. } => self.put_extent(*tree, &way, *extent, position),
                 Change::Delete { .. } => {
                     let mut old = None;
-                    let became_small = tree::delete(&mut self.pool, root, key, |cell| old = pointer_of(cell));
+                    let became_small = tree::delete(&mut self.pool, &way, |cell| old = pointer_of(cell));
                     if became_small.expect("the batch was checked") {
                         small.push((root, key));
                     }
@@ -447,7 +450,7 @@ impl State {
         value[..4].copy_from_slice(&number.to_le_bytes());
         value[4..].copy_from_slice(&root.to_le_bytes());
         let mut buffer = [0; 1 + INLINE_BYTES_MAX];
-        let way = Way { root: CATALOG_ROOT, leaf: None, key: &name.0 };
+        let way = Way::new(CATALOG_ROOT, &name.0);
         tree::put(&mut self.pool, &way, inline_cell(&value, &mut buffer), |_| {})?;
         self.next_tree = self.next_tree.max(number + 1);
         self.add_tree(name.clone(), number, root);
@@ -479,7 +482,7 @@ impl State {
     /// Forgets a tree; its space is freed when the next checkpoint begins.
     pub fn drop_tree(&mut self, number: u32) -> Result<(), Missing> {
         let Some(name) = self.trees.get(&number).map(|tree| tree.name.clone()) else { return Ok(()) };
-        if tree::delete(&mut self.pool, CATALOG_ROOT, &name.0, |_| {})? {
+        if tree::delete(&mut self.pool, &Way::new(CATALOG_ROOT, &name.0), |_| {})? {
             tree::tidy(&mut self.pool, CATALOG_ROOT, &name.0);
         }
         self.by_name.remove(&name);
