@@ -255,6 +255,8 @@ pub struct CoreParts<E: Env> {
 /// Between two measurements of how long a task waits for its turn; on a core that does nothing, longer.
 const PROBE_REST: Duration = Duration::from_millis(100);
 const IDLE_PROBE_REST: Duration = Duration::from_secs(2);
+/// What waits for a checkpoint waits at most twice as long.
+const SETTLE_PAUSE: Duration = Duration::from_secs(30);
 /// Between two looks at what change logs keep beyond its age.
 const CHANGE_LOG_PAUSE: Duration = Duration::from_secs(1);
 /// Between two looks at what is left of a dropped table.
@@ -386,6 +388,14 @@ impl<E: Env> Core<E> {
             let now: u64 = self.figures.queries.iter().map(Cell::get).sum();
             let is_idle = std::mem::replace(&mut queries, now) == now;
             self.env.sleep(if is_idle { IDLE_PROBE_REST } else { PROBE_REST }).await;
+        }
+    }
+
+    /// Has each store write its checkpoint in time, though little is written.
+    pub async fn settle_stores(self: Rc<Self>) {
+        while !self.draining.get() {
+            self.env.sleep(SETTLE_PAUSE).await;
+            self.tables.stores.values().for_each(|store| store.engine.settle());
         }
     }
 

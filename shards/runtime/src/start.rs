@@ -313,6 +313,7 @@ async fn run_core(env: UringEnv, plan: ThreadPlan) -> Result<(), String> {
     construct::begin(&core);
     core.tend_change_logs();
     env.spawn(core.clone().measure_turns());
+    env.spawn(core.clone().settle_stores());
     obey(&core, &commands).await;
     close(&core).await
 }

@@ -264,6 +264,10 @@ impl<D: Directory> StorageEngine for Store<D> {
         ask!(self, engine => engine.pressure())
     }
 
+    fn settle(&self) {
+        ask!(self, engine => engine.settle());
+    }
+
     fn failure(&self) -> Option<StorageError> {
         ask!(self, engine => engine.failure())
     }

@@ -426,6 +426,9 @@ pub trait StorageEngine {
     fn pressure(&self) -> u32 {
         0
     }
+    /// Has what is in no checkpoint yet written with one, though it may be little, unless one ended since this was called before. Called now and then
+    /// it leaves recovery little to do.
+    fn settle(&self) {}
     /// Both, for an owner to whom they are one.
     async fn work(&self) -> Result<(), StorageError> {
         both(self.foreground(), self.background()).await.1

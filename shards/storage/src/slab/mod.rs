@@ -128,6 +128,8 @@ pub(crate) struct Shared<D: Directory> {
     pub checkpoint_error: RefCell<Option<StorageError>>,
     /// Checkpoints that ended, one way or the other.
     pub checkpoint_attempts: Cell<u64>,
+    /// How many of them there were when the store was told to settle.
+    pub settled: Cell<u64>,
     /// Something for the background to do.
     pub work: Event,
     /// The log wants a segment more, or a file is to be longer.
@@ -716,6 +718,18 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
 
     fn pressure(&self) -> u32 {
         self.shared.pressure()
+    }
+
+    fn settle(&self) {
+        let shared = &self.shared;
+        let attempts = shared.checkpoint_attempts.get();
+        if shared.settled.replace(attempts) == attempts
+            && shared.log_bytes() > 0
+            && !shared.checkpointing.get()
+        {
+            shared.checkpoint_wanted.set(true);
+            shared.work.notify();
+        }
     }
 
     async fn close(&self) -> Result<(), StorageError> {

@@ -115,6 +115,41 @@ fn a_store_of_leaves_keeps_whole_values_there_and_is_not_opened_as_slabs() {
 }
 
 #[test]
+fn a_store_that_is_told_to_settle_writes_what_waits_unless_it_just_did() {
+    let mut host = Blocking::new("settle", SMALL);
+    host.run(async |engine| {
+        let tree = engine.create_tree(&named("a")).await.unwrap();
+        engine.checkpoint().await.unwrap();
+        let put = async |value: &[u8]| {
+            engine.commit(CommitInfo::default(), &[suite::put(tree, *b"key", value)]).await.unwrap();
+        };
+        // How many checkpoints come about within some turns.
+        let written = async || {
+            let before = engine.stats().checkpoints;
+            for _ in 0..200 {
+                yield_now().await;
+            }
+            engine.stats().checkpoints - before
+        };
+        engine.settle();
+        put(b"one").await;
+        assert_eq!(written().await, 0, "told once");
+        engine.settle();
+        assert_eq!(written().await, 1, "told again");
+        engine.settle();
+        engine.settle();
+        assert_eq!(written().await, 0, "nothing waits");
+        put(b"two").await;
+        engine.checkpoint().await.unwrap();
+        put(b"three").await;
+        engine.settle();
+        assert_eq!(written().await, 0, "one ended since it was told before");
+        engine.settle();
+        assert_eq!(written().await, 1, "and none since");
+    });
+}
+
+#[test]
 fn a_store_without_background_work_flushes_and_checkpoints_by_itself() {
     let host = Blocking::new("alone", SMALL);
     let open = || block_on(SlabEngine::open(host.directory.clone(), SMALL)).unwrap();
