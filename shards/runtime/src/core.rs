@@ -256,7 +256,7 @@ pub struct CoreParts<E: Env> {
 const PROBE_REST: Duration = Duration::from_millis(100);
 const IDLE_PROBE_REST: Duration = Duration::from_secs(2);
 /// What waits for a checkpoint waits at most twice as long.
-const SETTLE_PAUSE: Duration = Duration::from_secs(30);
+const SETTLE_PAUSE: Duration = Duration::from_secs(10);
 /// Between two looks at what change logs keep beyond its age.
 const CHANGE_LOG_PAUSE: Duration = Duration::from_secs(1);
 /// Between two looks at what is left of a dropped table.
