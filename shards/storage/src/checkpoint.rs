@@ -430,7 +430,7 @@ impl<D: Directory> Shared<D> {
     async fn give_way(&self) {
         for _ in 0..GIVEN_WAY_MAX {
             let done = self.log.done.listen();
-            let is_pressed = self.state.borrow().pool.dirty_bytes() >= self.dirty_bytes_max() * 3 / 4;
+            let is_pressed = self.dirt().into_iter().any(|(dirty, most)| dirty >= most * 3 / 4);
             if is_pressed || !self.log.is_flushing() || self.log.failure().is_some() {
                 return;
             }

@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use crate::btree::cell::Location;
+use crate::btree::cell::{Cell, Location};
 use crate::btree::page::{Page, PageKind};
 use crate::btree::{Missing, PageId};
 use crate::cache::queue::{Queue, Verdict};
@@ -192,16 +192,18 @@ impl Pool {
         self.frames.get(id as usize)?.page.as_ref()
     }
 
-    /// What was guessed of the values of a page's entries, for [`Pool::peek_guessed`]. Whatever became of the page and its values since: a guess may be wrong.
+    /// What was guessed of the values of a page's first entries, for [`Pool::peek_guessed`]. Whatever became of the page and its values since: a guess may be wrong.
     pub fn guesses(&self, id: PageId) -> &[Guess] {
         self.frames.get(id as usize).map_or(&[], |frame| &frame.guesses)
     }
 
-    /// Has the page have a guess for each of its entries.
+    /// Has a page with values that lie elsewhere have a guess for each of its entries.
     pub fn expect_guesses(&mut self, id: PageId) {
         let Some(frame) = self.frames.get_mut(id as usize) else { return };
-        let entries = frame.page.as_ref().map_or(0, |page| page.count());
-        if frame.guesses.len() < entries {
+        let Some(page) = &frame.page else { return };
+        let entries = page.count();
+        let is_elsewhere = |index| matches!(Cell::decode(page.value(index)), Some(Cell::Placed(_)));
+        if frame.guesses.len() < entries && (is_elsewhere(0) || is_elsewhere(entries - 1)) {
             let before = frame.memory();
             // Pages that grow do not get new guesses for each entry.
             frame.guesses = (0..entries + entries / 8).map(|_| Guess::default()).collect();
@@ -366,19 +368,27 @@ impl Pool {
         slot.bytes()
     }
 
-    /// Makes a guess where a value is, if none was made. Guesses at several are made before the first is used: then the memory answers for all at once.
-    pub fn guess(&self, location: Location, guess: &Guess) {
-        self.values.guess(location.0, guess);
+    /// Makes a guess where a value is, if none was made; false when it is certainly not in memory. Guesses at several are made before the first is
+    /// used: then the memory answers for all at once.
+    pub fn guess(&self, location: Location, guess: &Guess) -> bool {
+        self.values.guess(location.0, guess)
     }
 
     /// [`Pool::cached_value`] of what was guessed at. A wrong guess is mended.
-    pub fn guessed_value(&self, location: Location, guess: &Guess) -> Option<&Value> {
-        Some(self.used(self.values.guessed(location.0, guess)?))
+    pub fn guessed_value(&self, location: Location, guess: Option<&Guess>) -> Option<&Value> {
+        Some(self.used(self.guessed(location, guess)?))
+    }
+
+    fn guessed(&self, location: Location, guess: Option<&Guess>) -> Option<&Slot> {
+        match guess {
+            Some(guess) => self.values.guessed(location.0, guess),
+            None => self.values.get(location.0),
+        }
     }
 
     /// The same without counting as a use: what scans pass by should not stay for that.
-    pub fn peek_guessed(&self, location: Location, guess: &Guess) -> Option<&[u8]> {
-        self.values.guessed(location.0, guess).map(|slot| &**slot.bytes())
+    pub fn peek_guessed(&self, location: Location, guess: Option<&Guess>) -> Option<&[u8]> {
+        self.guessed(location, guess).map(|slot| &**slot.bytes())
     }
 
     /// A share in the value if it is in memory, without counting as a use.

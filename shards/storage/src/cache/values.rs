@@ -119,13 +119,14 @@ impl Values {
         self.find(place).map(|(_, slot)| slot)
     }
 
-    /// Makes a guess, if none was made, by looking into the index alone. Several guesses are made before the first of them is used with
-    /// [`Values::guessed`]: then the memory answers for all of their slots at once.
-    pub fn guess(&self, place: u64, guess: &Guess) {
+    /// Makes a guess, if none was made, by looking into the index alone; false when the value is certainly not there. Several guesses are made before
+    /// the first of them is used with [`Values::guessed`]: then the memory answers for all of their slots at once.
+    pub fn guess(&self, place: u64, guess: &Guess) -> bool {
         if guess.0.get() == NO_SLOT {
             let hash = Hash::of(place);
             guess.0.set(self.index[hash.part()].slots(hash.tag()).next().unwrap_or(NO_SLOT));
         }
+        guess.0.get() != NO_SLOT
     }
 
     /// What [`Values::get`] would find. A wrong guess is mended.
@@ -194,14 +195,17 @@ impl Values {
         self.every(1)
     }
 
-    /// About so many of them, from everywhere.
-    pub fn sample(&self, values: usize) -> impl Iterator<Item = (u64, &Value)> {
-        self.every((self.len / values).max(1))
+    /// Those in about so many slots, from everywhere.
+    pub fn sample(&self, slots: usize) -> impl Iterator<Item = (u64, &Value)> {
+        self.every((self.runs.len() * RUN_SLOTS / slots).max(1))
     }
 
     fn every(&self, step: usize) -> impl Iterator<Item = (u64, &Value)> {
-        let slots = self.runs.iter().flat_map(|run| run.iter());
-        slots.filter_map(|slot| Some((slot.place, slot.bytes.as_ref()?))).step_by(step)
+        let slots = (0..self.runs.len() * RUN_SLOTS).step_by(step);
+        slots.filter_map(|slot| {
+            let slot = self.slot(slot as u32)?;
+            Some((slot.place, slot.bytes.as_ref()?))
+        })
     }
 }
 
@@ -346,7 +350,7 @@ mod tests {
             let want = model.get(&asked).cloned();
             assert_eq!(bytes(values.get(asked)), want);
             let new = Guess::default();
-            values.guess(asked, &new);
+            assert!(values.guess(asked, &new) || want.is_none());
             for guess in [&new, &old] {
                 assert_eq!(bytes(values.guessed(asked, guess)), want);
                 assert!(want.is_none() || guess.0.get() == standings[&asked].slot, "a wrong guess is mended");
@@ -370,7 +374,7 @@ mod tests {
         let largest = values.index.iter().map(|table| table.len).max().unwrap();
         assert!(largest < 2 * values.len() / PARTS, "{largest} of {} in one part", values.len());
         let sampled = values.sample(1000).count();
-        assert!((1000..2000).contains(&sampled), "{sampled} of {}", values.len());
+        assert!((500..2000).contains(&sampled), "{sampled} of {}", values.len());
         check(|number| number, 3, 2_000);
         check(|number| number << 40, 1_000, 20_000);
     }

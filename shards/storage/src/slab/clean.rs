@@ -28,7 +28,7 @@ impl<D: Directory> Shared<D> {
     /// Moves live values out of chunks with few of them. Called where no checkpoint runs and none can begin.
     pub async fn empty_sparse_chunks(&self) {
         for id in self.sparse_chunks() {
-            if self.state.borrow().pool.dirty_bytes() >= self.dirty_bytes_max() {
+            if self.is_too_dirty() {
                 return;
             }
             if let Err(error) = self.empty_chunk(id).await {

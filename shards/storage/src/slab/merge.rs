@@ -199,7 +199,7 @@ fn fetch(state: &mut State, keys: Vec<u8>, chosen: Vec<Chosen>, end: VisitEnd, b
         (Place::Here(value), _) => Some(value),
         (Place::Elsewhere(Pointer::Unplaced { number, .. }), _) => Some(state.unplaced(*number)),
         (Place::Elsewhere(Pointer::Placed(slotted)), guess) => {
-            state.pool.guessed_value(slotted.location, guess)
+            state.pool.guessed_value(slotted.location, Some(guess))
         }
     });
     let found: Vec<Option<&Value>> = found.collect();

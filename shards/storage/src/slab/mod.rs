@@ -110,7 +110,7 @@ const CACHE_BYTES_MIN: u64 = 1 << 20;
 /// A checkpoint begins at the latest when this much is dirty, or in the log: recovery reads that much in some seconds.
 const CHECKPOINT_DIRTY_BYTES_MAX: u64 = 256 << 20;
 /// A checkpoint begins at the latest when so much of that is pages: freezing them takes a few milliseconds without a wait.
-const CHECKPOINT_PAGE_BYTES_MAX: u64 = 64 << 20;
+pub(crate) const CHECKPOINT_PAGE_BYTES_MAX: u64 = 64 << 20;
 
 pub(crate) struct Shared<D: Directory> {
     pub directory: D,

@@ -606,7 +606,7 @@ fn collect_leaf(
         let value = match Cell::decode(page.value(index)).expect("cells are checked when a page is read") {
             Cell::Inline(inline) => Rc::from(inline),
             Cell::Unplaced { number, .. } => Rc::clone(state.unplaced(number)),
-            Cell::Placed(slotted) => match pool.guessed_value(slotted.location, &guesses[index]) {
+            Cell::Placed(slotted) => match pool.guessed_value(slotted.location, guesses.get(index)) {
                 Some(value) => {
                     hits += 1;
                     Rc::clone(value)
@@ -636,7 +636,7 @@ fn touch(pool: &Pool, page: &Page, guesses: &[Guess], mut entries: std::ops::Ran
     while !entries.is_empty() {
         let mut places = [Place::Here(&[]); TOUCHED_TOGETHER];
         for (place, index) in places.iter_mut().zip(entries.by_ref()) {
-            *place = Place::of(pool, page.value(index), &guesses[index]);
+            *place = Place::of(pool, page.value(index), guesses.get(index)).unwrap_or(*place);
         }
         let values = places.map(|place| place.value(pool).unwrap_or_default());
         touched ^= values.iter().fold(0, |all, value| all ^ value.first().copied().unwrap_or_default());

@@ -8,9 +8,9 @@ use crate::btree::page::PAGE_BYTES;
 use crate::compress::How;
 use crate::disk::{Directory, Disk, DiskError};
 use crate::engine::{Edit, StorageError};
-use crate::slab::Shared;
 use crate::slab::slot;
 use crate::slab::state::{SLOT_VALUE_BYTES_MAX, State};
+use crate::slab::{CHECKPOINT_PAGE_BYTES_MAX, Shared};
 use crate::space::{HOLE_BLOCKS, Run, Space};
 use crate::wal::record::{self, Extent};
 
@@ -20,7 +20,7 @@ const RESERVE_BLOCKS: u64 = 64;
 const GROW_BLOCKS_MIN: u32 = 64;
 const GROW_BLOCKS_MAX: u32 = 4 << 10;
 /// A file grows by this part of its length, within these bounds.
-const GROW_PART: u32 = 8;
+const GROW_PART: u32 = 32;
 /// Larger values are not compressed: they are written in the way of their writer, and this takes some 3 ms.
 const COMPRESSED_BYTES_MAX: usize = 1 << 20;
 /// Large values that may wait on disk for their batch.
@@ -77,8 +77,21 @@ fn grow_step(blocks: u32) -> u32 {
 impl<D: Directory> Shared<D> {
     /// From 0 where half of what may be dirty is, to 100 at seven eighths of it.
     pub fn pressure(&self) -> u32 {
-        let (dirty, most) = (self.state.borrow().pool.dirty_bytes(), self.dirty_bytes_max());
-        (dirty.saturating_sub(most / 2) * 100 / (most * 3 / 8).max(1)).min(100) as u32
+        let of = |(dirty, most): (u64, u64)| {
+            (dirty.saturating_sub(most / 2) * 100 / (most * 3 / 8).max(1)).min(100) as u32
+        };
+        let [all, pages] = self.dirt();
+        of(all).max(of(pages))
+    }
+
+    /// What is dirty and what may be: all of it, and pages alone, since those are frozen at once.
+    pub fn dirt(&self) -> [(u64, u64); 2] {
+        let (most, pool) = (self.dirty_bytes_max(), &self.state.borrow().pool);
+        [(pool.dirty_bytes(), most), (pool.dirty_page_bytes(), most.min(4 * CHECKPOINT_PAGE_BYTES_MAX))]
+    }
+
+    pub fn is_too_dirty(&self) -> bool {
+        self.dirt().into_iter().any(|(dirty, most)| dirty >= most)
     }
 
     /// Makes segments of the log and lengthens files before writers need them, also while a checkpoint runs. What a full disk refused is
@@ -136,8 +149,7 @@ impl<D: Directory> Shared<D> {
         if puts == 0 {
             return true;
         }
-        let is_dirty = self.state.borrow().pool.dirty_bytes() >= self.dirty_bytes_max();
-        !is_dirty && self.short_of(value_bytes, puts).is_none()
+        !self.is_too_dirty() && self.short_of(value_bytes, puts).is_none()
     }
 
     /// The file that must grow, and by how many blocks.
@@ -250,7 +262,7 @@ impl<D: Directory> Shared<D> {
         if puts == 0 {
             return Ok(());
         }
-        if self.state.borrow().pool.dirty_bytes() >= self.dirty_bytes_max() {
+        if self.is_too_dirty() {
             return self.wait_for_checkpoint().await;
         }
         let Some((file, blocks)) = self.short_of(value_bytes, puts) else { return Ok(()) };

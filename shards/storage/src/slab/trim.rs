@@ -7,8 +7,8 @@
 
 use crate::disk::{Directory, Disk, DiskError};
 use crate::engine::StorageError;
-use crate::slab::Shared;
 use crate::slab::room::DataFile;
+use crate::slab::{CHECKPOINT_PAGE_BYTES_MAX, Shared};
 use crate::space::{HOLE_BLOCKS, Run, Space};
 
 /// Free blocks that a file keeps at least (1 MiB), and the part of what it holds that it keeps beside.
@@ -29,7 +29,11 @@ impl<D: Directory> Shared<D> {
             DataFile::Slabs => slabs,
         };
         let used = u64::from(self.space_of(file, |space| space.used()));
-        let written = (self.options.checkpoint_dirty_bytes * 5 / 4 / 4096).min(used);
+        let dirty = match file {
+            DataFile::Pages => self.options.checkpoint_dirty_bytes.min(CHECKPOINT_PAGE_BYTES_MAX),
+            DataFile::Slabs => self.options.checkpoint_dirty_bytes,
+        };
+        let written = (dirty * 5 / 4 / 4096).min(used);
         let kept = KEPT_BLOCKS_MIN + used / KEPT_PART + written.max(needed);
         u32::try_from(kept).unwrap_or(u32::MAX)
     }

@@ -27,17 +27,18 @@ struct Leaf {
 pub(super) enum Place<'a> {
     Here(&'a [u8]),
     Unplaced(u64),
-    Placed(Location, &'a Guess),
+    Placed(Location, Option<&'a Guess>),
 }
 
 impl<'a> Place<'a> {
-    pub fn of(pool: &Pool, cell: &'a [u8], guess: &'a Guess) -> Self {
+    /// `None` when the value is certainly not in memory.
+    pub fn of(pool: &Pool, cell: &'a [u8], guess: Option<&'a Guess>) -> Option<Self> {
         match Cell::decode(cell).expect("cells are checked when a page is read") {
-            Cell::Inline(inline) => Place::Here(inline),
-            Cell::Unplaced { number, .. } => Place::Unplaced(number),
+            Cell::Inline(inline) => Some(Place::Here(inline)),
+            Cell::Unplaced { number, .. } => Some(Place::Unplaced(number)),
             Cell::Placed(Slotted { location, .. }) => {
-                pool.guess(location, guess);
-                Place::Placed(location, guess)
+                let may_be_there = guess.is_none_or(|guess| pool.guess(location, guess));
+                may_be_there.then_some(Place::Placed(location, guess))
             }
         }
     }
@@ -65,14 +66,20 @@ impl<D: Directory> Shared<D> {
         leaves.iter().for_each(|leaf| state.pool.expect_guesses(leaf.page));
         let pool = &state.pool;
         let mut places = Vec::with_capacity(leaves.iter().map(|leaf| leaf.end - leaf.start).sum());
-        for leaf in &leaves {
+        let mut is_missing = false;
+        'leaves: for leaf in &leaves {
             let Some(page) = pool.peek(leaf.page) else { break };
-            let guesses = &pool.guesses(leaf.page)[leaf.start..leaf.end];
-            let entries = (leaf.start..leaf.end).zip(guesses);
-            places.extend(entries.map(|(index, guess)| Place::of(pool, page.value(index), guess)));
+            let guesses = pool.guesses(leaf.page);
+            for index in leaf.start..leaf.end {
+                let Some(place) = Place::of(pool, page.value(index), guesses.get(index)) else {
+                    is_missing = true;
+                    break 'leaves;
+                };
+                places.push(place);
+            }
         }
         let values: Vec<&[u8]> = places.iter().map_while(|place| place.value(pool)).collect();
-        let is_missing = values.len() < places.len();
+        is_missing |= values.len() < places.len();
         let taken = see(&values).min(values.len());
         let end = match (taken < values.len(), is_missing) {
             (true, _) => VisitEnd::More,

@@ -17,8 +17,10 @@ use crate::wal::frame::{self, Begins, FRAME_HEADER_BYTES, FrameHead, PAYLOAD_BYT
 
 /// What padding and heads may cost a run of records, beside their bytes: two blocks for each frame.
 const FRAME_WASTE_BYTES: u64 = 8192;
-/// Recycled segments kept beyond the log's need.
+/// Recycled segments kept beyond what was in the log between two checkpoints.
 const SPARES_MAX: usize = 2;
+/// Segments that are removed after one checkpoint: removing a file keeps disk and processor busy for milliseconds.
+const REMOVED_MAX: usize = 2;
 /// Length of the one segment that stands ready behind the log of a closed store.
 pub(crate) const SHORT_SEGMENT_BYTES: u64 = 1 << 20;
 
@@ -417,10 +419,12 @@ impl<F: Disk> Log<F> {
     pub async fn retire<D: Directory>(&self, directory: &D, place: Place) -> Result<(), DiskError> {
         let surplus = {
             let mut state = self.state.borrow_mut();
-            let retired: Vec<u64> = (state.oldest..place.segment).collect();
+            let retired = state.oldest..place.segment;
+            let needed = retired.clone().count().max(SPARES_MAX);
             state.oldest = state.oldest.max(place.segment);
             state.retired.extend(retired);
-            let keep = state.retired.len().min(SPARES_MAX);
+            let surplus = state.retired.len().saturating_sub(needed).min(REMOVED_MAX);
+            let keep = state.retired.len() - surplus;
             state.retired.split_off(keep)
         };
         for number in surplus {
