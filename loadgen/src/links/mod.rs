@@ -4,13 +4,12 @@
 //! into the link's inbox, in place. A turn never blocks longer than it is told to.
 
 mod sockets;
+mod sources;
 mod uring;
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::time::Duration;
-
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 pub use sockets::Sockets;
 pub use uring::Uring;
@@ -86,17 +85,5 @@ impl Inbox {
     fn add(&mut self, bytes: usize) {
         self.filled += bytes;
         debug_assert!(self.filled <= self.buffer.len());
-    }
-}
-
-/// A socket whose connection has begun. It does not block.
-fn begin(address: SocketAddr) -> io::Result<TcpStream> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    sockopt::set_tcp_nodelay(&socket, true)?;
-    match rustix::net::connect(&socket, &address) {
-        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Ok(TcpStream::from(socket)),
-        Err(error) => Err(error.into()),
     }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use super::{Inbox, Links, News, begin};
+use super::sources::Sources;
+use super::{Inbox, Links, News};
 
 const EVENTS: usize = 1024;
 
@@ -24,6 +25,7 @@ struct Link {
 /// See the head of the file.
 pub struct Sockets {
     epoll: OwnedFd,
+    sources: Sources,
     links: Vec<Option<Link>>,
     free: Vec<usize>,
     /// Numbers that are free from the next turn on: the news of this one may still name them.
@@ -39,7 +41,8 @@ impl Sockets {
     pub fn new() -> io::Result<Sockets> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let (free, freed, marked) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Sockets { epoll, links: Vec::new(), free, freed, marked, events: Vec::with_capacity(EVENTS) })
+        let (sources, events) = (Sources::default(), Vec::with_capacity(EVENTS));
+        Ok(Sockets { epoll, sources, links: Vec::new(), free, freed, marked, events })
     }
 
     fn link(&mut self, link: usize) -> &mut Link {
@@ -94,7 +97,7 @@ impl Sockets {
 
 impl Links for Sockets {
     fn open(&mut self, address: SocketAddr) -> io::Result<usize> {
-        let stream = begin(address)?;
+        let stream = self.sources.begin(address)?;
         let number = self.free.pop().unwrap_or_else(|| {
             self.links.push(None);
             self.links.len() - 1

@@ -14,7 +14,8 @@ use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 use rustix::io::Errno;
 
-use super::{Inbox, Links, News, begin};
+use super::sources::Sources;
+use super::{Inbox, Links, News};
 
 const ENTRIES: u32 = 1024;
 /// Of the user data: set for a send.
@@ -42,6 +43,7 @@ impl Link {
 /// See the head of the file.
 pub struct Uring {
     ring: IoUring,
+    sources: Sources,
     links: Vec<Option<Link>>,
     free: Vec<usize>,
     /// Numbers that are free from the next turn on: the news of this one may still name them.
@@ -64,7 +66,8 @@ impl Uring {
         if !ring.params().is_feature_ext_arg() || !ring.params().is_feature_fast_poll() {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "io_uring of this kernel is too old"));
         }
-        Ok(Uring { ring, links: Vec::new(), free: Vec::new(), freed: Vec::new(), marked: Vec::new() })
+        let (free, freed, marked) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Uring { ring, sources: Sources::default(), links: Vec::new(), free, freed, marked })
     }
 
     fn link(&mut self, link: usize) -> &mut Link {
@@ -167,7 +170,7 @@ impl Uring {
 
 impl Links for Uring {
     fn open(&mut self, address: SocketAddr) -> io::Result<usize> {
-        let stream = begin(address)?;
+        let stream = self.sources.begin(address)?;
         // On a socket that does not block, the ring would give up instead of waiting.
         stream.set_nonblocking(false)?;
         let link = Link {
