@@ -4,7 +4,7 @@
 //! 2. *Freeze*, in one step without a wait: the dirty pages as they are, and the end of the log. Writers go on; whoever
 //!    changes a frozen page copies it first, so the checkpoint is of exactly that position and redo needs no care.
 //! 3. Values without a place get slots, leaf by leaf in the order of keys, in chunks that are filled from front to back;
-//!    then pages get free blocks. One small write is in flight at a time, flushes of the log go before the next one, and other
+//!    then pages get free blocks. No more than 256 KiB are in flight at a time, flushes of the log go before what is next, and other
 //!    tasks run between, so requests hardly notice.
 //! 4. `slabs` and `pages` are flushed, and the log up to the position.
 //! 5. Changed blocks of the tables and the directories get free blocks; flush.
@@ -24,9 +24,9 @@ use crate::btree::{PageId, tree};
 use crate::cache::pool::{Address, FrameState, Pool};
 use crate::cache::shortcuts::Mark;
 use crate::compress::How;
-use crate::disk::{BLOCK_BYTES, Directory, Disk};
+use crate::disk::{BLOCK_BYTES, Directory, Disk, DiskError};
 use crate::engine::{StorageError, Value};
-use crate::event::yield_now;
+use crate::event::{all, yield_now};
 use crate::slab::Shared;
 use crate::slab::chunks::{CHUNK_BLOCKS_FIRST, CHUNK_BLOCKS_MAX, Chunk, ChunkKind};
 use crate::slab::room::DataFile;
@@ -44,6 +44,8 @@ const GIVEN_WAY_MAX: usize = 2;
 const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
 /// Pages are gathered up to this many blocks before they are written.
 const GROUP_BLOCKS_MAX: u32 = 64;
+/// Writes of pages that are in flight together.
+const WRITES_MAX: usize = 32;
 
 /// Blocks of the table of chunks that a checkpoint may add: each names 169 chunks of 64 KiB at least.
 const NEW_TABLE_BLOCKS: usize = 24;
@@ -249,7 +251,7 @@ impl<D: Directory> Shared<D> {
     /// Room for all frozen pages and for the tables, before anything is written: once pages are flushed it is too late to put the
     /// checkpoint off.
     async fn reserve_page_blocks(&self, frozen: &Frozen) -> Result<(), StorageError> {
-        let pages: usize = frozen.pages.iter().map(|(_, page)| page.len() / BLOCK_BYTES as usize).sum();
+        let pages: u32 = frozen.pages.iter().map(|(_, page)| blocks_of(page)).sum();
         let ids = frozen.pages.iter().map(|(id, _)| id).chain(&frozen.freed_pages);
         let mut of_table: Vec<usize> = ids.map(|id| *id as usize / TableKind::Pages.entries()).collect();
         of_table.sort_unstable();
@@ -262,7 +264,7 @@ impl<D: Directory> Shared<D> {
                 let directories = (state.page_table.addresses.len() + of_table.len() + chunks)
                     .div_ceil(TableKind::Directory.entries());
                 let tables = state.page_table.dirty_blocks() + of_table.len() + chunks + directories;
-                ((pages + tables) as u64).saturating_sub(u64::from(state.page_space.free()))
+                (u64::from(pages) + tables as u64).saturating_sub(u64::from(state.page_space.free()))
             };
             if short == 0 {
                 return Ok(());
@@ -468,51 +470,61 @@ impl<D: Directory> Shared<D> {
         }
     }
 
+    /// Writes the pages that wait, in as many runs as free space has for them, all of which are in flight together: where it lies in
+    /// single blocks, as in a store of many documents that change here and there, one write after the other would wait most of the time.
     async fn write_pages(&self, pages: &mut Pages) -> Result<(), StorageError> {
         let waiting = std::mem::take(&mut pages.waiting);
         pages.waiting_blocks = 0;
-        let blocks = |(_, page): &(PageId, Rc<Page>)| (page.len() / BLOCK_BYTES as usize) as u32;
+        let mut writes = Vec::new();
         let mut rest = &waiting[..];
         while let Some(first) = rest.first() {
-            let wanted: u32 = rest.iter().map(blocks).sum();
-            let taken = self.state.borrow_mut().page_space.take_up_to(blocks(first), wanted);
+            let wanted: u32 = rest.iter().map(|(_, page)| blocks_of(page)).sum();
+            let taken = self.state.borrow_mut().page_space.take_up_to(blocks_of(&first.1), wanted);
             let Some(run) = taken else {
                 self.grow(&DataFile::Pages, u64::from(wanted)).await?;
                 continue;
             };
-            let mut count = 0;
-            let mut used = 0;
-            while count < rest.len() && used + blocks(&rest[count]) <= run.blocks {
-                used += blocks(&rest[count]);
-                count += 1;
-            }
-            if used < run.blocks {
-                let unused = Run { block: run.block + used, blocks: run.blocks - used };
-                self.state.borrow_mut().page_space.release(unused);
-            }
-            let mut buffer = self.pages.buffer(used * BLOCK_BYTES);
-            let mut block = run.block;
-            let mut target = buffer.as_mut();
-            for (id, page) in &rest[..count] {
-                let (bytes, behind) = target.split_at_mut(page.len());
-                let sum = page.seal(block, bytes) as u32;
-                let blocks = (page.len() / BLOCK_BYTES as usize) as u8;
-                pages.written.push((*id, Address { block, blocks, sum }));
-                block += u32::from(blocks);
-                target = behind;
-            }
-            self.give_way().await;
-            let written = self.pages.write(u64::from(run.block) * 4096, buffer).await;
-            written.map_err(|error| self.broken(&error))?;
-            {
-                let mut state = self.state.borrow_mut();
-                rest[..count]
-                    .iter()
-                    .for_each(|(_, page)| state.count_written(page.tree(), page.len() as u64));
-            }
+            let (buffer, count) = self.sealed(run, rest, &mut pages.written);
+            writes.push(self.pages.write(u64::from(run.block) * 4096, buffer));
             rest = &rest[count..];
         }
+        self.give_way().await;
+        written(writes).await.map_err(|error| self.broken(&error))?;
+        let mut state = self.state.borrow_mut();
+        waiting.iter().for_each(|(_, page)| state.count_written(page.tree(), page.len() as u64));
         Ok(())
+    }
+
+    /// As many pages as a run has blocks for, and how many that is. What is left of the run is free again.
+    fn sealed(
+        &self,
+        run: Run,
+        pages: &[(PageId, Rc<Page>)],
+        written: &mut Vec<(PageId, Address)>,
+    ) -> (<D::File as Disk>::Buffer, usize) {
+        let (mut count, mut used) = (0, 0);
+        while let Some((_, page)) = pages.get(count)
+            && used + blocks_of(page) <= run.blocks
+        {
+            used += blocks_of(page);
+            count += 1;
+        }
+        if used < run.blocks {
+            let unused = Run { block: run.block + used, blocks: run.blocks - used };
+            self.state.borrow_mut().page_space.release(unused);
+        }
+        let mut buffer = self.pages.buffer(used * BLOCK_BYTES);
+        let mut block = run.block;
+        let mut target = buffer.as_mut();
+        for (id, page) in &pages[..count] {
+            let (bytes, behind) = target.split_at_mut(page.len());
+            let sum = page.seal(block, bytes) as u32;
+            let blocks = blocks_of(page);
+            written.push((*id, Address { block, blocks: blocks as u8, sum }));
+            block += blocks;
+            target = behind;
+        }
+        (buffer, count)
     }
 
     async fn make_durable(&self, frozen: Frozen, pages: Pages) -> Result<(), StorageError> {
@@ -664,6 +676,7 @@ impl<D: Directory> Shared<D> {
 
     async fn write_table_blocks(&self, blocks: &[TableBlock]) -> Result<Vec<BlockAddress>, StorageError> {
         let mut addresses = Vec::with_capacity(blocks.len());
+        let mut writes = Vec::new();
         while addresses.len() < blocks.len() {
             let rest = &blocks[addresses.len()..];
             let wanted = (rest.len() as u32).min(GROUP_BLOCKS_MAX);
@@ -676,7 +689,10 @@ impl<D: Directory> Shared<D> {
             for (place, target) in buffer.as_mut().chunks_mut(BLOCK_BYTES as usize).enumerate() {
                 addresses.push(rest[place].seal(run.block + place as u32, target));
             }
-            self.pages.write(u64::from(run.block) * 4096, buffer).await?;
+            writes.push(self.pages.write(u64::from(run.block) * 4096, buffer));
+            if writes.len() == WRITES_MAX || addresses.len() == blocks.len() {
+                written(std::mem::take(&mut writes)).await?;
+            }
         }
         Ok(addresses)
     }
@@ -707,6 +723,15 @@ impl<D: Directory> Shared<D> {
     }
 }
 
+/// Waits until all is written.
+async fn written(writes: Vec<impl Future<Output = Result<(), DiskError>>>) -> Result<(), DiskError> {
+    all(writes, WRITES_MAX).await.into_iter().collect()
+}
+
+fn blocks_of(page: &Page) -> u32 {
+    page.len() as u32 / BLOCK_BYTES
+}
+
 fn push_old(runs: &mut Vec<Run>, old: BlockAddress) {
     // A block that was never written has no checksum and no place.
     if old != BlockAddress::default() {
@@ -734,7 +759,7 @@ fn first_key(page: &Page) -> Vec<u8> {
 
 impl Pages {
     fn push(&mut self, id: PageId, page: Rc<Page>) {
-        self.waiting_blocks += (page.len() / BLOCK_BYTES as usize) as u32;
+        self.waiting_blocks += blocks_of(&page);
         self.waiting.push((id, page));
     }
 }
