@@ -40,7 +40,7 @@ use crate::tables::{Table, TableBlock, TableKind};
 const STAGE_BYTES_MAX: usize = 256 << 10;
 /// Flushes of the log that may go before one write of a checkpoint.
 const GIVEN_WAY_MAX: usize = 2;
-/// Slots are flushed at least this often, so that no flush of the log has to wait for many of them.
+/// Slots and pages are flushed at least this often, so that no flush of the log has to wait for many of them.
 const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
 /// Pages are gathered up to this many blocks before they are written.
 const GROUP_BLOCKS_MAX: u32 = 64;
@@ -96,6 +96,7 @@ struct Pages {
     waiting: Vec<(PageId, Rc<Page>)>,
     waiting_blocks: u32,
     written: Vec<(PageId, Address)>,
+    unsynced_bytes: u64,
 }
 
 /// Says that no checkpoint runs any more, also when it was dropped half-way.
@@ -474,7 +475,7 @@ impl<D: Directory> Shared<D> {
     /// single blocks, as in a store of many documents that change here and there, one write after the other would wait most of the time.
     async fn write_pages(&self, pages: &mut Pages) -> Result<(), StorageError> {
         let waiting = std::mem::take(&mut pages.waiting);
-        pages.waiting_blocks = 0;
+        pages.unsynced_bytes += u64::from(std::mem::take(&mut pages.waiting_blocks)) * u64::from(BLOCK_BYTES);
         let mut writes = Vec::new();
         let mut rest = &waiting[..];
         while let Some(first) = rest.first() {
@@ -490,6 +491,10 @@ impl<D: Directory> Shared<D> {
         }
         self.give_way().await;
         written(writes).await.map_err(|error| self.broken(&error))?;
+        if pages.unsynced_bytes >= UNSYNCED_BYTES_MAX {
+            self.pages.sync().await.map_err(|error| self.broken(&error))?;
+            pages.unsynced_bytes = 0;
+        }
         let mut state = self.state.borrow_mut();
         waiting.iter().for_each(|(_, page)| state.count_written(page.tree(), page.len() as u64));
         Ok(())
