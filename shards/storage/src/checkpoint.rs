@@ -430,7 +430,7 @@ impl<D: Directory> Shared<D> {
     }
 
     /// Lets flushes of the log that are under way or wanted go first, unless writers wait for the checkpoint itself.
-    async fn give_way(&self) {
+    pub async fn give_way(&self) {
         for _ in 0..GIVEN_WAY_MAX {
             let done = self.log.done.listen();
             let is_pressed = self.dirt().into_iter().any(|(dirty, most)| dirty >= most * 3 / 4);
@@ -713,9 +713,12 @@ impl<D: Directory> Shared<D> {
         for run in frozen.slab_runs {
             state.slab_space.release(run);
         }
-        for (id, _) in &pages.written {
+        let mut blocks = 0;
+        for (id, address) in &pages.written {
             state.pool.cleaned(*id);
+            blocks += u64::from(address.blocks);
         }
+        self.checkpoint_page_bytes.set(blocks * u64::from(BLOCK_BYTES));
         for id in frozen.freed_pages {
             debug_assert!(state.pool.frames[id as usize].state == FrameState::Freed);
             state.pool.reuse_id(id);

@@ -117,6 +117,7 @@ async fn open_with<D: Directory>(
         checkpointed: Event::default(),
         checkpoint_error: RefCell::new(None),
         checkpoint_attempts: Cell::new(0),
+        checkpoint_page_bytes: Cell::new(0),
         settled: Cell::new(u64::MAX),
         work: Event::default(),
         room_due: Event::default(),

@@ -128,6 +128,8 @@ pub(crate) struct Shared<D: Directory> {
     pub checkpoint_error: RefCell<Option<StorageError>>,
     /// Checkpoints that ended, one way or the other.
     pub checkpoint_attempts: Cell<u64>,
+    /// What the last one wrote of pages.
+    pub checkpoint_page_bytes: Cell<u64>,
     /// How many of them there were when the store was told to settle.
     pub settled: Cell<u64>,
     /// Something for the background to do.

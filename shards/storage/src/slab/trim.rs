@@ -29,8 +29,13 @@ impl<D: Directory> Shared<D> {
             DataFile::Slabs => slabs,
         };
         let used = u64::from(self.space_of(file, |space| space.used()));
+        // Under load checkpoints have more pages than they begin for, and while one runs as much again becomes dirty, for which room is
+        // made as well ([`Shared::needed_blocks`]). The next one is taken to be like the last.
         let dirty = match file {
-            DataFile::Pages => self.options.checkpoint_dirty_bytes.min(CHECKPOINT_PAGE_BYTES_MAX),
+            DataFile::Pages => {
+                let due = self.options.checkpoint_dirty_bytes.min(CHECKPOINT_PAGE_BYTES_MAX);
+                due.max(2 * self.checkpoint_page_bytes.get())
+            }
             DataFile::Slabs => self.options.checkpoint_dirty_bytes,
         };
         let written = (dirty * 5 / 4 / 4096).min(used);
@@ -92,6 +97,8 @@ impl<D: Directory> Shared<D> {
             let hole =
                 self.space_of(file, |space| if space.free() > kept { space.make_hole() } else { None });
             let Some(Run { block, blocks }) = hole else { return Ok(()) };
+            // A disk that is told of it takes milliseconds for each.
+            self.give_way().await;
             disk.punch(u64::from(block) * 4096, u64::from(blocks) * 4096).await?;
         }
     }
