@@ -5,6 +5,7 @@ use std::pin::pin;
 use crate::blocking::{BlockingDirectory, block_on, block_on_with};
 use crate::engine::{Cached, CommitInfo, Edit, StorageEngine, StorageError};
 use crate::event::{both, yield_now};
+use crate::slab::room::DataFile;
 use crate::slab::{Placement, SlabEngine, SlabOptions};
 use crate::suite::{self, EVERYTHING, Host, Random, named};
 
@@ -206,6 +207,63 @@ fn pressure_rises_before_writers_have_to_wait_and_a_checkpoint_takes_it_away() {
         assert_eq!(seen.last().unwrap().1, 100, "writers have to wait now");
         engine.checkpoint().await.unwrap();
         assert_eq!(engine.pressure(), 0);
+    });
+}
+
+#[test]
+fn the_file_of_pages_keeps_what_checkpoints_under_load_write() {
+    const DOCUMENTS: u64 = 120_000;
+    let options = SlabOptions {
+        cache_bytes: 128 << 20,
+        checkpoint_dirty_bytes: 4 << 20,
+        checkpoint_log_bytes: u64::MAX,
+        ..SlabOptions::default()
+    };
+    let host = Blocking::new("breathing", options);
+    let engine = block_on(SlabEngine::open(host.directory.clone(), options)).unwrap();
+    block_on(async {
+        let tree = engine.create_tree(&named("a")).await.unwrap();
+        let put = async |number: u64, value: u8| {
+            let edit = [suite::put(tree, Random::new(number).bytes(128), vec![value])];
+            while let Cached::Miss = engine.apply(CommitInfo::default(), &edit).unwrap() {
+                engine.prepare(&edit).await.unwrap();
+            }
+        };
+        for number in 0..DOCUMENTS {
+            put(number, 0).await;
+            if engine.pressure() == 100 {
+                engine.checkpoint().await.unwrap();
+            }
+        }
+        // Checkpoints have more than three times the pages that they are due for, and writers beside them made room for as many.
+        let mut random = Random::new(1);
+        let mut files = Vec::new();
+        let filled = || {
+            let space = &engine.shared.state.borrow().page_space;
+            space.blocks() - space.hole_blocks()
+        };
+        for round in 0..4 {
+            for _ in 0..DOCUMENTS {
+                put(random.below(DOCUMENTS), round).await;
+                if engine.pressure() == 100 {
+                    break;
+                }
+            }
+            if round == 0 {
+                let (dirty, _) = engine.shared.needed_blocks(0, 0);
+                engine.shared.grow(&DataFile::Pages, dirty).await.unwrap();
+                files.push(filled());
+            }
+            engine.checkpoint().await.unwrap();
+            files.push(filled());
+        }
+        assert!(files.iter().all(|blocks| *blocks == files[0]), "under load: {files:?}");
+        for round in 0..2 {
+            put(0, round).await;
+            engine.checkpoint().await.unwrap();
+        }
+        files.push(filled());
+        assert!(files[5] < files[0] * 9 / 10, "with little to do: {files:?}");
     });
 }
 
