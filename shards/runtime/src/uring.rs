@@ -10,6 +10,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::ops::Deref;
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -364,6 +365,25 @@ impl OwnFile {
     }
 }
 
+/// The name goes at once, the blocks in parts: others wait for the file system's journal while a part is freed.
+fn remove_in_parts(path: &Path) -> io::Result<()> {
+    let file = std::fs::File::options().write(true).open(path);
+    std::fs::remove_file(path)?;
+    let Ok(file) = file else { return Ok(()) };
+    // Where it has another name, the blocks are that one's.
+    let of_nobody = file.metadata().ok().filter(|now| now.nlink() == 0);
+    let mut bytes = of_nobody.map_or(0, |now| now.len());
+    while bytes > 0 {
+        bytes = bytes.saturating_sub(FREED_BYTES);
+        // Where that fails the kernel frees what is left when the file is closed.
+        if file.set_len(bytes).is_err() {
+            break;
+        }
+        std::thread::sleep(FREED_PAUSE);
+    }
+    Ok(())
+}
+
 fn open_direct(path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
     let flags = flags | OFlags::DIRECT | OFlags::CLOEXEC;
     Ok(rustix::fs::open(path, flags, rustix::fs::Mode::empty())?)
@@ -451,23 +471,8 @@ impl Directory for UringDirectory {
 
     async fn remove(&self, name: &str) -> Result<(), DiskError> {
         let path = self.path.join(name);
-        // The name goes at once, the blocks in parts: others wait for the file system's journal while a part is freed.
-        let unnamed = move || {
-            let file = std::fs::File::options().write(true).open(&path)?;
-            std::fs::remove_file(path)?;
-            Ok((file.metadata()?.len(), file))
-        };
-        let unnamed = self.turns.blocking(unnamed).await;
-        let (mut bytes, file) = unnamed.map_err(|error| failed(name, "remove", 0, 0, &error))?;
-        let mut rest = Some(file);
-        while let Some(file) = rest {
-            bytes = bytes.saturating_sub(FREED_BYTES);
-            let cut = move || file.set_len(bytes).map(|()| (bytes > 0).then_some(file));
-            // Where that fails the kernel frees what is left, since the file is closed.
-            rest = self.turns.blocking(cut).await.unwrap_or(None);
-            Timer::new(FREED_PAUSE).await;
-        }
-        Ok(())
+        let removed = self.turns.blocking(move || remove_in_parts(&path)).await;
+        removed.map_err(|error| failed(name, "remove", 0, 0, &error))
     }
 
     async fn sync(&self) -> Result<(), DiskError> {
@@ -896,6 +901,12 @@ pub(crate) mod tests {
             directory.remove("b").await?;
             let left = held.metadata().expect("it is open").len();
             assert_eq!(left, 0, "its blocks are free though somebody has it open");
+            drop(held);
+            // What has another name keeps its blocks.
+            std::fs::write(directory.path.join("c"), b"kept").expect("a file");
+            std::fs::hard_link(directory.path.join("c"), directory.path.join("d")).expect("a second name");
+            directory.remove("c").await?;
+            assert_eq!(std::fs::read(directory.path.join("d")).expect("it is there"), b"kept");
             let again = directory.remove("b").await.err();
             assert_eq!(again, Some(DiskError::NotFound { file: "b".into() }));
             let renamed = directory.rename("b", "a").await;

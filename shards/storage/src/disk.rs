@@ -57,6 +57,7 @@ pub trait Directory {
     async fn open(&self, name: &str, mode: OpenMode) -> Result<Self::File, DiskError>;
     async fn list(&self) -> Result<Vec<String>, DiskError>;
     async fn rename(&self, from: &str, to: &str) -> Result<(), DiskError>;
+    /// Who has the file open may find it shorter from then on.
     async fn remove(&self, name: &str) -> Result<(), DiskError>;
     async fn sync(&self) -> Result<(), DiskError>;
 }

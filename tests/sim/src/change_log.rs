@@ -1,7 +1,7 @@
 //! The promise of change logs, tested by cutting the power: a log is the history of its table up to where the store came back, each
 //! change once, and a position behind which something is missing is refused.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -290,6 +290,46 @@ fn what_is_kept_is_bounded_and_positions_before_it_are_refused() {
             assert_eq!(site.read(&after).await.expect("the last are kept"), model[tail..]);
         });
     });
+}
+
+/// Segments are removed, and so cut short, under those who read them.
+#[test]
+fn who_reads_what_is_dropped_meanwhile_is_told_that_it_is_too_old() {
+    let (whole, dropped) = (Cell::new(0), Cell::new(0));
+    for_seeds(20, |seed| {
+        let machine = Machine::new(seed, Retention { bytes_max: KEPT_BYTES, age_ms_max: u64::MAX });
+        machine.run(async |site| {
+            site.work(2, 150).await.expect("nothing fails");
+            let written = Rc::new(RefCell::new(false));
+            let (writer, is_written) = (site.clone(), written.clone());
+            machine.simulation.spawn(async move {
+                writer.work(2, 300).await.expect("nothing fails");
+                *is_written.borrow_mut() = true;
+            });
+            while !*written.borrow() {
+                let kept = SURELY_KEPT + site.simulation.random(|random| random.below(200)) as usize;
+                let (after, start) = {
+                    let model = site.model.borrow();
+                    let start = model.changes.len().saturating_sub(kept);
+                    let mut after = site.beginning();
+                    for change in &model.changes[..start] {
+                        after[change.shard as usize].commit = change.commit;
+                    }
+                    (after, start)
+                };
+                match site.read(&after).await {
+                    Ok(found) => {
+                        assert_eq!(found, site.model.borrow().changes[start..][..found.len()]);
+                        whole.set(whole.get() + 1);
+                    }
+                    Err(ChangeLogError::TooOld { .. }) => dropped.set(dropped.get() + 1),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        });
+    });
+    let (whole, dropped) = (whole.get(), dropped.get());
+    assert!(whole > 0 && dropped > 0, "{whole} read, {dropped} too old");
 }
 
 /// How many of the last changes a bounded log must have.

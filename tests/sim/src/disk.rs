@@ -309,6 +309,12 @@ impl Contents {
     }
 
     fn change_names(&mut self, change: NameChange) {
+        // Who has a removed file open finds it shorter: here empty, at once.
+        if let NameChange { gone: Some(name), come: None } = &change
+            && let Some(number) = self.names.get(name).copied()
+        {
+            self.file(number).visible = Image::default();
+        }
         change.apply(&mut self.names);
         self.names_pending.push(change);
     }

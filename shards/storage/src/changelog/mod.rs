@@ -171,6 +171,10 @@ impl<F> LogState<F> {
         self.segments.front().map_or(0, |segment| segment.head.begun_ms)
     }
 
+    fn has(&self, segment: u64) -> bool {
+        self.segments.iter().any(|known| known.head.number == segment)
+    }
+
     fn segment_bytes(&self) -> u64 {
         (self.retention.bytes_max / SEGMENT_PART).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)
     }

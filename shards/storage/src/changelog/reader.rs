@@ -113,6 +113,10 @@ impl<F: Disk> ChangeLog<F> {
             let frame = frame.map_err(StorageError::from)?;
             return match frame {
                 Some(frame) => Ok(Some(frame)),
+                // What is removed is cut short under those who have it open.
+                None if !self.state.borrow().has(place.segment) => {
+                    Err(ChangeLogError::TooOld { since_ms: self.state.borrow().since_ms() })
+                }
                 None => {
                     let what = "a frame of changes is broken".to_owned();
                     Err(StorageError::Corrupt { file: name, offset: place.offset, what }.into())

@@ -243,20 +243,26 @@ impl<F: Disk> ChangeLog<F> {
     }
 
     async fn remove_files<D: Directory<File = F>>(&self, directory: &D) -> Result<(), DiskError> {
-        let numbers: Vec<u64> = {
+        // Who reads them finds them cut short, and in the list that they are gone.
+        let gone = {
             let state = &mut *self.state.borrow_mut();
             state.file = None;
-            state.segments.iter().map(|segment| segment.head.number).collect()
+            std::mem::take(&mut state.segments)
         };
-        if numbers.is_empty() {
+        if gone.is_empty() {
             return Ok(());
         }
-        for number in &numbers {
-            remove_if_there(directory, &file_name(&self.name, *number)).await?;
+        let removed = async {
+            for segment in &gone {
+                remove_if_there(directory, &file_name(&self.name, segment.head.number)).await?;
+            }
+            directory.sync().await
+        };
+        let removed = removed.await;
+        if removed.is_err() {
+            self.state.borrow_mut().segments = gone;
         }
-        directory.sync().await?;
-        self.state.borrow_mut().segments.clear();
-        Ok(())
+        removed
     }
 
     async fn begin_segment<D: Directory<File = F>>(
