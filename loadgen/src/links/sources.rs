@@ -20,6 +20,8 @@ const ADDRESSES: u32 = 4096;
 #[derive(Debug, Default)]
 pub struct Sources {
     made: u32,
+    /// Another address was refused once: from then on all are the system's choice.
+    refused: bool,
 }
 
 impl Sources {
@@ -33,8 +35,7 @@ impl Sources {
         let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
         sockopt::set_tcp_nodelay(&socket, true)?;
         if let Some(source) = self.next(server) {
-            leave_port_to_connect(&socket)?;
-            rustix::net::bind(&socket, &SocketAddrV4::new(source, 0))?;
+            self.refused = come_from(&socket, source).is_err();
         }
         match rustix::net::connect(&socket, &server) {
             Ok(()) | Err(Errno::INPROGRESS) => Ok(TcpStream::from(socket)),
@@ -48,8 +49,15 @@ impl Sources {
         self.made = self.made.wrapping_add(1);
         // The first is the system's own choice, so that few connections look as they always did.
         let is_near = matches!(server, SocketAddr::V4(server) if server.ip().is_loopback());
-        (is_near && address > 0).then(|| Ipv4Addr::from(Ipv4Addr::LOCALHOST.to_bits() + address))
+        (is_near && address > 0 && !self.refused)
+            .then(|| Ipv4Addr::from(Ipv4Addr::LOCALHOST.to_bits() + address))
     }
+}
+
+/// Where that fails the socket is as it was.
+fn come_from(socket: &OwnedFd, source: Ipv4Addr) -> io::Result<()> {
+    leave_port_to_connect(socket)?;
+    Ok(rustix::net::bind(socket, &SocketAddrV4::new(source, 0))?)
 }
 
 fn leave_port_to_connect(socket: &OwnedFd) -> io::Result<()> {
@@ -94,13 +102,24 @@ mod tests {
     fn what_is_not_on_the_loopback_is_left_to_the_system() {
         for server in ["192.0.2.1:28015", "[::1]:28015"] {
             let server = server.parse().expect("an address");
-            let mut sources = Sources { made: 10 * PER_ADDRESS };
+            let mut sources = Sources { made: 10 * PER_ADDRESS, refused: false };
             assert_eq!(sources.next(server), None);
         }
         // After the last address comes the first again.
         let server = "127.0.0.1:28015".parse().expect("an address");
-        let mut sources = Sources { made: ADDRESSES * PER_ADDRESS - 1 };
+        let mut sources = Sources { made: ADDRESSES * PER_ADDRESS - 1, refused: false };
         assert_eq!(sources.next(server), Some(Ipv4Addr::new(127, 0, 16, 0)));
+        assert_eq!(sources.next(server), None);
+    }
+
+    #[test]
+    fn a_socket_that_cannot_come_from_an_address_connects_without_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let server = listener.local_addr().expect("it listens");
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket");
+        come_from(&socket, Ipv4Addr::new(192, 0, 2, 1)).expect_err("nobody has it");
+        rustix::net::connect(&socket, &server).expect("it connects");
+        let mut sources = Sources { made: 2 * PER_ADDRESS, refused: true };
         assert_eq!(sources.next(server), None);
     }
 }
