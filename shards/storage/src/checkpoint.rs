@@ -4,7 +4,7 @@
 //! 2. *Freeze*, in one step without a wait: the dirty pages as they are, and the end of the log. Writers go on; whoever
 //!    changes a frozen page copies it first, so the checkpoint is of exactly that position and redo needs no care.
 //! 3. Values without a place get slots, leaf by leaf in the order of keys, in chunks that are filled from front to back;
-//!    then pages get free blocks. No more than 256 KiB are in flight at a time, flushes of the log go before what is next, and other
+//!    then pages get free blocks. No more than 512 KiB are in flight at a time, flushes of the log go before what is next, and other
 //!    tasks run between, so requests hardly notice.
 //! 4. `slabs` and `pages` are flushed, and the log up to the position.
 //! 5. Changed blocks of the tables and the directories get free blocks; flush.
@@ -42,10 +42,8 @@ const STAGE_BYTES_MAX: usize = 256 << 10;
 const GIVEN_WAY_MAX: usize = 2;
 /// Slots and pages are flushed at least this often, so that no flush of the log has to wait for many of them.
 const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
-/// Pages are gathered up to this many blocks before they are written.
-const GROUP_BLOCKS_MAX: u32 = 64;
-/// Writes of pages that are in flight together.
-const WRITES_MAX: usize = 32;
+/// Pages are gathered up to this many blocks before they are written, and no more of them are in flight together.
+const GROUP_BLOCKS_MAX: u32 = 128;
 
 /// Blocks of the table of chunks that a checkpoint may add: each names 169 chunks of 64 KiB at least.
 const NEW_TABLE_BLOCKS: usize = 24;
@@ -233,14 +231,14 @@ impl<D: Directory> Shared<D> {
         let mut stage = Stage::default();
         while let Some(Reverse((_, _, place))) = order.pop() {
             let (id, page) = &frozen.pages[place];
-            let placed = self.place_leaf(&mut stage, *id, page, pages).await;
-            if let Err(error) = placed {
+            let mut done = self.place_leaf(&mut stage, *id, page, pages).await;
+            if done.is_ok() && pages.waiting_blocks >= GROUP_BLOCKS_MAX {
+                done = self.write_pages(pages).await;
+            }
+            if let Err(error) = done {
                 // What is staged has places already: it must reach them before anyone reads it there.
                 self.write_stage(&mut stage, pages).await?;
                 return Err(error);
-            }
-            if pages.waiting_blocks >= GROUP_BLOCKS_MAX {
-                self.write_pages(pages).await?;
             }
             // Whoever runs this looks at the time then.
             yield_now().await;
@@ -293,6 +291,7 @@ impl<D: Directory> Shared<D> {
         let mut image = Page::clone(frozen);
         let mut placed = Vec::with_capacity(values.len());
         let mut compressed = Vec::new();
+        let mut done = Ok(());
         for (count, (index, number, value)) in values.into_iter().enumerate() {
             if count % 8 == 7 {
                 yield_now().await;
@@ -302,7 +301,10 @@ impl<D: Directory> Shared<D> {
             let bytes: &[u8] = if how == How::Plain { &value } else { &compressed };
             let stored = slot::Stored { how, plain_bytes: value.len(), bytes };
             let slot_bytes = slot::slot_bytes(key.len(), bytes.len());
-            self.make_stage_room(stage, tree, slot_bytes, pages).await?;
+            done = self.make_stage_room(stage, tree, slot_bytes, pages).await;
+            if done.is_err() {
+                break;
+            }
             let location = Location::new(stage.chunk, stage.offset + stage.bytes.len() as u32);
             let sum = slot::append(&mut stage.bytes, location, tree, &key, &stored);
             let slotted = Slotted { location, slot_bytes, sum };
@@ -315,8 +317,9 @@ impl<D: Directory> Shared<D> {
                 unplaced.placed = Some((location, slot_bytes));
             }
         }
+        // The places that were given hold, also where there is no room for the rest.
         stage.leaves.push(Leaf { id, frozen: Rc::clone(frozen), image: Rc::new(image), placed });
-        Ok(())
+        done
     }
 
     /// Puts the value's stored form into `target`, unless it is stored as it is.
@@ -433,8 +436,7 @@ impl<D: Directory> Shared<D> {
     pub async fn give_way(&self) {
         for _ in 0..GIVEN_WAY_MAX {
             let done = self.log.done.listen();
-            let is_pressed = self.dirt().into_iter().any(|(dirty, most)| dirty >= most * 3 / 4);
-            if is_pressed || !self.log.is_flushing() || self.log.failure().is_some() {
+            if self.is_pressed() || !self.log.is_flushing() || self.log.failure().is_some() {
                 return;
             }
             done.await;
@@ -471,16 +473,32 @@ impl<D: Directory> Shared<D> {
         }
     }
 
-    /// Writes the pages that wait, in as many runs as free space has for them, all of which are in flight together: where it lies in
-    /// single blocks, as in a store of many documents that change here and there, one write after the other would wait most of the time.
+    /// Writes the pages that wait.
     async fn write_pages(&self, pages: &mut Pages) -> Result<(), StorageError> {
         let waiting = std::mem::take(&mut pages.waiting);
-        pages.unsynced_bytes += u64::from(std::mem::take(&mut pages.waiting_blocks)) * u64::from(BLOCK_BYTES);
-        let mut writes = Vec::new();
+        pages.waiting_blocks = 0;
         let mut rest = &waiting[..];
-        while let Some(first) = rest.first() {
+        while !rest.is_empty() {
+            let mut blocks = 0;
+            let fits = |(_, page): &&(PageId, Rc<Page>)| {
+                blocks += blocks_of(page);
+                blocks <= GROUP_BLOCKS_MAX
+            };
+            let (group, behind) = rest.split_at(rest.iter().take_while(fits).count());
+            self.write_group(group, pages).await?;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// Writes pages to as many runs as free space has for them, all of which are in flight together: where it lies in single
+    /// blocks, as in a store of many documents that change here and there, one write after the other would wait most of the time.
+    async fn write_group(&self, group: &[(PageId, Rc<Page>)], pages: &mut Pages) -> Result<(), StorageError> {
+        let mut writes = Vec::new();
+        let mut rest = group;
+        while let Some((_, first)) = rest.first() {
             let wanted: u32 = rest.iter().map(|(_, page)| blocks_of(page)).sum();
-            let taken = self.state.borrow_mut().page_space.take_up_to(blocks_of(&first.1), wanted);
+            let taken = self.state.borrow_mut().page_space.take_up_to(blocks_of(first), wanted);
             let Some(run) = taken else {
                 self.grow(&DataFile::Pages, u64::from(wanted)).await?;
                 continue;
@@ -491,12 +509,17 @@ impl<D: Directory> Shared<D> {
         }
         self.give_way().await;
         written(writes).await.map_err(|error| self.broken(&error))?;
+        {
+            let mut state = self.state.borrow_mut();
+            for (_, page) in group {
+                state.count_written(page.tree(), page.len() as u64);
+                pages.unsynced_bytes += page.len() as u64;
+            }
+        }
         if pages.unsynced_bytes >= UNSYNCED_BYTES_MAX {
             self.pages.sync().await.map_err(|error| self.broken(&error))?;
             pages.unsynced_bytes = 0;
         }
-        let mut state = self.state.borrow_mut();
-        waiting.iter().for_each(|(_, page)| state.count_written(page.tree(), page.len() as u64));
         Ok(())
     }
 
@@ -681,23 +704,26 @@ impl<D: Directory> Shared<D> {
 
     async fn write_table_blocks(&self, blocks: &[TableBlock]) -> Result<Vec<BlockAddress>, StorageError> {
         let mut addresses = Vec::with_capacity(blocks.len());
-        let mut writes = Vec::new();
-        while addresses.len() < blocks.len() {
-            let rest = &blocks[addresses.len()..];
-            let wanted = (rest.len() as u32).min(GROUP_BLOCKS_MAX);
-            let taken = self.state.borrow_mut().page_space.take_up_to(1, wanted);
-            let Some(run) = taken else {
-                self.grow(&DataFile::Pages, u64::from(wanted)).await?;
-                continue;
-            };
-            let mut buffer = self.pages.buffer(run.blocks * BLOCK_BYTES);
-            for (place, target) in buffer.as_mut().chunks_mut(BLOCK_BYTES as usize).enumerate() {
-                addresses.push(rest[place].seal(run.block + place as u32, target));
+        for group in blocks.chunks(GROUP_BLOCKS_MAX as usize) {
+            let mut writes = Vec::new();
+            let mut rest = group;
+            while !rest.is_empty() {
+                let taken = self.state.borrow_mut().page_space.take_up_to(1, rest.len() as u32);
+                let Some(run) = taken else {
+                    self.grow(&DataFile::Pages, rest.len() as u64).await?;
+                    continue;
+                };
+                let (sealed, behind) = rest.split_at(run.blocks as usize);
+                let mut buffer = self.pages.buffer(run.blocks * BLOCK_BYTES);
+                let targets = buffer.as_mut().chunks_mut(BLOCK_BYTES as usize);
+                for ((number, block), target) in (run.block..).zip(sealed).zip(targets) {
+                    addresses.push(block.seal(number, target));
+                }
+                writes.push(self.pages.write(u64::from(run.block) * 4096, buffer));
+                rest = behind;
             }
-            writes.push(self.pages.write(u64::from(run.block) * 4096, buffer));
-            if writes.len() == WRITES_MAX || addresses.len() == blocks.len() {
-                written(std::mem::take(&mut writes)).await?;
-            }
+            self.give_way().await;
+            written(writes).await?;
         }
         Ok(addresses)
     }
@@ -733,7 +759,7 @@ impl<D: Directory> Shared<D> {
 
 /// Waits until all is written.
 async fn written(writes: Vec<impl Future<Output = Result<(), DiskError>>>) -> Result<(), DiskError> {
-    all(writes, WRITES_MAX).await.into_iter().collect()
+    all(writes, GROUP_BLOCKS_MAX as usize).await.into_iter().collect()
 }
 
 fn blocks_of(page: &Page) -> u32 {

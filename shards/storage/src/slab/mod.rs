@@ -726,7 +726,7 @@ impl<D: Directory> StorageEngine for SlabEngine<D> {
         let shared = &self.shared;
         let attempts = shared.checkpoint_attempts.get();
         if shared.settled.replace(attempts) == attempts
-            && shared.log_bytes() > 0
+            && (shared.log_bytes() > 0 || shared.keeps_much())
             && !shared.checkpointing.get()
         {
             shared.checkpoint_wanted.set(true);

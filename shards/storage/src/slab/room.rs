@@ -90,6 +90,11 @@ impl<D: Directory> Shared<D> {
         [(pool.dirty_bytes(), most), (pool.dirty_page_bytes(), most.min(4 * CHECKPOINT_PAGE_BYTES_MAX))]
     }
 
+    /// Whether writers have to wait for the checkpoint soon.
+    pub fn is_pressed(&self) -> bool {
+        self.dirt().into_iter().any(|(dirty, most)| dirty >= most * 3 / 4)
+    }
+
     pub fn is_too_dirty(&self) -> bool {
         self.dirt().into_iter().any(|(dirty, most)| dirty >= most)
     }

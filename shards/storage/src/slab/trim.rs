@@ -32,15 +32,22 @@ impl<D: Directory> Shared<D> {
         // Under load checkpoints have more pages than they begin for, and while one runs as much again becomes dirty, for which room is
         // made as well ([`Shared::needed_blocks`]). The next one is taken to be like the last.
         let dirty = match file {
-            DataFile::Pages => {
-                let due = self.options.checkpoint_dirty_bytes.min(CHECKPOINT_PAGE_BYTES_MAX);
-                due.max(2 * self.checkpoint_page_bytes.get())
-            }
+            DataFile::Pages => self.due_page_bytes().max(2 * self.checkpoint_page_bytes.get()),
             DataFile::Slabs => self.options.checkpoint_dirty_bytes,
         };
         let written = (dirty * 5 / 4 / 4096).min(used);
         let kept = KEPT_BLOCKS_MIN + used / KEPT_PART + written.max(needed);
         u32::try_from(kept).unwrap_or(u32::MAX)
+    }
+
+    /// The pages that a checkpoint has when it begins.
+    fn due_page_bytes(&self) -> u64 {
+        self.options.checkpoint_dirty_bytes.min(CHECKPOINT_PAGE_BYTES_MAX)
+    }
+
+    /// Whether the last checkpoint came under load, so that there is more room than a quiet store keeps.
+    pub fn keeps_much(&self) -> bool {
+        2 * self.checkpoint_page_bytes.get() > self.due_page_bytes()
     }
 
     fn space_of<T>(&self, file: &DataFile, ask: impl FnOnce(&mut Space) -> T) -> T {
@@ -92,7 +99,8 @@ impl<D: Directory> Shared<D> {
         if self.space_of(file, |space| space.free()) <= with_slack(self.kept_blocks(file)) {
             return Ok(());
         }
-        loop {
+        // Writers may wait for the checkpoint that this belongs to: the next one trims on.
+        while !self.is_pressed() {
             let kept = self.kept_blocks(file) + HOLE_BLOCKS;
             let hole =
                 self.space_of(file, |space| if space.free() > kept { space.make_hole() } else { None });
@@ -101,6 +109,7 @@ impl<D: Directory> Shared<D> {
             self.give_way().await;
             disk.punch(u64::from(block) * 4096, u64::from(blocks) * 4096).await?;
         }
+        Ok(())
     }
 
     /// Fills holes until there are so many free blocks more, or no holes; the blocks still wanted.
