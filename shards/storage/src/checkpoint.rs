@@ -731,6 +731,7 @@ impl<D: Directory> Shared<D> {
     /// The new checkpoint holds: what only the old one named is free.
     fn finish(&self, frozen: Frozen, pages: &Pages, page_runs: Vec<Run>, superblock: Superblock) {
         let state = &mut *self.state.borrow_mut();
+        let is_quiet = state.superblock.redo.position == superblock.redo.position;
         state.superblock = superblock;
         state.checkpoints += 1;
         for run in page_runs {
@@ -744,7 +745,8 @@ impl<D: Directory> Shared<D> {
             state.pool.cleaned(*id);
             blocks += u64::from(address.blocks);
         }
-        self.checkpoint_page_bytes.set(blocks * u64::from(BLOCK_BYTES));
+        // Where nobody wrote, the pages are those of emptied chunks: the next checkpoint will not be like this one.
+        self.checkpoint_page_bytes.set(if is_quiet { 0 } else { blocks * u64::from(BLOCK_BYTES) });
         for id in frozen.freed_pages {
             debug_assert!(state.pool.frames[id as usize].state == FrameState::Freed);
             state.pool.reuse_id(id);

@@ -292,6 +292,60 @@ fn what_is_kept_is_bounded_and_positions_before_it_are_refused() {
     });
 }
 
+/// A log that goes on behind changes that it does not have is begun anew; whoever asks for that may be gone before it is done, or the disk
+/// refuse it.
+#[test]
+fn a_log_that_was_not_begun_anew_to_its_end_never_leaves_changes_out() {
+    for_seeds(60, |seed| {
+        let mut machine = Machine::new(seed, EVERYTHING);
+        let old = machine.run(async |site| {
+            site.work(2, 40).await.expect("nothing fails");
+            let old = site.beginning();
+            site.engine.change_place(LOG, &old).await.expect("all is there");
+            // Changes that were not kept.
+            let bases: Vec<(u32, u64)> = {
+                let commits = &mut *site.commits.borrow_mut();
+                commits.iter_mut().for_each(|commit| *commit += 10);
+                (0..SHARDS).map(|shard| (shard, commits[shard as usize] - 1)).collect()
+            };
+            let again = async || site.engine.begin_change_log(LOG, &bases, EVERYTHING, 2).await;
+            if seed % 2 == 0 {
+                machine.directory.fail(Operation::Remove, "changes-", seed / 2 % 3, 1);
+                let _ = again().await;
+                machine.directory.heal();
+            } else {
+                let mut polls = seed / 2 % 12;
+                let mut begun = std::pin::pin!(again());
+                std::future::poll_fn(|context| {
+                    if polls == 0 || begun.as_mut().poll(context).is_ready() {
+                        return std::task::Poll::Ready(());
+                    }
+                    polls -= 1;
+                    std::task::Poll::Pending
+                })
+                .await;
+            }
+            if site.simulation.random(|random| random.one_in(2)) {
+                site.engine.tend_change_logs(9).await;
+            }
+            let _ = again().await;
+            site.work(2, 10).await.expect("nothing fails");
+            let refused = site.read(&old).await.map(|found| found.len());
+            assert!(refused.is_err(), "{refused:?}");
+            site.engine.close().await.expect("it is closed");
+            old
+        });
+        let old = old.expect("nothing stops the world");
+        machine.lose_power();
+        // A log that was given up need not be there.
+        machine.model.borrow_mut().changes.clear();
+        machine.run(async |site| {
+            let refused = site.read(&old).await.map(|found| found.len());
+            assert!(refused.is_err(), "{refused:?}");
+        });
+    });
+}
+
 /// Segments are removed, and so cut short, under those who read them.
 #[test]
 fn who_reads_what_is_dropped_meanwhile_is_told_that_it_is_too_old() {

@@ -142,6 +142,8 @@ struct LogState<F> {
     buffer: Buffer,
     /// Why it cannot be written: it keeps nothing until it is begun anew.
     failed: bool,
+    /// The segments are being removed, or that was broken off: they stay in the list until all of them are gone.
+    removing: bool,
 }
 
 /// Changes that are not in a segment yet, in chunks of about a frame.
@@ -172,7 +174,7 @@ impl<F> LogState<F> {
     }
 
     fn has(&self, segment: u64) -> bool {
-        self.segments.iter().any(|known| known.head.number == segment)
+        !self.removing && self.segments.iter().any(|known| known.head.number == segment)
     }
 
     fn segment_bytes(&self) -> u64 {

@@ -73,7 +73,12 @@ impl<F: Disk> ChangeLogs<F> {
                 }
                 state.last = bases.iter().copied().collect();
             }
-            return log.renew(directory, now_ms).await;
+            let begun = log.renew(directory, now_ms).await;
+            // What it has does not end where it is to go on.
+            if let Err(error) = &begun {
+                log.fail(error);
+            }
+            return begun;
         }
         let log = ChangeLog {
             name: name.into(),
@@ -90,6 +95,7 @@ impl<F: Disk> ChangeLogs<F> {
                 last: bases.iter().copied().collect(),
                 buffer: Buffer::default(),
                 failed: false,
+                removing: false,
             }),
         };
         log.renew(directory, now_ms).await?;
@@ -243,26 +249,23 @@ impl<F: Disk> ChangeLog<F> {
     }
 
     async fn remove_files<D: Directory<File = F>>(&self, directory: &D) -> Result<(), DiskError> {
-        // Who reads them finds them cut short, and in the list that they are gone.
-        let gone = {
+        // Who reads them meanwhile finds them cut short.
+        let numbers: Vec<u64> = {
             let state = &mut *self.state.borrow_mut();
             state.file = None;
-            std::mem::take(&mut state.segments)
+            state.removing = true;
+            state.segments.iter().map(|segment| segment.head.number).collect()
         };
-        if gone.is_empty() {
-            return Ok(());
-        }
-        let removed = async {
-            for segment in &gone {
-                remove_if_there(directory, &file_name(&self.name, segment.head.number)).await?;
+        if !numbers.is_empty() {
+            for number in &numbers {
+                remove_if_there(directory, &file_name(&self.name, *number)).await?;
             }
-            directory.sync().await
-        };
-        let removed = removed.await;
-        if removed.is_err() {
-            self.state.borrow_mut().segments = gone;
+            directory.sync().await?;
         }
-        removed
+        let state = &mut *self.state.borrow_mut();
+        state.segments.clear();
+        state.removing = false;
+        Ok(())
     }
 
     async fn begin_segment<D: Directory<File = F>>(
@@ -451,6 +454,7 @@ async fn find<D: Directory>(
         written,
         buffer: Buffer::default(),
         failed: false,
+        removing: false,
     };
     Ok(Some(ChangeLog { name: name.into(), state: RefCell::new(state) }))
 }
