@@ -17,6 +17,8 @@ pub struct Loadgen {
     pub program: PathBuf,
     pub address: SocketAddr,
     pub records: u64,
+    /// See the load generator's --busy-poll.
+    pub busy_poll: bool,
 }
 
 /// A load that goes on beside another.
@@ -51,7 +53,11 @@ impl Loadgen {
     /// # Errors
     /// It failed; the error has what it said.
     pub fn run(&self, line: &str) -> Result<Report> {
-        let output = self.command(line).output()?;
+        let mut command = self.command(line);
+        if self.busy_poll {
+            command.arg("--busy-poll");
+        }
+        let output = command.output()?;
         if !output.status.success() {
             let said = [output.stdout, output.stderr].concat();
             let said = String::from_utf8_lossy(&said).into_owned();

@@ -77,6 +77,10 @@ pub struct Options {
     /// How connections are moved
     #[arg(long, value_enum, default_value_t = Io::Auto, help_heading = "Load")]
     pub io: Io,
+    /// Ask for answers again and again instead of sleeping until they come. It takes a processor for each thread, and spares the
+    /// server the waking of one that sleeps, which in a virtual machine may cost more than a query
+    #[arg(long, help_heading = "Load")]
+    pub busy_poll: bool,
     /// The same seed asks for the same records in the same order
     #[arg(long, default_value_t = 1, help_heading = "Load")]
     pub seed: u64,

@@ -139,7 +139,12 @@ pub fn run<D: Dialect>(
         return Err(error);
     }
     let cut_short = shared.cut_short.into_inner().expect("no thread panicked");
-    let io = if io == Io::Uring { "io_uring" } else { "sockets" };
+    let io = match (io == Io::Uring, plan.busy_poll) {
+        (true, false) => "io_uring",
+        (true, true) => "io_uring, busy polling",
+        (false, false) => "sockets",
+        (false, true) => "sockets, busy polling",
+    };
     Ok(Outcome { totals, seconds, cut_short, io })
 }
 
@@ -527,7 +532,17 @@ impl<'a, L: Links, D: Dialect> Worker<'a, L, D> {
     /// Moves bytes once and accounts for what came.
     fn turn(&mut self, wait: Duration) -> io::Result<()> {
         let mut news = Vec::new();
-        self.links.turn(wait, &mut news)?;
+        if self.plan.busy_poll {
+            let began = Instant::now();
+            self.links.turn(Duration::ZERO, &mut news)?;
+            while news.is_empty() && began.elapsed() < wait {
+                // Threads of the kernel that work for the server may have nowhere else to run.
+                std::thread::yield_now();
+                self.links.turn(Duration::ZERO, &mut news)?;
+            }
+        } else {
+            self.links.turn(wait, &mut news)?;
+        }
         let now = Instant::now();
         for (link, what) in news {
             if self.sessions.get(link).is_none_or(Option::is_none) {

@@ -49,6 +49,8 @@ pub enum Style {
 pub struct Plan {
     pub address: SocketAddr,
     pub io: Io,
+    /// Answers are asked for again and again instead of slept for.
+    pub busy_poll: bool,
     pub threads: usize,
     /// Of all threads.
     pub connections: usize,

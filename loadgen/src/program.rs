@@ -141,6 +141,7 @@ fn plan(options: &Options, address: SocketAddr, operations: Vec<Operation>, styl
     Plan {
         address,
         io: options.io,
+        busy_poll: options.busy_poll,
         threads: options.threads as usize,
         connections: options.connections.unwrap_or(64) as usize,
         in_flight: options.in_flight,

@@ -50,6 +50,10 @@ struct Arguments {
     /// Seconds of each row
     #[arg(long, default_value_t = 5)]
     seconds: u64,
+    /// Have the client sleep until answers come. Else it asks for them again and again, Redis for its own as well: to wake a processor
+    /// that sleeps costs the server more than many a query where a hypervisor has to do it
+    #[arg(long)]
+    sleeping_client: bool,
     /// Only rows whose command begins so; all without it
     #[arg(long)]
     only: Vec<String>,
@@ -143,6 +147,7 @@ fn redis_plan(
     Plan {
         address,
         io: Io::Auto,
+        busy_poll: !arguments.sleeping_client,
         threads: 1,
         connections,
         in_flight,
@@ -231,7 +236,12 @@ fn ask(arguments: &Arguments, address: SocketAddr, row: &Row) -> Result<Figure> 
 }
 
 fn loadgen(arguments: &Arguments, address: SocketAddr, line: &str) -> Result<Report> {
-    let loadgen = Loadgen { program: arguments.loadgen.clone(), address, records: arguments.records };
+    let loadgen = Loadgen {
+        program: arguments.loadgen.clone(),
+        address,
+        records: arguments.records,
+        busy_poll: !arguments.sleeping_client,
+    };
     loadgen.run(&format!("{line} --duration {}s", arguments.seconds))
 }
 

@@ -80,7 +80,7 @@ impl Arguments {
     }
 
     fn loadgen(&self, records: u64) -> Loadgen {
-        Loadgen { program: self.loadgen.clone(), address: local(DRIVER_PORT), records }
+        Loadgen { program: self.loadgen.clone(), address: local(DRIVER_PORT), records, busy_poll: false }
     }
 
     /// Runs a workload for the time that was asked for.

@@ -68,6 +68,7 @@ fn plan(address: SocketAddr, pace: Pace, length: Length) -> Plan {
     Plan {
         address,
         io: Io::Auto,
+        busy_poll: false,
         threads: 1,
         connections: 1,
         in_flight: 1,
@@ -106,6 +107,21 @@ fn a_closed_loop_meets_a_stall_once() {
     let outcome = run(&plan, &Bytes, |_| {}).expect("it runs");
     assert_eq!(outcome.totals.latencies[0].len(), 600);
     assert!((1..100).contains(&slow(&outcome)), "{} answers are slow", slow(&outcome));
+}
+
+#[test]
+fn busy_polling_takes_every_answer_and_keeps_to_its_time() {
+    for (io, name) in [(Io::Sockets, "sockets, busy polling"), (Io::Auto, "busy polling")] {
+        let counted = Plan { io, busy_poll: true, ..plan(server(100), Pace::Closed, Length::Count(600)) };
+        let outcome = run(&counted, &Bytes, |_| {}).expect("it runs");
+        assert_eq!(outcome.totals.latencies[0].len(), 600);
+        assert!(outcome.io.ends_with(name), "{}", outcome.io);
+        // While the server stalls nothing comes at all.
+        let length = Length::Duration(Duration::from_millis(200));
+        let paced = Plan { io, busy_poll: true, ..plan(server(1), Pace::Open(1000.0), length) };
+        let outcome = run(&paced, &Bytes, |_| {}).expect("it runs");
+        assert_eq!(outcome.totals.latencies[0].len(), 200);
+    }
 }
 
 #[test]

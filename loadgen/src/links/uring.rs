@@ -59,6 +59,7 @@ impl Uring {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
+            .setup_taskrun_flag()
             .setup_cqsize(ENTRIES * 8)
             .build(ENTRIES)
             // Kernels before 6.1 do not know these.
@@ -221,7 +222,10 @@ impl Links for Uring {
             self.arm(link)?;
         }
         let timeout = Timespec::new().sec(wait.as_secs()).nsec(wait.subsec_nanos());
-        let submitted = self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout));
+        let submitted = match wait.is_zero() {
+            true => self.ring.submit(),
+            false => self.ring.submitter().submit_with_args(1, &SubmitArgs::new().timespec(&timeout)),
+        };
         match submitted.map_err(|error| Errno::from_io_error(&error).ok_or(error)) {
             Ok(_) | Err(Ok(Errno::TIME | Errno::INTR | Errno::BUSY | Errno::AGAIN)) => {}
             Err(Ok(errno)) => return Err(errno.into()),
