@@ -54,7 +54,28 @@ impl WriteSummary {
     pub fn write_json(outcomes: Vec<RowOutcome>, out: &mut Vec<u8>) {
         let mut summary = WriteSummary::new(ReturnChanges::No, 0);
         outcomes.into_iter().for_each(|outcome| summary.add(outcome));
-        json::write(&summary.into_datum(), out);
+        if summary.first_error.is_some() {
+            return json::write(&summary.into_datum(), out);
+        }
+        for (place, (name, count)) in summary.counters().into_iter().enumerate() {
+            out.push(if place == 0 { b'{' } else { b',' });
+            json::write_string(name.as_bytes(), out);
+            out.push(b':');
+            json::write_number(count as f64, out);
+        }
+        out.push(b'}');
+    }
+
+    /// In the order of their names.
+    fn counters(&self) -> [(&'static str, u64); 6] {
+        [
+            ("deleted", self.deleted),
+            ("errors", self.errors),
+            ("inserted", self.inserted),
+            ("replaced", self.replaced),
+            ("skipped", self.skipped),
+            ("unchanged", self.unchanged),
+        ]
     }
 
     pub fn add_generated_key(&mut self, key: Datum) {
@@ -110,11 +131,12 @@ impl WriteSummary {
 
     pub fn into_datum(mut self) -> Datum {
         let mut answer = ObjectBuilder::default();
+        for (name, count) in self.counters() {
+            answer.set(name, Datum::Number(count as f64));
+        }
         if self.return_changes != ReturnChanges::No {
             answer.set("changes", Datum::array(self.changes));
         }
-        answer.set("deleted", Datum::Number(self.deleted as f64));
-        answer.set("errors", Datum::Number(self.errors as f64));
         if let Some(error) = self.first_error {
             answer.set("first_error", Datum::String(error.into()));
         }
@@ -127,10 +149,6 @@ impl WriteSummary {
         if !self.generated_keys.is_empty() {
             answer.set("generated_keys", Datum::array(self.generated_keys));
         }
-        answer.set("inserted", Datum::Number(self.inserted as f64));
-        answer.set("replaced", Datum::Number(self.replaced as f64));
-        answer.set("skipped", Datum::Number(self.skipped as f64));
-        answer.set("unchanged", Datum::Number(self.unchanged as f64));
         add_warnings(&mut answer, self.warnings, self.list_max);
         Datum::Object(answer.build())
     }
@@ -258,6 +276,22 @@ mod tests {
         summary.add_generated_key(datum(r#""k""#));
         let want = r#"{"deleted":0,"errors":2,"first_error":"first","generated_keys":["k"],"inserted":1,"replaced":0,"skipped":0,"unchanged":0}"#;
         assert_eq!(json::to_string(&summary.into_datum()), want);
+    }
+
+    #[test]
+    fn text_is_that_of_the_datum() {
+        let write = |kinds: &[RowChange]| {
+            let outcomes =
+                || kinds.iter().map(|kind| RowOutcome { kind: kind.clone(), old: None, new: None });
+            let mut summary = WriteSummary::new(ReturnChanges::No, 0);
+            outcomes().for_each(|outcome| summary.add(outcome));
+            let mut text = Vec::new();
+            WriteSummary::write_json(outcomes().collect(), &mut text);
+            assert_eq!(String::from_utf8(text), Ok(json::to_string(&summary.into_datum())));
+        };
+        write(&[]);
+        write(&[RowChange::Replaced, RowChange::Replaced, RowChange::Unchanged, RowChange::Skipped]);
+        write(&[RowChange::Inserted, RowChange::Deleted, RowChange::Error("no".into())]);
     }
 
     #[test]

@@ -264,6 +264,12 @@ impl Page {
         }
     }
 
+    /// Has the processor fetch an entry's cell.
+    pub fn touch_cell(&self, index: usize) {
+        let cell = self.cell_at(index);
+        black_box(self.bytes[cell]);
+    }
+
     /// The child of an inner page that a key belongs to.
     pub fn child_index(&self, key: &[u8]) -> usize {
         match self.search(key) {

@@ -69,6 +69,52 @@ pub(crate) fn walk(pool: &mut Pool, root: PageId, key: &[u8], inner: &mut Inner)
     }
 }
 
+/// Where several walks have led.
+pub(crate) struct Descent {
+    /// The leaf that each of them ended at.
+    pub leaves: Vec<Result<PageId, Missing>>,
+    /// Steps down, those of a level behind those of the level above; of one level in the order of the walks.
+    pub steps: Vec<Step>,
+}
+
+/// A step from an inner page to one of its children.
+#[derive(Clone, Copy)]
+pub(crate) struct Step {
+    /// The place of its walk among the others.
+    pub walk: usize,
+    pub page: PageId,
+    pub index: usize,
+}
+
+/// Walks down from several roots. All go one level down before the first goes the next: what they need of memory is touched before it is used,
+/// and so waited for together. The entries of the leaves are touched, too. `choose` says which child of a page a walk goes on to.
+pub(crate) fn descend(
+    pool: &mut Pool,
+    roots: impl Iterator<Item = PageId>,
+    choose: impl Fn(usize, &Page) -> usize,
+) -> Descent {
+    let mut open: Vec<(usize, PageId)> = roots.enumerate().collect();
+    let mut leaves: Vec<_> = open.iter().map(|(_, root)| Ok(*root)).collect();
+    let mut steps: Vec<Step> = Vec::with_capacity(2 * open.len());
+    while !open.is_empty() {
+        pool.touch_pages(open.iter().map(|(_, page)| *page));
+        let level = steps.len();
+        for (walk, id) in open.drain(..) {
+            match pool.page(id) {
+                Ok(page) if page.kind() == PageKind::Inner => {
+                    let index = choose(walk, page);
+                    page.touch_cell(index);
+                    steps.push(Step { walk, page: id, index });
+                }
+                found => leaves[walk] = found.map(|_| id),
+            }
+        }
+        let child = |step: &Step| Some((step.walk, pool.peek(step.page)?.child(step.index).page));
+        open.extend(steps[level..].iter().filter_map(child));
+    }
+    Descent { leaves, steps }
+}
+
 impl<'a> Way<'a> {
     pub fn new(root: PageId, key: &'a [u8]) -> Self {
         Way { root, key, known: None }
@@ -414,15 +460,7 @@ pub(crate) fn seek(
         if page.kind() == PageKind::Leaf {
             return Ok(Stop { leaf: id, next });
         }
-        let index = match (from, direction) {
-            (Bound::Unbounded, Direction::Forward) => 0,
-            (Bound::Unbounded, Direction::Backward) => page.count() - 1,
-            (Bound::Excluded(key), Direction::Backward) => match page.search(key) {
-                Ok(index) | Err(index) => index.saturating_sub(1),
-            },
-            (Bound::Included(key), Direction::Backward)
-            | (Bound::Included(key) | Bound::Excluded(key), Direction::Forward) => page.child_index(key),
-        };
+        let index = child_towards(page, from, direction);
         match direction {
             Direction::Forward if index + 1 < page.count() => {
                 next = Some(Bound::Included(page.key(index + 1)))
@@ -432,6 +470,19 @@ pub(crate) fn seek(
         }
         parent = Some((id, index));
         id = page.child(index).page;
+    }
+}
+
+/// The child of an inner page where a scan from `from` begins.
+pub(crate) fn child_towards(page: &Page, from: &Bound<Vec<u8>>, direction: Direction) -> usize {
+    match (from, direction) {
+        (Bound::Unbounded, Direction::Forward) => 0,
+        (Bound::Unbounded, Direction::Backward) => page.count() - 1,
+        (Bound::Excluded(key), Direction::Backward) => match page.search(key) {
+            Ok(index) | Err(index) => index.saturating_sub(1),
+        },
+        (Bound::Included(key), Direction::Backward)
+        | (Bound::Included(key) | Bound::Excluded(key), Direction::Forward) => page.child_index(key),
     }
 }
 

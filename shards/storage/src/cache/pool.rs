@@ -4,6 +4,7 @@
 //! keeps a page number for a page across an await. A page that a checkpoint is writing is shared with it (`Rc`): the first
 //! change after the checkpoint began copies it, so the checkpoint writes the store exactly as it was at one position of the log.
 
+use std::hint::black_box;
 use std::rc::Rc;
 
 use crate::btree::cell::{Cell, Location};
@@ -190,6 +191,16 @@ impl Pool {
     /// The page if it is in memory, without counting as a use.
     pub fn peek(&self, id: PageId) -> Option<&Rc<Page>> {
         self.frames.get(id as usize)?.page.as_ref()
+    }
+
+    /// Has the processor fetch what searches of these pages look at. One that is named several times in a row is touched once.
+    pub fn touch_pages(&self, ids: impl Iterator<Item = PageId>) {
+        let mut ids: Vec<PageId> = ids.collect();
+        ids.dedup();
+        for id in &ids {
+            black_box(self.peek(*id).is_some());
+        }
+        Page::touch_all(ids.iter().filter_map(|id| self.peek(*id)).map(|page| &**page));
     }
 
     /// What was guessed of the values of a page's first entries, for [`Pool::peek_guessed`]. Whatever became of the page and its values since: a guess may be wrong.

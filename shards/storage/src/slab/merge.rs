@@ -8,9 +8,10 @@ use std::cmp::Ordering;
 use std::ops::{Bound, Range as Span};
 use std::rc::Rc;
 
+use crate::btree::PageId;
 use crate::btree::cell::{Cell, Pointer};
 use crate::btree::page::Page;
-use crate::btree::{PageId, tree};
+use crate::btree::tree::{self, Descent, Step};
 use crate::cache::touch_value;
 use crate::cache::values::Guess;
 use crate::disk::Directory;
@@ -27,8 +28,8 @@ struct Source {
     leaf: Rc<Page>,
     /// What is left of the range in the leaf.
     left: Span<usize>,
-    /// Where the range goes on behind the leaf.
-    next: Option<Bound<Vec<u8>>>,
+    /// The inner page and its entry whose key is the bound where the tree goes on behind the leaf.
+    next: Option<(PageId, usize)>,
     /// The key of the entry that comes next, in the keys of the merge.
     key: Span<usize>,
 }
@@ -45,6 +46,9 @@ struct Chosen {
     key: Span<usize>,
     place: Place,
 }
+
+/// A leaf, and the inner page and its entry whose key is the bound where its tree goes on behind it.
+type Sought = (Rc<Page>, Option<(PageId, usize)>);
 
 /// A page is not in memory.
 struct Missing;
@@ -71,7 +75,7 @@ impl<D: Directory> Shared<D> {
         let state = &mut *self.state.borrow_mut();
         let roots = trees.iter().map(|tree| state.root(*tree)).collect::<Result<Vec<_>, _>>()?;
         let mut merging = Merging { state, range, direction, keys: Vec::new(), nothing: Rc::from([]) };
-        let Ok(sources) = merging.begin(&roots) else { return Ok(Merged::default()) };
+        let Ok(sources) = merging.begin(&roots, rows_max) else { return Ok(Merged::default()) };
         let mut chosen = Vec::with_capacity(rows_max.min(64));
         let end = merging.choose(sources, rows_max, &mut chosen);
         let Merging { state, keys, .. } = merging;
@@ -80,24 +84,50 @@ impl<D: Directory> Shared<D> {
 }
 
 impl Merging<'_> {
-    /// Goes to the beginning of the range in each of the trees.
-    fn begin(&mut self, roots: &[PageId]) -> Result<Vec<Source>, Missing> {
+    /// Goes to the beginning of the range in each of the trees, of which `rows_max` entries are wanted.
+    fn begin(&mut self, roots: &[PageId], rows_max: usize) -> Result<Vec<Source>, Missing> {
+        let range = self.range;
         let from = match self.direction {
-            Direction::Forward => &self.range.start,
-            Direction::Backward => &self.range.end,
+            Direction::Forward => &range.start,
+            Direction::Backward => &range.end,
         };
-        let mut sources = Vec::with_capacity(roots.len());
-        for (tree, root) in roots.iter().enumerate() {
-            let stop = tree::seek(&mut self.state.pool, *root, from, self.direction).map_err(|_| Missing)?;
-            let leaf = self.state.pool.peek(stop.leaf).map(Rc::clone).ok_or(Missing)?;
-            sources.push(Source { tree, root: *root, leaf, left: 0..0, next: stop.next, key: 0..0 });
+        let mut sources: Vec<Source> = Vec::with_capacity(roots.len());
+        for (tree, (leaf, next)) in self.seek(roots, from)?.into_iter().enumerate() {
+            let left = bounds_in(&leaf, range, from, self.direction);
+            sources.push(Source { tree, root: roots[tree], leaf, left: left.0..left.1, next, key: 0..0 });
         }
-        Page::touch_all(sources.iter().map(|source| &*source.leaf));
-        for source in &mut sources {
-            let (start, end) = bounds_in(&source.leaf, self.range, from, self.direction);
-            source.left = start..end;
+        // About so many are taken of each, and one more is looked at.
+        let each = rows_max / roots.len().max(1) + 2;
+        for Source { leaf, left, .. } in &sources {
+            let first = match self.direction {
+                Direction::Forward => left.start..left.end.min(left.start + each),
+                Direction::Backward => left.start.max(left.end.saturating_sub(each))..left.end,
+            };
+            first.for_each(|index| leaf.touch_cell(index));
         }
         Ok(sources)
+    }
+
+    /// The leaves where a range from `from` on begins, and where each tree goes on behind its leaf.
+    fn seek(&mut self, roots: &[PageId], from: &Bound<Vec<u8>>) -> Result<Vec<Sought>, Missing> {
+        let direction = self.direction;
+        let choose = |_, page: &Page| tree::child_towards(page, from, direction);
+        let Descent { leaves, steps } = tree::descend(&mut self.state.pool, roots.iter().copied(), choose);
+        let mut sought = Vec::with_capacity(leaves.len());
+        for leaf in leaves {
+            let leaf = leaf.ok().and_then(|leaf| self.state.pool.peek(leaf)).ok_or(Missing)?;
+            sought.push((Rc::clone(leaf), None));
+        }
+        // The lowest page that has a child behind the one taken says where the tree goes on.
+        for Step { walk, page: id, index } in steps {
+            let page = self.state.pool.peek(id).ok_or(Missing)?;
+            match direction {
+                Direction::Forward if index + 1 < page.count() => sought[walk].1 = Some((id, index + 1)),
+                Direction::Backward if index > 0 => sought[walk].1 = Some((id, index)),
+                Direction::Forward | Direction::Backward => {}
+            }
+        }
+        Ok(sought)
     }
 
     /// Takes the entries that come first, and says what follows them.
@@ -133,13 +163,19 @@ impl Merging<'_> {
     /// Goes to the next entry of a tree; false when the range has none left there.
     fn look(&mut self, source: &mut Source) -> Result<bool, Missing> {
         while source.left.is_empty() {
-            let next = source.next.take().filter(|next| is_before_end(next, self.range, self.direction));
-            let Some(from) = next else { return Ok(false) };
-            let pool = &mut self.state.pool;
-            let stop = tree::seek(pool, source.root, &from, self.direction).map_err(|_| Missing)?;
-            source.leaf = pool.peek(stop.leaf).map(Rc::clone).ok_or(Missing)?;
-            let (start, end) = bounds_in(&source.leaf, self.range, &from, self.direction);
-            (source.left, source.next) = (start..end, stop.next);
+            let Some((page, index)) = source.next else { return Ok(false) };
+            let key = self.state.pool.peek(page).ok_or(Missing)?.key(index);
+            let from = match self.direction {
+                Direction::Forward => Bound::Included(key),
+                Direction::Backward => Bound::Excluded(key),
+            };
+            if !is_before_end(&from, self.range, self.direction) {
+                source.next = None;
+                return Ok(false);
+            }
+            let (leaf, next) = self.seek(&[source.root], &from)?.pop().ok_or(Missing)?;
+            let (start, end) = bounds_in(&leaf, self.range, &from, self.direction);
+            (source.left, source.leaf, source.next) = (start..end, leaf, next);
         }
         let start = self.keys.len();
         self.keys.extend_from_slice(source.leaf.prefix());

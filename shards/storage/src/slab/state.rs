@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use crate::btree::cell::{Cell, INLINE_BYTES_MAX, Location, Pointer, Slotted, inline_cell, whole_cell};
 use crate::btree::page::{KEY_BYTES_MAX, PAIR_BYTES_MAX, Page, PageKind, SMALL_PAGE_BYTES};
-use crate::btree::tree::{self, Inner, Known, Way};
+use crate::btree::tree::{self, Descent, Inner, Known, Way};
 use crate::btree::{Missing, PageId};
 use crate::cache::pool::Pool;
 use crate::cache::shortcuts::Mark;
@@ -29,6 +29,8 @@ pub(crate) const CATALOG_ROOT: PageId = 0;
 /// Values above this go to extents before their record.
 pub(crate) const SLOT_VALUE_BYTES_MAX: usize = 64 << 10;
 
+/// So many keys are worth walking to together.
+const WALKS_TOGETHER_MIN: usize = 4;
 /// Values of dropped trees that go at once: some 0.2 ms.
 const FORGOTTEN_AT_ONCE: usize = 1024;
 
@@ -229,9 +231,9 @@ impl State {
 
     /// Looks keys up in their trees, and says where each value is.
     fn walk_many(&mut self, keys: &[(PageId, &[u8])]) -> Vec<(Found, Option<Pointer>)> {
-        let leaf_of = |(root, key): &(PageId, &[u8])| tree::leaf_of(&mut self.pool, *root, key);
-        let leaves: Vec<Result<PageId, Missing>> = keys.iter().map(leaf_of).collect();
-        Page::touch_all(leaves.iter().flatten().filter_map(|leaf| self.pool.peek(*leaf)).map(|page| &**page));
+        let roots = keys.iter().map(|(root, _)| *root);
+        let Descent { leaves, .. } =
+            tree::descend(&mut self.pool, roots, |walk, page| page.child_index(keys[walk].1));
         let cells = leaves.iter().zip(keys).map(|(leaf, (_, key))| {
             let cell = leaf.map_or_else(|Missing(page)| Err(page), |leaf| self.cell_in(leaf, key));
             if let Ok(Some(cell)) = cell {
@@ -303,17 +305,37 @@ impl State {
 
     /// Looks where the edits go.
     pub fn check(&mut self, edits: &[Edit]) -> Result<Checked, StorageError> {
-        let mut checked = Checked { leaves: Vec::with_capacity(edits.len()), ..Checked::default() };
+        let mut keys: Vec<(PageId, &[u8])> = Vec::with_capacity(edits.len());
         for edit in edits {
             let (Edit::Put { tree, key, .. } | Edit::Delete { tree, key }) = edit;
-            let root = self.root(*tree)?;
             if key.len() > KEY_BYTES_MAX {
                 return Err(StorageError::KeyTooLong { bytes: key.len(), bytes_max: KEY_BYTES_MAX });
             }
-            match tree::walk(&mut self.pool, root, key, &mut checked.inner) {
-                Ok(leaf) => checked.leaves.push((leaf, checked.inner.len())),
-                Err(Missing(page)) => checked.missing.push(page),
+            keys.push((self.root(*tree)?, key));
+        }
+        let mut checked = Checked { leaves: Vec::with_capacity(keys.len()), ..Checked::default() };
+        let Checked { missing, leaves, inner } = &mut checked;
+        let mut arrive = |leaf, steps| match leaf {
+            Ok(leaf) => leaves.push((leaf, steps)),
+            Err(Missing(page)) => missing.push(page),
+        };
+        if keys.len() < WALKS_TOGETHER_MIN {
+            for (root, key) in keys {
+                let leaf = tree::walk(&mut self.pool, root, key, inner);
+                arrive(leaf, inner.len());
             }
+            return Ok(checked);
+        }
+        let roots = keys.iter().map(|(root, _)| *root);
+        let mut descent = tree::descend(&mut self.pool, roots, |walk, page| page.child_index(keys[walk].1));
+        // Those of one walk are in the order of their levels still.
+        descent.steps.sort_by_key(|step| step.walk);
+        let mut steps = descent.steps.into_iter().peekable();
+        for (walk, leaf) in descent.leaves.into_iter().enumerate() {
+            while let Some(step) = steps.next_if(|step| step.walk == walk) {
+                inner.push((step.page, step.index));
+            }
+            arrive(leaf, inner.len());
         }
         Ok(checked)
     }
