@@ -2,6 +2,7 @@
 //!
 //! Two binaries, `photondb` and `rethinkdb`, are this one program; only the name they greet with differs.
 
+mod allocator;
 pub mod boot;
 pub mod cli;
 pub mod config;
@@ -9,11 +10,6 @@ pub mod control;
 pub mod logging;
 pub mod outside;
 pub mod reference;
-
-/// The allocator of the whole process: many small, short-lived objects on every core are what it is good at. Its background
-/// threads give back what a core freed, also when that core has gone quiet since.
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// The version of PhotonDB.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

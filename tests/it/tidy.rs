@@ -131,6 +131,7 @@ const UNSAFE_FILES: &[&str] = &[
     "shards/runtime/src/flights.rs",
     "shards/runtime/src/uring.rs",
     "shards/storage/src/train.rs",
+    "src/allocator.rs",
 ];
 /// The file that names the executor's crate.
 const EXECUTOR_FILE: &str = "shards/runtime/src/uring.rs";
