@@ -16,9 +16,11 @@
 //! | 12 | object with a directory | u32 body length, body = varint count, per pair u16 where it begins behind the directory, pairs |
 //!
 //! Containers carry their byte length so that a sibling is skipped without looking inside. An object of [`DIRECTORY_PAIRS_MIN`]
-//! pairs and 128 bytes to 64 KiB has a directory: a scan that looks for one field of many documents is bound by the lines of memory
-//! it touches, and finds a field in the directory by where it was in the document before ([`Raw::field`]). Both
-//! forms of an object are the same value.
+//! pairs and 128 bytes to 64 KiB has a directory in the order of its keys: a scan that looks for one field of many documents is bound by the
+//! lines of memory it touches, and finds a field in the directory by where it was in the document before ([`Raw::field`]). Pairs
+//! whose values have at most [`NEAR_VALUE_BYTES`] stand before the others, so that numbers, times and short names of a long document are in the line
+//! of its directory or the next. (Those written before that have all pairs in the order of their keys; who reads goes by the directory.) Both forms of an
+//! object are the same value.
 //!
 //! Views trust their bytes: [`decode`] is for bytes made by this process or covered by a checksum, [`check`] proves
 //! foreign bytes sound first.
@@ -50,6 +52,8 @@ use tag::*;
 const DIRECTORY_PAIRS_MIN: u32 = 4;
 /// Bytes of the pairs of an object that has one.
 const DIRECTORY_FOR_BYTES: std::ops::RangeInclusive<usize> = 128..=0xffff;
+/// Pairs with so small values stand right behind the directory: all but text, binary data and containers, and what of these is short.
+const NEAR_VALUE_BYTES: usize = 11;
 /// Bytes of a directory's entry.
 const ENTRY: usize = 2;
 
@@ -158,16 +162,42 @@ impl<'a> BodyWriter<'a> {
         if count < DIRECTORY_PAIRS_MIN || !DIRECTORY_FOR_BYTES.contains(&bytes) {
             return;
         }
-        let directory = ENTRY * count as usize;
+        let pairs = first + ENTRY * count as usize;
         self.out[self.start - 5] = INDEXED_OBJECT;
-        self.out.resize(first + directory + bytes, 0);
-        self.out.copy_within(first..first + bytes, first + directory);
-        let pairs = first + directory;
-        let mut at = pairs;
-        for entry in 0..count as usize {
-            let offset = ((at - pairs) as u16).to_le_bytes();
-            self.out[first + ENTRY * entry..first + ENTRY * (entry + 1)].copy_from_slice(&offset);
-            at = behind_pair(self.out, at);
+        // Where pairs begin and end now.
+        let mut places = Vec::with_capacity(count as usize);
+        let (mut near, mut at) = (Vec::with_capacity(64), first);
+        for _ in 0..count {
+            let (length, start) = length_at(self.out, at);
+            let value = start + length as usize;
+            let end = skip(self.out, value);
+            let is_near = end - value <= NEAR_VALUE_BYTES;
+            if is_near {
+                near.extend_from_slice(&self.out[at..end]);
+            }
+            places.push((at, end, is_near));
+            at = end;
+        }
+        self.out.resize(pairs + bytes, 0);
+        // The others go to the end, the last first: each moves up, in runs.
+        let (mut to, mut run) = (pairs + bytes, at..at);
+        let far = places.iter().rev().filter(|(_, _, is_near)| !is_near).map(|(start, end, _)| *start..*end);
+        for pair in far.chain(std::iter::once(0..0)) {
+            if pair.end == run.start {
+                run.start = pair.start;
+                continue;
+            }
+            to -= run.len();
+            self.out.copy_within(run, to);
+            run = pair;
+        }
+        self.out[pairs..to].copy_from_slice(&near);
+        let (mut near_at, mut far_at) = (0, near.len());
+        for (entry, (start, end, is_near)) in places.into_iter().enumerate() {
+            let at = if is_near { &mut near_at } else { &mut far_at };
+            let place = first + ENTRY * entry;
+            self.out[place..place + ENTRY].copy_from_slice(&(*at as u16).to_le_bytes());
+            *at += end - start;
         }
     }
     pub fn end(self) {
@@ -306,12 +336,6 @@ pub(super) fn skip(bytes: &[u8], at: usize) -> usize {
     }
 }
 
-/// The offset behind the pair at `at`.
-fn behind_pair(bytes: &[u8], at: usize) -> usize {
-    let (length, start) = length_at(bytes, at);
-    skip(bytes, start + length as usize)
-}
-
 /// What a container's body holds.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
@@ -373,8 +397,8 @@ impl View {
     }
 
     pub(super) fn pairs(&self) -> Pairs<'_> {
-        let (count, at) = self.form.begin(&self.body, 0);
-        Pairs { slice: &self.body, at, left: count, trust: self.trust.inside() }
+        let places = Places::of(&self.body, 0, self.form);
+        Pairs { slice: &self.body, places, trust: self.trust.inside() }
     }
 
     /// The item at a place, where the next one's is left.
@@ -392,10 +416,10 @@ impl View {
     pub(super) fn pair_at(&self, place: &mut Place) -> Option<(Text, Datum)> {
         let mut pairs = self.pairs();
         if place.index > 0 {
-            (pairs.at, pairs.left) = (place.at, pairs.left.saturating_sub(place.index as u32));
+            pairs.places.go_on(place.index, place.at);
         }
         let pair = pairs.next();
-        place.at = pairs.at;
+        place.at = pairs.places.at;
         pair
     }
 
@@ -416,9 +440,9 @@ impl View {
     /// [`write_json`] of the container.
     pub(super) fn write_json(&self, out: &mut Vec<u8>) {
         match self.form {
-            Form::Items => array_json(&self.body, 0, out),
+            Form::Items => drop(array_json(&self.body, 0, out)),
             Form::Pairs | Form::IndexedPairs => object_json(&self.body, 0, self.form, out),
-        };
+        }
     }
 }
 
@@ -541,22 +565,61 @@ impl Iterator for Items<'_> {
     }
 }
 
+/// Where the entries of a container begin, one after the other: items, or pairs in the order of their keys.
+#[derive(Clone)]
+pub(super) struct Places<'a> {
+    /// The pairs' directory, if they have one: they may stand in another order.
+    directory: Option<Directory<'a>>,
+    index: usize,
+    count: usize,
+    /// Behind the last that was given.
+    at: usize,
+}
+
+impl<'a> Places<'a> {
+    /// Of a container whose body begins at some offset.
+    pub fn of(bytes: &'a [u8], body: usize, form: Form) -> Places<'a> {
+        let (count, at) = form.begin(bytes, body);
+        let directory = (form == Form::IndexedPairs).then(|| Directory::at(bytes, body));
+        Places { directory, index: 0, count: count as usize, at }
+    }
+
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    fn go_on(&mut self, index: usize, at: usize) {
+        (self.index, self.at) = (index, at);
+    }
+
+    /// Where the next one begins; [`Places::ended`] is to be told where it ends.
+    pub fn next(&mut self) -> Option<usize> {
+        if self.index >= self.count {
+            return None;
+        }
+        self.index += 1;
+        Some(self.directory.map_or(self.at, |directory| directory.pair(self.index - 1)))
+    }
+
+    pub fn ended(&mut self, at: usize) {
+        self.at = at;
+    }
+}
+
 /// Walks the pairs of an object view.
 pub struct Pairs<'a> {
     slice: &'a Slice,
-    at: usize,
-    left: u32,
+    places: Places<'a>,
     trust: Trust,
 }
 
 impl Iterator for Pairs<'_> {
     type Item = (Text, Datum);
     fn next(&mut self) -> Option<(Text, Datum)> {
-        self.left = self.left.checked_sub(1)?;
-        let (length, start) = length_at(self.slice, self.at);
+        let (length, start) = length_at(self.slice, self.places.next()?);
         let key_end = start + length as usize;
         let (datum, end) = value_at(self.slice, key_end, self.trust);
-        self.at = end;
+        self.places.ended(end);
         Some((Text::from_slice(self.slice.part(start, key_end)), datum))
     }
 }
@@ -616,26 +679,36 @@ fn check_at(bytes: &[u8], at: usize, depth: u32) -> Result<usize, DocumentError>
             let end = start.checked_add(length).filter(|end| *end <= bytes.len()).ok_or(cut.clone())?;
             let (count, mut here) = varint_at(&bytes[..end], start).ok_or(cut)?;
             let mut previous: Option<&[u8]> = None;
-            let mut directory = None;
+            // Where pairs must begin, in the order of their places.
+            let mut starts = Vec::new();
             if tag == INDEXED_OBJECT {
                 let pairs = here.checked_add(ENTRY * count as usize).filter(|pairs| *pairs <= end);
                 here = pairs.ok_or(DocumentError::Cut { at })?;
-                directory = Some(Directory::at(&bytes[..end], start));
+                let directory = Directory::at(&bytes[..end], start);
+                starts.extend((0..count as usize).map(|index| directory.pair(index)));
+                starts.sort_unstable();
             }
-            for index in 0..count {
-                if directory.is_some_and(|directory| directory.pair(index as usize) != here) {
+            for index in 0..count as usize {
+                if starts.get(index).is_some_and(|start| *start != here) {
                     return Err(DocumentError::Directory { at });
                 }
                 if tag != ARRAY {
                     let (key, after) = check_bytes(&bytes[..end], here)?;
                     std::str::from_utf8(key).map_err(|_| DocumentError::Utf8 { at: here })?;
-                    if previous.is_some_and(|previous| previous >= key) {
+                    if tag == OBJECT && previous.is_some_and(|previous| previous >= key) {
                         return Err(DocumentError::Keys { at });
                     }
                     previous = Some(key);
                     here = after;
                 }
                 here = check_at(&bytes[..end], here, depth + 1)?;
+            }
+            if tag == INDEXED_OBJECT {
+                let directory = Directory::at(&bytes[..end], start);
+                let is_sorted = |index| directory.key(index - 1).0 < directory.key(index).0;
+                if !(1..count as usize).all(is_sorted) {
+                    return Err(DocumentError::Keys { at });
+                }
             }
             if here == end { Ok(end) } else { Err(DocumentError::Length { at }) }
         }
@@ -668,28 +741,27 @@ fn array_json(bytes: &[u8], at: usize, out: &mut Vec<u8>) -> usize {
     here
 }
 
-fn object_json(bytes: &[u8], at: usize, form: Form, out: &mut Vec<u8>) -> usize {
-    let (count, mut here) = form.begin(bytes, at);
-    out.push(b'{');
-    for index in 0..count {
-        if index == 0 {
-            out.push(b'"');
-        } else {
-            out.extend_from_slice(b",\"");
-        }
-        let (length, start) = length_at(bytes, here);
+fn object_json(bytes: &[u8], at: usize, form: Form, out: &mut Vec<u8>) {
+    let mut places = Places::of(bytes, at, form);
+    let mut before: &[u8] = b"{\"";
+    while let Some(pair) = places.next() {
+        out.extend_from_slice(before);
+        before = b",\"";
+        let (length, start) = length_at(bytes, pair);
         let key_end = start + length as usize;
         super::json::write_escaped(&bytes[start..key_end], out);
         out.extend_from_slice(b"\":");
-        here = json_at(bytes, key_end, out);
+        places.ended(json_at(bytes, key_end, out));
+    }
+    if places.count() == 0 {
+        out.push(b'{');
     }
     out.push(b'}');
-    here
 }
 
 fn bound_at(bytes: &[u8], at: usize, form: Form) -> Option<&'static str> {
-    let (count, mut here) = form.begin(bytes, at);
-    for _ in 0..count {
+    let mut places = Places::of(bytes, at, form);
+    while let Some(mut here) = places.next() {
         if form != Form::Items {
             let (length, start) = length_at(bytes, here);
             here = start + length as usize;
@@ -705,7 +777,7 @@ fn bound_at(bytes: &[u8], at: usize, form: Form) -> Option<&'static str> {
         if found.is_some() {
             return found;
         }
-        here = skip(bytes, here);
+        places.ended(skip(bytes, here));
     }
     None
 }
@@ -725,8 +797,8 @@ fn json_at(bytes: &[u8], at: usize, out: &mut Vec<u8>) -> usize {
             return end;
         }
         ARRAY => return array_json(bytes, at + 5, out),
-        OBJECT => return object_json(bytes, at + 5, Form::Pairs, out),
-        INDEXED_OBJECT => return object_json(bytes, at + 5, Form::IndexedPairs, out),
+        OBJECT => object_json(bytes, at + 5, Form::Pairs, out),
+        INDEXED_OBJECT => object_json(bytes, at + 5, Form::IndexedPairs, out),
         BINARY | TIME | MINVAL | MAXVAL => {
             let end = skip(bytes, at);
             json::write(&from_bytes(&bytes[at..end]), out);

@@ -105,7 +105,7 @@ impl<'a> Raw<'a> {
             return 0;
         }
         let directory = Directory::at(self.bytes, self.at + 5);
-        self.bytes[directory.pair(hint.min(directory.count() - 1))]
+        directory.first_byte() ^ self.bytes[directory.pair(hint.min(directory.count() - 1))]
     }
 }
 
@@ -154,6 +154,17 @@ mod tests {
         let mut hint = 0;
         assert!(matches!(Raw::new(&bytes).field(b"n", &mut hint), Field::Value(_)));
         assert_eq!(hint, 4);
+    }
+
+    #[test]
+    fn numbers_of_a_long_document_stand_near_its_directory() {
+        let bytes = document::to_bytes(&wide("a"));
+        let place = |key: &[u8]| match Raw::new(&bytes).field(key, &mut 0) {
+            Field::Value(value) => value.at,
+            Field::Missing | Field::NotThere => panic!("it is there"),
+        };
+        assert!(place(b"a") < place(b"d") && place(b"d") < place(b"n") && place(b"n") < 48);
+        assert!(place(b"n") < place(b"b") && place(b"b") < place(b"c"));
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //!
 //! Always: the result is what [`document::encode`] makes of the object with these fields, and what has not changed is copied in whole runs.
 
-use super::document::{self, BodyWriter, Form, tag};
+use std::ops::Range;
+
+use super::document::{self, BodyWriter, Form, Places, tag};
 use super::pseudo;
 use super::raw::Raw;
 
@@ -22,11 +24,10 @@ struct Pair<'a> {
     value: &'a [u8],
 }
 
-/// Walks the pairs of an encoded object.
+/// Walks the pairs of an encoded object in the order of their keys.
 struct Pairs<'a> {
     body: &'a [u8],
-    at: usize,
-    left: u32,
+    places: Places<'a>,
 }
 
 impl<'a> Pairs<'a> {
@@ -38,33 +39,53 @@ impl<'a> Pairs<'a> {
             _ => return None,
         };
         let body = &bytes[5..];
-        let (left, at) = form.begin(body, 0);
-        Some(Pairs { body, at, left })
+        Some(Pairs { body, places: Places::of(body, 0, form) })
     }
 }
 
 impl<'a> Iterator for Pairs<'a> {
     type Item = Pair<'a>;
     fn next(&mut self) -> Option<Pair<'a>> {
-        self.left = self.left.checked_sub(1)?;
-        let (length, start) = document::length_at(self.body, self.at);
+        let at = self.places.next()?;
+        let (length, start) = document::length_at(self.body, at);
         let value = start + length as usize;
         let end = document::skip(self.body, value);
-        let pair = Pair { start: self.at, end, key: &self.body[start..value], value: &self.body[value..end] };
-        self.at = end;
-        Some(pair)
+        self.places.ended(end);
+        Some(Pair { start: at, end, key: &self.body[start..value], value: &self.body[value..end] })
+    }
+}
+
+/// Runs of the old object and, between them, new pairs.
+struct Pieces<'a> {
+    body: &'a [u8],
+    /// A run of the old object that may go on.
+    run: Range<usize>,
+    pieces: Vec<&'a [u8]>,
+}
+
+impl<'a> Pieces<'a> {
+    fn keep(&mut self, pair: &Pair<'_>) {
+        if pair.start != self.run.end {
+            self.pieces.push(&self.body[self.run.clone()]);
+            self.run.start = pair.start;
+        }
+        self.run.end = pair.end;
+    }
+
+    fn put(&mut self, new: &'a [u8]) {
+        self.pieces.push(&self.body[self.run.clone()]);
+        self.run.start = self.run.end;
+        self.pieces.push(new);
     }
 }
 
 /// Sets the fields of `change` in `object`, both encoded. `None` where more has to be done than to set: one of them is no plain object, a
 /// value of `change` is an object, which is merged, or the field `fixed` would become another.
 pub fn set_fields(object: &[u8], change: &[u8], fixed: &str) -> Option<Spliced> {
-    let mut old = Pairs::of(object)?.peekable();
-    let (body, first) = (&object[5..], Pairs::of(object)?.at);
-    let mut count = Pairs::of(object)?.left as usize;
-    // Runs of the old object and, between them, new pairs.
-    let mut pieces: Vec<&[u8]> = Vec::new();
-    let mut kept = first;
+    let old = Pairs::of(object)?;
+    let (mut count, mut is_changed) = (old.places.count(), false);
+    let mut old = old.peekable();
+    let mut pieces = Pieces { body: &object[5..], run: 0..0, pieces: Vec::new() };
     let changes = Pairs::of(change)?;
     let new_body = changes.body;
     for new in changes {
@@ -72,29 +93,31 @@ pub fn set_fields(object: &[u8], change: &[u8], fixed: &str) -> Option<Spliced> 
         {
             return None;
         }
-        while old.next_if(|old| old.key < new.key).is_some() {}
-        let place = old.peek().map_or(body.len(), |old| old.start);
+        while let Some(before) = old.next_if(|old| old.key < new.key) {
+            pieces.keep(&before);
+        }
         let replaced = old.next_if(|old| old.key == new.key);
-        if replaced.as_ref().is_some_and(|old| is_same(old.value, new.value)) {
+        if let Some(same) = replaced.as_ref().filter(|old| is_same(old.value, new.value)) {
+            pieces.keep(same);
             continue;
         }
         if new.key == fixed.as_bytes() {
             return None;
         }
         count += usize::from(replaced.is_none());
-        pieces.push(&body[kept..place]);
-        pieces.push(&new_body[new.start..new.end]);
-        kept = replaced.map_or(place, |old| old.end);
+        is_changed = true;
+        pieces.put(&new_body[new.start..new.end]);
     }
-    if pieces.is_empty() {
+    if !is_changed {
         return Some(Spliced::Same);
     }
-    pieces.push(&body[kept..]);
+    old.for_each(|behind| pieces.keep(&behind));
+    let Pieces { body, run, pieces } = pieces;
     // Room for the head and a directory, too.
     let mut out = Vec::with_capacity(object.len() + change.len() + 2 * count);
     let mut writer = BodyWriter::begin(tag::OBJECT, &mut out);
     writer.count(count);
-    pieces.iter().for_each(|piece| writer.raw(piece));
+    pieces.iter().chain([&&body[run]]).for_each(|piece| writer.raw(piece));
     writer.add_directory();
     writer.end();
     Some(Spliced::Changed(out))

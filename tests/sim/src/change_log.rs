@@ -3,7 +3,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use photondb_storage::changelog::{ChangeLogError, LoggedChange, Position, Retention};
 use photondb_storage::engine::{
@@ -237,6 +240,19 @@ impl Site {
     }
 }
 
+/// Polls some work so many times, or until it is done, and drops it.
+async fn break_off<T>(work: impl Future<Output = T>, mut polls: u64) {
+    let mut work = pin!(work);
+    poll_fn(|context| {
+        if polls == 0 || work.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        polls -= 1;
+        Poll::Pending
+    })
+    .await;
+}
+
 #[test]
 fn a_change_log_is_the_history_of_its_table_after_any_power_loss() {
     for_seeds(60, |seed| {
@@ -314,16 +330,7 @@ fn a_log_that_was_not_begun_anew_to_its_end_never_leaves_changes_out() {
                 let _ = again().await;
                 machine.directory.heal();
             } else {
-                let mut polls = seed / 2 % 12;
-                let mut begun = std::pin::pin!(again());
-                std::future::poll_fn(|context| {
-                    if polls == 0 || begun.as_mut().poll(context).is_ready() {
-                        return std::task::Poll::Ready(());
-                    }
-                    polls -= 1;
-                    std::task::Poll::Pending
-                })
-                .await;
+                break_off(again(), seed / 2 % 12).await;
             }
             if site.simulation.random(|random| random.one_in(2)) {
                 site.engine.tend_change_logs(9).await;
@@ -438,18 +445,8 @@ fn a_reader_that_is_broken_off_takes_no_change_with_it() {
             let after = site.beginning();
             for _ in 0..20 {
                 site.work(2, 3).await.expect("nothing fails");
-                let mut polls = machine.simulation.random(|random| random.below(8));
-                {
-                    let mut reading = std::pin::pin!(site.read(&after));
-                    std::future::poll_fn(|context| {
-                        if polls == 0 || reading.as_mut().poll(context).is_ready() {
-                            return std::task::Poll::Ready(());
-                        }
-                        polls -= 1;
-                        std::task::Poll::Pending
-                    })
-                    .await;
-                }
+                let polls = machine.simulation.random(|random| random.below(8));
+                break_off(site.read(&after), polls).await;
                 match site.read(&after).await {
                     Ok(found) => assert_eq!(found, site.model.borrow().changes),
                     Err(ChangeLogError::TooOld { .. }) => return,
