@@ -33,6 +33,15 @@ fn directed() -> Vec<u8> {
     bytes
 }
 
+/// A document whose short values stand before the long ones, which come first by their names.
+fn near() -> Vec<u8> {
+    let long = |name: &'static str| (name, Datum::String(name.repeat(40).as_str().into()));
+    let bytes =
+        document::to_bytes(&Datum::object([long("a"), long("b"), long("c"), ("n", Datum::Number(5.0))]));
+    assert_eq!(bytes[14..18], [1, b'n', 4, 5], "the number is behind the directory");
+    bytes
+}
+
 /// Values in the leaf, in slots and in an extent.
 fn value(number: u32) -> Vec<u8> {
     let bytes = match number {
@@ -54,6 +63,9 @@ fn want(version: u32) -> BTreeMap<Vec<u8>, Vec<u8>> {
     if version >= 5 {
         rows.extend((0..600).map(shared));
     }
+    if version >= 6 {
+        rows.insert(b"near".to_vec(), near());
+    }
     rows
 }
 
@@ -74,6 +86,7 @@ async fn make(directory: BlockingDirectory) {
     for (key, value) in (0..600).map(shared) {
         engine.commit(CommitInfo::default(), &[put(docs, key, value)]).await.expect("a batch");
     }
+    engine.commit(CommitInfo::default(), &[put(docs, *b"near", near())]).await.expect("a batch");
     engine.checkpoint().await.expect("a checkpoint");
     let late = [put(docs, *b"late", *b"in the log alone"), delete(docs, 3_u32.to_be_bytes())];
     engine.commit(CommitInfo::default(), &late).await.expect("a batch");

@@ -27,7 +27,7 @@ use crate::wal::log::Place;
 
 pub(crate) const SUPERBLOCKS_FILE: &str = "superblocks";
 /// The format of all files of a store. Raise it with any change that an older program would misread.
-pub(crate) const FORMAT_VERSION: u32 = 5;
+pub(crate) const FORMAT_VERSION: u32 = 6;
 /// Files of this version are read too; a superblock that is written says [`FORMAT_VERSION`].
 pub(crate) const FORMAT_VERSION_OLDEST: u32 = 3;
 const MAGIC: &[u8; 8] = b"PHOTONDB";
@@ -180,7 +180,7 @@ mod tests {
         };
         let mut block = vec![0; 4096];
         superblock.encode(&mut block);
-        assert_eq!(block[..16], *b"PHOTONDB\x05\0\0\0\x01\0\0\0");
+        assert_eq!(block[..16], *b"PHOTONDB\x06\0\0\0\x01\0\0\0");
         let numbers: Vec<u8> = (2..=7_u64).flat_map(u64::to_le_bytes).collect();
         assert_eq!(block[24..72], numbers);
         let numbers: Vec<u8> =
