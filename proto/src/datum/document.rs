@@ -54,6 +54,8 @@ const DIRECTORY_PAIRS_MIN: u32 = 4;
 const DIRECTORY_FOR_BYTES: std::ops::RangeInclusive<usize> = 128..=0xffff;
 /// Pairs with so small values stand right behind the directory: all but text, binary data and containers, and what of these is short.
 const NEAR_VALUE_BYTES: usize = 11;
+/// Objects of more pairs need memory of their own while their directory is made.
+const FEW_PAIRS: usize = 32;
 /// Bytes of a directory's entry.
 const ENTRY: usize = 2;
 
@@ -162,48 +164,80 @@ impl<'a> BodyWriter<'a> {
         if count < DIRECTORY_PAIRS_MIN || !DIRECTORY_FOR_BYTES.contains(&bytes) {
             return;
         }
-        let pairs = first + ENTRY * count as usize;
         self.out[self.start - 5] = INDEXED_OBJECT;
-        // Where pairs begin and end now.
-        let mut places = Vec::with_capacity(count as usize);
-        let (mut near, mut at) = (Vec::with_capacity(64), first);
-        for _ in 0..count {
+        let directory = ENTRY * count as usize;
+        let pairs = first + directory;
+        self.out.resize(pairs + bytes, 0);
+        self.out.copy_within(first..first + bytes, pairs);
+        // Most objects have few pairs: nothing is allocated for them.
+        let (mut few, mut many) = ([0; FEW_PAIRS], Vec::new());
+        let ends = match few.get_mut(..count as usize) {
+            Some(few) => few,
+            None => {
+                many.resize(count as usize, 0);
+                many.as_mut_slice()
+            }
+        };
+        let (mut at, mut near_bytes, mut is_mixed) = (pairs, 0, false);
+        for known in ends.iter_mut() {
             let (length, start) = length_at(self.out, at);
             let value = start + length as usize;
             let end = skip(self.out, value);
-            let is_near = end - value <= NEAR_VALUE_BYTES;
-            if is_near {
-                near.extend_from_slice(&self.out[at..end]);
+            *known = (end - pairs) as u32;
+            if end - value <= NEAR_VALUE_BYTES {
+                *known |= NEAR;
+                is_mixed |= at - pairs != near_bytes;
+                near_bytes += end - at;
             }
-            places.push((at, end, is_near));
             at = end;
         }
-        self.out.resize(pairs + bytes, 0);
-        // The others go to the end, the last first: each moves up, in runs.
-        let (mut to, mut run) = (pairs + bytes, at..at);
-        let far = places.iter().rev().filter(|(_, _, is_near)| !is_near).map(|(start, end, _)| *start..*end);
-        for pair in far.chain(std::iter::once(0..0)) {
-            if pair.end == run.start {
-                run.start = pair.start;
-                continue;
-            }
-            to -= run.len();
-            self.out.copy_within(run, to);
-            run = pair;
+        let (mut start, mut near, mut far) = (0, 0, near_bytes as u32);
+        let entries = self.out[first..pairs].as_chunks_mut().0;
+        for (entry, end) in entries.iter_mut().zip(ends.iter()) {
+            let place = if end & NEAR != 0 { &mut near } else { &mut far };
+            *entry = (*place as u16).to_le_bytes();
+            *place += (end & !NEAR) - start;
+            start = end & !NEAR;
         }
-        self.out[pairs..to].copy_from_slice(&near);
-        let (mut near_at, mut far_at) = (0, near.len());
-        for (entry, (start, end, is_near)) in places.into_iter().enumerate() {
-            let at = if is_near { &mut near_at } else { &mut far_at };
-            let place = first + ENTRY * entry;
-            self.out[place..place + ENTRY].copy_from_slice(&(*at as u16).to_le_bytes());
-            *at += end - start;
+        if is_mixed {
+            near_first(&mut self.out[pairs..], ends, near_bytes);
         }
     }
     pub fn end(self) {
         let bytes = u32::try_from(self.out.len() - self.start).expect("a value is smaller than 4 GiB");
         self.out[self.start - 4..self.start].copy_from_slice(&bytes.to_le_bytes());
     }
+}
+
+/// Set beside the end of a pair that is to stand near the directory. Pairs of objects with one have fewer bytes.
+const NEAR: u32 = 1 << 31;
+
+/// Brings the near ones of these pairs before the others, given where each ends.
+fn near_first(pairs: &mut [u8], ends: &[u32], near_bytes: usize) {
+    let mut near = Vec::with_capacity(near_bytes);
+    let mut start = 0;
+    for end in ends {
+        let end_at = (end & !NEAR) as usize;
+        if end & NEAR != 0 {
+            near.extend_from_slice(&pairs[start..end_at]);
+        }
+        start = end_at;
+    }
+    // The others move up in runs, the last first.
+    let (mut to, mut run) = (pairs.len(), pairs.len()..pairs.len());
+    for place in (0..ends.len()).rev() {
+        let start = place.checked_sub(1).map_or(0, |before| (ends[before] & !NEAR) as usize);
+        if ends[place] & NEAR == 0 {
+            run.start = start;
+        } else {
+            to -= run.len();
+            pairs.copy_within(run, to);
+            run = start..start;
+        }
+    }
+    to -= run.len();
+    pairs.copy_within(run, to);
+    pairs[..to].copy_from_slice(&near);
 }
 
 /// Appends LEB128.
@@ -593,6 +627,7 @@ impl<'a> Places<'a> {
     }
 
     /// Where the next one begins; [`Places::ended`] is to be told where it ends.
+    #[inline]
     pub fn next(&mut self) -> Option<usize> {
         if self.index >= self.count {
             return None;
@@ -601,6 +636,7 @@ impl<'a> Places<'a> {
         Some(self.directory.map_or(self.at, |directory| directory.pair(self.index - 1)))
     }
 
+    #[inline]
     pub fn ended(&mut self, at: usize) {
         self.at = at;
     }
@@ -742,19 +778,30 @@ fn array_json(bytes: &[u8], at: usize, out: &mut Vec<u8>) -> usize {
 }
 
 fn object_json(bytes: &[u8], at: usize, form: Form, out: &mut Vec<u8>) {
-    let mut places = Places::of(bytes, at, form);
-    let mut before: &[u8] = b"{\"";
-    while let Some(pair) = places.next() {
-        out.extend_from_slice(before);
-        before = b",\"";
-        let (length, start) = length_at(bytes, pair);
+    if form == Form::IndexedPairs {
+        let directory = Directory::at(bytes, at);
+        return pairs_json(bytes, directory.count(), |index, _| directory.pair(index), out);
+    }
+    let (count, first) = form.begin(bytes, at);
+    pairs_json(bytes, count as usize, |index, end| if index == 0 { first } else { end }, out);
+}
+
+/// Writes so many pairs, given where each begins by its number and the end of the one before.
+#[inline]
+fn pairs_json(bytes: &[u8], count: usize, place: impl Fn(usize, usize) -> usize, out: &mut Vec<u8>) {
+    let mut end = 0;
+    out.push(b'{');
+    for index in 0..count {
+        if index == 0 {
+            out.push(b'"');
+        } else {
+            out.extend_from_slice(b",\"");
+        }
+        let (length, start) = length_at(bytes, place(index, end));
         let key_end = start + length as usize;
         super::json::write_escaped(&bytes[start..key_end], out);
         out.extend_from_slice(b"\":");
-        places.ended(json_at(bytes, key_end, out));
-    }
-    if places.count() == 0 {
-        out.push(b'{');
+        end = json_at(bytes, key_end, out);
     }
     out.push(b'}');
 }
