@@ -118,9 +118,11 @@ fn busy_polling_takes_every_answer_and_keeps_to_its_time() {
         assert!(outcome.io.ends_with(name), "{}", outcome.io);
         // While the server stalls nothing comes at all.
         let length = Length::Duration(Duration::from_millis(200));
-        let paced = Plan { io, busy_poll: true, ..plan(server(1), Pace::Open(1000.0), length) };
+        let paced =
+            Plan { io, busy_poll: true, in_flight: 1000, ..plan(server(1), Pace::Open(1000.0), length) };
         let outcome = run(&paced, &Bytes, |_| {}).expect("it runs");
         assert_eq!(outcome.totals.latencies[0].len(), 200);
+        assert!(outcome.totals.unsent < 20, "{} were not sent", outcome.totals.unsent);
     }
 }
 

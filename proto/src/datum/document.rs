@@ -28,6 +28,7 @@
 use std::rc::Rc;
 
 use super::json_steps::Place;
+use super::raw::Raw;
 use super::{Array, Datum, Object, Slice, Text, Time};
 use crate::limits;
 
@@ -109,6 +110,23 @@ pub fn encode(datum: &Datum, out: &mut Vec<u8>) {
         },
         Datum::MinVal => out.push(MINVAL),
         Datum::MaxVal => out.push(MAXVAL),
+    }
+}
+
+/// Whether two encoded values are equal: the same value may have several forms, and an object of version 5 of the files has another than today's.
+pub fn is_same(one: &[u8], other: &[u8]) -> bool {
+    let has_one_form = |value: &[u8]| matches!(value[0], NULL | FALSE | TRUE | STRING | BINARY);
+    one == other
+        || !(has_one_form(one) || has_one_form(other))
+            && Raw::new(one).to_datum() == Raw::new(other).to_datum()
+}
+
+/// [`is_same`] of what may not be there.
+pub fn are_same<T: AsRef<[u8]>>(one: Option<&T>, other: Option<&T>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => is_same(one.as_ref(), other.as_ref()),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
     }
 }
 
@@ -498,7 +516,7 @@ pub(super) fn find_pair(body: &[u8], key: &[u8]) -> Option<usize> {
 /// Whether keys are equal. Byte by byte where they are short: the library compares in blocks of 32 bytes, and of a field at the
 /// end of a line of memory that waits for the line behind it.
 #[inline]
-fn is_same(found: &[u8], key: &[u8]) -> bool {
+fn is_same_key(found: &[u8], key: &[u8]) -> bool {
     if found.len() != key.len() {
         return false;
     }
@@ -523,7 +541,7 @@ impl<'a> Directory<'a> {
         Directory { bytes, entries, count: count as usize }
     }
 
-    /// At least [`DIRECTORY_PAIRS_MIN`].
+    /// At least 1.
     pub fn count(self) -> usize {
         self.count
     }
@@ -533,7 +551,7 @@ impl<'a> Directory<'a> {
     pub fn find_near(self, key: &[u8], hint: &mut usize) -> Option<usize> {
         if *hint < self.count {
             let (found, value) = self.key(*hint);
-            if is_same(found, key) {
+            if is_same_key(found, key) {
                 return Some(value);
             }
         }
@@ -600,7 +618,6 @@ impl Iterator for Items<'_> {
 }
 
 /// Where the entries of a container begin, one after the other: items, or pairs in the order of their keys.
-#[derive(Clone)]
 pub(super) struct Places<'a> {
     /// The pairs' directory, if they have one: they may stand in another order.
     directory: Option<Directory<'a>>,
@@ -721,6 +738,10 @@ fn check_at(bytes: &[u8], at: usize, depth: u32) -> Result<usize, DocumentError>
                 let pairs = here.checked_add(ENTRY * count as usize).filter(|pairs| *pairs <= end);
                 here = pairs.ok_or(DocumentError::Cut { at })?;
                 let directory = Directory::at(&bytes[..end], start);
+                // Readers look at the first pair.
+                if count == 0 {
+                    return Err(DocumentError::Directory { at });
+                }
                 starts.extend((0..count as usize).map(|index| directory.pair(index)));
                 starts.sort_unstable();
             }

@@ -184,7 +184,17 @@ mod tests {
             ("text", text.clone()),
             ("empty", Datum::array(vec![])),
         ]);
-        Datum::array(vec![inner.clone(), Datum::Null, numbers, Datum::object([]), text, inner])
+        // With a directory, whose pairs stand in another order.
+        let long = |letter: &str| Datum::string(&letter.repeat(5_000));
+        let wide = Datum::object([
+            ("a", long("a")),
+            ("b", Datum::Number(1.0)),
+            ("c", long("c")),
+            ("d", long("d")),
+            ("e", Datum::Null),
+            ("f", long("f")),
+        ]);
+        Datum::array(vec![inner.clone(), Datum::Null, numbers, Datum::object([]), text, wide, inner])
     }
 
     #[test]

@@ -68,6 +68,20 @@ fn in_order_of_keys(object: &Object) -> Vec<u8> {
     bytes
 }
 
+/// Looks at a value in all the ways that do without one built of it.
+fn read(bytes: &[u8]) {
+    let raw = Raw::new(bytes);
+    raw.touch(2);
+    raw.field(b"a", &mut 1);
+    document::write_json(bytes, &mut Vec::new());
+    set_fields(bytes, &document::to_bytes(&Datum::object([("a", Datum::Null)])), "id");
+}
+
+#[test]
+fn a_directory_of_no_pairs_is_refused() {
+    assert_eq!(document::check(&[12, 1, 0, 0, 0, 0]), Err(document::DocumentError::Directory { at: 0 }));
+}
+
 proptest! {
     #[test]
     fn objects_read_the_same_wherever_their_pairs_stand(object in wide_objects(), change in wide_objects()) {
@@ -86,8 +100,7 @@ proptest! {
             let mut printed = Vec::new();
             document::write_json(bytes, &mut printed);
             prop_assert_eq!(String::from_utf8(printed), Ok(json::to_string(&datum)));
-            let is_plain = object.field("$reql_type$").is_none();
-            for (index, (key, value)) in object.iter().enumerate().filter(|_| is_plain) {
+            for (index, (key, value)) in object.iter().enumerate() {
                 Raw::new(bytes).touch(index);
                 match Raw::new(bytes).field(key.as_bytes(), &mut { 3 }) {
                     Field::Value(found) => prop_assert_eq!(found.to_datum(), value),
@@ -97,6 +110,7 @@ proptest! {
         }
         let change = document::to_bytes(&Datum::Object(change));
         prop_assert_eq!(set_fields(&old, &change, "id"), set_fields(&new, &change, "id"));
+        prop_assert!(document::is_same(&old, &new));
     }
 
     #[test]
@@ -150,7 +164,7 @@ proptest! {
 
     #[test]
     fn damaged_documents_are_refused_or_readable(
-        datum in values(), cut in any::<prop::sample::Index>(), flip in any::<prop::sample::Index>(), bits in 1..=255u8
+        datum in prop_oneof![values(), wide_objects().prop_map(Datum::Object)], cut in any::<prop::sample::Index>(), flip in any::<prop::sample::Index>(), bits in 1..=255u8
     ) {
         let mut bytes = document::to_bytes(&datum);
         let cut = cut.index(bytes.len());
@@ -161,13 +175,15 @@ proptest! {
             let view = document::from_bytes(&bytes);
             let _ = json::to_string(&view);
             prop_assert!(view == view.clone());
+            read(&bytes);
         }
     }
 
     #[test]
-    fn foreign_bytes_are_refused_or_readable(bytes in vec(prop_oneof![0..12u8, any::<u8>()], 0..60)) {
+    fn foreign_bytes_are_refused_or_readable(bytes in vec(prop_oneof![0..13u8, any::<u8>()], 0..60)) {
         if document::check(&bytes) == Ok(()) {
             let _ = json::to_string(&document::from_bytes(&bytes));
+            read(&bytes);
         }
     }
 }

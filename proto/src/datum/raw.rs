@@ -97,7 +97,7 @@ impl<'a> Raw<'a> {
         }
     }
 
-    /// Reads a byte where [`Raw::field`] will look. Done for many documents one after another this lets the memory answer
+    /// Reads what [`Raw::field`] will look at. Done for many documents one after another this lets the memory answer
     /// for all of them at once, where one search after another would wait for each.
     #[inline]
     pub fn touch(self, hint: usize) -> u8 {

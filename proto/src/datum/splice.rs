@@ -6,7 +6,6 @@ use std::ops::Range;
 
 use super::document::{self, BodyWriter, Form, Places, tag};
 use super::pseudo;
-use super::raw::Raw;
 
 /// What setting fields leads to.
 #[derive(Debug, PartialEq, Eq)]
@@ -97,7 +96,7 @@ pub fn set_fields(object: &[u8], change: &[u8], fixed: &str) -> Option<Spliced> 
             pieces.keep(&before);
         }
         let replaced = old.next_if(|old| old.key == new.key);
-        if let Some(same) = replaced.as_ref().filter(|old| is_same(old.value, new.value)) {
+        if let Some(same) = replaced.as_ref().filter(|old| document::is_same(old.value, new.value)) {
             pieces.keep(same);
             continue;
         }
@@ -121,15 +120,6 @@ pub fn set_fields(object: &[u8], change: &[u8], fixed: &str) -> Option<Spliced> 
     writer.add_directory();
     writer.end();
     Some(Spliced::Changed(out))
-}
-
-/// Whether two encoded values are equal.
-fn is_same(one: &[u8], other: &[u8]) -> bool {
-    let has_one_form =
-        |value: &[u8]| matches!(value[0], tag::NULL | tag::FALSE | tag::TRUE | tag::STRING | tag::BINARY);
-    one == other
-        || !(has_one_form(one) || has_one_form(other))
-            && Raw::new(one).to_datum() == Raw::new(other).to_datum()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use photondb_proto::datum::key;
+use photondb_proto::datum::{document, key};
 use photondb_proto::error::QueryError;
 use photondb_proto::feed::FeedRows;
 use photondb_proto::op::{Document, IndexId, Key, KeyBound, KeyRange};
@@ -160,7 +160,7 @@ impl Evaluator {
             let old = left.as_ref().and(old.as_ref());
             let new = taken.as_ref().and(new.as_ref());
             let has_moved = left.is_some() && taken.is_some() && left != taken;
-            if old == new && !(has_moved && old.is_some()) {
+            if document::are_same(old, new) && !(has_moved && old.is_some()) {
                 return None;
             }
             let old_key = left.clone().filter(|_| has_moved);

@@ -342,7 +342,7 @@ impl Queue {
         let Some(element @ Element::Change(..)) = self.elements.get_mut(at as usize) else { return false };
         let Element::Change(waiting, ..) = &*element else { return false };
         let (old, new) = (waiting.old.clone(), change.new.clone());
-        *element = match old == new {
+        *element = match document::are_same(old.as_ref(), new.as_ref()) {
             true => Element::Gone,
             false => {
                 let one = Change::new(RowChange {

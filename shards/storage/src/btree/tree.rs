@@ -109,8 +109,10 @@ pub(crate) fn descend(
                 found => leaves[walk] = found.map(|_| id),
             }
         }
-        let child = |step: &Step| Some((step.walk, pool.peek(step.page)?.child(step.index).page));
-        open.extend(steps[level..].iter().filter_map(child));
+        open.extend(steps[level..].iter().map(|step| {
+            let page = pool.peek(step.page).expect("a page that was just looked at");
+            (step.walk, page.child(step.index).page)
+        }));
     }
     Descent { leaves, steps }
 }

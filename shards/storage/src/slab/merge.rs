@@ -97,10 +97,10 @@ impl Merging<'_> {
             sources.push(Source { tree, root: roots[tree], leaf, left: left.0..left.1, next, key: 0..0 });
         }
         // About so many are taken of each, and one more is looked at.
-        let each = rows_max / roots.len().max(1) + 2;
+        let each = (rows_max / roots.len().max(1)).saturating_add(2);
         for Source { leaf, left, .. } in &sources {
             let first = match self.direction {
-                Direction::Forward => left.start..left.end.min(left.start + each),
+                Direction::Forward => left.start..left.end.min(left.start.saturating_add(each)),
                 Direction::Backward => left.start.max(left.end.saturating_sub(each))..left.end,
             };
             first.for_each(|index| leaf.touch_cell(index));

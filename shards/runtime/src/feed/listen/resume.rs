@@ -4,6 +4,7 @@
 
 use std::rc::Rc;
 
+use photondb_proto::datum::document;
 use photondb_proto::error::QueryError;
 use photondb_proto::resume::{Commits, ShardPlace};
 
@@ -101,7 +102,8 @@ impl Listener {
             let element = match self.spec.include_initial {
                 _ if comes => None,
                 true => member.told(&change).map(|change| Queue::initial_change(index, change)),
-                false => (change.old != change.new).then_some(Element::Change(change, None, index)),
+                false => (!document::are_same(change.old.as_ref(), change.new.as_ref()))
+                    .then_some(Element::Change(change, None, index)),
             };
             if let Some(element) = element {
                 self.queue.borrow_mut().push(element);
