@@ -21,7 +21,12 @@ const HOUSES: &[House] = &[
         source: "src",
         // The load generator only for the program of that name.
         depends_on: &["photondb-loadgen", "photondb-proto", "photondb-query", "photondb-runtime"],
-        floors: &[&["cli", "reference"], &["boot"], &["control", "config"], &["logging", "outside", "allocator"]],
+        floors: &[
+            &["cli", "reference"],
+            &["boot"],
+            &["control", "config"],
+            &["logging", "outside", "allocator"],
+        ],
     },
     House {
         source: "shards/runtime/src",
