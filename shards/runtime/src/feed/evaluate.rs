@@ -160,7 +160,10 @@ impl Evaluator {
             let old = left.as_ref().and(old.as_ref());
             let new = taken.as_ref().and(new.as_ref());
             let has_moved = left.is_some() && taken.is_some() && left != taken;
-            if document::are_same(old, new) && !(has_moved && old.is_some()) {
+            // Found out once: whoever compares them behind this compares bytes.
+            let is_same = document::are_same(old, new);
+            let new = if is_same { old } else { new };
+            if is_same && !(has_moved && old.is_some()) {
                 return None;
             }
             let old_key = left.clone().filter(|_| has_moved);

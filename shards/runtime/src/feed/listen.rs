@@ -17,7 +17,6 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use photondb_proto::datum::document;
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::feed::{
     ElementForm, Elements, FeedMember, FeedNumber, FeedOp, FeedReply, FeedRows, FeedSpec, Squash,
@@ -399,8 +398,7 @@ pub fn deliver<E: Env>(core: &Rc<Core<E>>, published: Vec<(u64, Published)>) {
                     listener.came(*member, &change, now);
                 }
                 // A row that only moves is no change to those who know it in both places.
-                let is_change = !document::are_same(change.old.as_ref(), change.new.as_ref());
-                if !subscription.followers.borrow().is_empty() && is_change {
+                if !subscription.followers.borrow().is_empty() && change.old != change.new {
                     core.listening.pace.changed(&subscription);
                     subscription.trail.push(change);
                 }

@@ -5,7 +5,6 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
 use futures_util::future::join_all;
-use photondb_proto::datum::document;
 use photondb_proto::error::{ErrorKind, QueryError};
 use photondb_proto::feed::FirstRows;
 use photondb_proto::op::{Key, ScanOrder};
@@ -115,7 +114,7 @@ impl Member {
             (true, false) | (false, true) => Rc::new(change.half(tells_old)),
             (false, false) => return None,
         };
-        (!document::are_same(told.old.as_ref(), told.new.as_ref())).then_some(told)
+        (told.old != told.new).then_some(told)
     }
 
     /// The last commits that it knew before what comes now.

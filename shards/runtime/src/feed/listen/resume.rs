@@ -4,7 +4,6 @@
 
 use std::rc::Rc;
 
-use photondb_proto::datum::document;
 use photondb_proto::error::QueryError;
 use photondb_proto::resume::{Commits, ShardPlace};
 
@@ -102,8 +101,7 @@ impl Listener {
             let element = match self.spec.include_initial {
                 _ if comes => None,
                 true => member.told(&change).map(|change| Queue::initial_change(index, change)),
-                false => (!document::are_same(change.old.as_ref(), change.new.as_ref()))
-                    .then_some(Element::Change(change, None, index)),
+                false => (change.old != change.new).then_some(Element::Change(change, None, index)),
             };
             if let Some(element) = element {
                 self.queue.borrow_mut().push(element);
