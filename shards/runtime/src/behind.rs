@@ -28,7 +28,7 @@ use crate::env::Env;
 /// What is used before a rest.
 const SLICE: Duration = Duration::from_micros(200);
 /// What work under the highest pressure uses in addition.
-const SLICE_PRESSED: Duration = Duration::from_micros(800);
+const SLICE_PRESSED: Duration = Duration::from_micros(300);
 /// The others have so many times as much of a busy core.
 const SHARE: u32 = 3;
 /// A turn that took no longer was one of an idle core.
