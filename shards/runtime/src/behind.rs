@@ -30,7 +30,7 @@ const SLICE: Duration = Duration::from_micros(200);
 /// What work under the highest pressure uses in addition.
 const SLICE_PRESSED: Duration = Duration::from_micros(300);
 /// The others have so many times as much of a busy core.
-const SHARE: u32 = 3;
+const SHARE: u32 = 4;
 /// A turn that took no longer was one of an idle core.
 const IDLE_TURN: Duration = Duration::from_micros(100);
 /// However busy the others are, a rest is no longer.
