@@ -172,6 +172,40 @@ fn what_indexes_give_is_what_scans_would_find() {
     assert!(server.stop().success());
 }
 
+/// Along an index in no order shards are read in groups, and what is asked for ends within one again and again.
+#[test]
+fn rows_along_an_index_come_once_however_many_are_asked_for() {
+    let machine = Machine::shared();
+    let folder = Folder::new("index-groups");
+    let server = Server::start(&machine, &folder, 2);
+    let client = &mut server.client();
+    create(client, &["docs"]);
+    index_create(client, "n", None, json!({}));
+    let rows = 4000;
+    let range = json!([number::RANGE, [rows]]);
+    let object = json!({ "id": [number::VAR, [1]], "n": [number::MOD, [[number::VAR, [1]], 4]] });
+    client.run(&term(number::INSERT, json!([table("docs"), [number::MAP, [range, of_row(object)]]])));
+    client.run(&term(number::INDEX_WAIT, json!([table("docs")])));
+    let all: Vec<u64> = (0..rows).filter(|id| id % 4 < 2).collect();
+    let found = along(number::GET_ALL, json!([table("docs"), 1, 0]), "n");
+    check(client, &found, all.clone());
+    // The first steps give one row, then four, then sixteen.
+    let late = json!([number::GE, [field("id"), rows - 40]]);
+    let last = json!([number::FILTER, [found, of_row(late)]]);
+    check(client, &json!([number::LIMIT, [last, 20]]), all[all.len() - 20..].to_vec());
+    for limit in [1, 2, 7, 130, 500, 1999, 2000, 2001] {
+        let mut limited = ids(client, &json!([number::LIMIT, [found, limit]]));
+        assert_eq!(limited.len(), limit.min(all.len()), "{limit}");
+        limited.sort_unstable();
+        limited.dedup();
+        assert_eq!(limited.len(), limit.min(all.len()), "{limit}: a row came twice");
+        assert!(limited.iter().all(|id| id % 4 < 2), "{limit}: {limited:?}");
+        let skipped = json!([number::LIMIT, [[number::SKIP, [found, 2000 - limit.min(2000)]], 2000]]);
+        assert_eq!(ids(client, &skipped).len(), limit.min(all.len()), "{limit}");
+    }
+    assert!(server.stop().success());
+}
+
 #[test]
 fn an_index_is_whole_after_a_kill_during_its_construction() {
     let machine = Machine::shared();

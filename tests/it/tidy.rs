@@ -135,6 +135,7 @@ const UNSAFE_FILES: &[&str] = &[
     "loadgen/src/links/uring.rs",
     "shards/runtime/src/flights.rs",
     "shards/runtime/src/uring.rs",
+    "shards/storage/src/cache/prefetch.rs",
     "shards/storage/src/train.rs",
     "src/allocator.rs",
 ];

@@ -1,7 +1,7 @@
 //! One step of a scan over the shards of this core.
 //!
-//! Always: a step holds nothing when it has answered; `next` says where to go on. In any order it is a shard and the last
-//! key seen there; in key order, and along an index, it is the last key seen, since the shards are merged. What is in memory the store merges
+//! Always: a step holds nothing when it has answered; `next` says where to go on. In any order it is a shard, or along an index the
+//! first of a group of shards and the one behind it, and the last key seen there; in key order it is the last key seen, since the shards are merged. What is in memory the store merges
 //! itself ([`StorageEngine::merge`]), keys first; from where it is not, each shard is read in small runs and the nearest key goes first.
 //! Long steps let other tasks of the core have their turn. Along an index the keys are those of
 //! entries, and a row is given only while its entry stands. Where rows are on disk and neither their order nor their keys are asked
@@ -37,6 +37,8 @@ use crate::table::{LocalTable, Shard, storage_failed, storage_range};
 const RUN_ROWS: usize = 512;
 /// Rows of a shard that are looked at in the cache at a time.
 const VISIT_ROWS: usize = 1024;
+/// While a row is given the processor fetches the one so far behind it.
+const ROWS_AHEAD: usize = 2;
 /// Rows that are looked up together, so that their memory is waited for together.
 const ROWS_TOGETHER: usize = 32;
 /// Bytes read from a shard at a time.
@@ -45,6 +47,8 @@ const RUN_BYTES: usize = 128 << 10;
 const MERGE_ROWS_MORE: usize = 2;
 /// Merged rows that are given together, and that are merged at first where it is not known how many are wanted.
 const MERGED_ROWS: usize = 64;
+/// Shards of an index that a step goes to first where the order does not matter.
+const FIRST_SHARDS: usize = 4;
 /// Rows of the first sweep of a step, unless nothing comes out of them.
 const SWEEP_ROWS: usize = 512;
 /// Rows that are looked at to see whether a range is in memory.
@@ -73,7 +77,8 @@ pub async fn part<E: Env>(
         ScanOrder::Any | ScanOrder::Keyed if along.is_plain() => {
             any_order(&along, &scan, from, &mut rows, &mut pace).await?
         }
-        ScanOrder::Any | ScanOrder::Keyed | ScanOrder::Ascending => {
+        ScanOrder::Any | ScanOrder::Keyed => in_groups(&along, &scan, from, &mut rows, &mut pace).await?,
+        ScanOrder::Ascending => {
             in_order(&along, &scan, Direction::Forward, from, &mut rows, &mut pace).await?
         }
         ScanOrder::Descending => {
@@ -181,7 +186,6 @@ impl<'a, S: StorageEngine> Along<'a, S> {
     fn look_up(&self, met: &[Met<'_, S>]) -> Result<Vec<Cached<Option<Value>>>, StorageError> {
         let Some(first) = met.first() else { return Ok(Vec::new()) };
         if self.index.is_none() {
-            met.iter().for_each(|met| touch_value(&met.value));
             return Ok(Vec::new());
         }
         let store = &first.shard.store;
@@ -203,7 +207,7 @@ impl<'a, S: StorageEngine> Along<'a, S> {
     async fn row<'m>(
         &self,
         met: &'m Met<'_, S>,
-        known: Option<Cached<Option<Value>>>,
+        known: Option<&Cached<Option<Value>>>,
     ) -> Result<Option<(Cow<'m, [u8]>, Value)>, StorageError> {
         if self.index.is_none() {
             return Ok(Some((Cow::Borrowed(&met.key), met.value.clone())));
@@ -213,7 +217,7 @@ impl<'a, S: StorageEngine> Along<'a, S> {
             return Ok(None);
         }
         if let Some(Cached::Hit(row)) = known {
-            return Ok(row.map(|row| (entry, row)));
+            return Ok(row.clone().map(|row| (entry, row)));
         }
         let (Some((_, primary)), Some(rows)) = (key::split_entry(&entry), met.shard.tree()) else {
             return Ok(None);
@@ -250,10 +254,16 @@ impl<'a, S: StorageEngine> Along<'a, S> {
             Cached::Hit(None) | Cached::Miss => 0,
         });
         rows.expect(known.len(), bytes.sum());
-        let mut known = known.into_iter();
-        for met in met {
+        let touch = |at: usize| match (known.get(at), met.get(at)) {
+            (Some(Cached::Hit(Some(row))), _) => touch_value(row),
+            (Some(Cached::Hit(None) | Cached::Miss), _) | (None, None) => {}
+            (None, Some(met)) => touch_value(&met.value),
+        };
+        (0..ROWS_AHEAD).for_each(touch);
+        for (at, met) in met.iter().enumerate() {
+            touch(at + ROWS_AHEAD);
             let copies = met.wanted.copies;
-            let row = self.row(&met, known.next()).await;
+            let row = self.row(met, known.get(at)).await;
             let taken = match row.map_err(|error| self.failed(error))? {
                 Some((key, row)) => self.give(&key, row, copies, rows).await?,
                 None => Taken::GoOn,
@@ -264,7 +274,7 @@ impl<'a, S: StorageEngine> Along<'a, S> {
             }
             match taken {
                 Taken::GoOn => {}
-                Taken::Full => return Ok(Some(Ended::Full(met.key.into_owned()))),
+                Taken::Full => return Ok(Some(Ended::Full(met.key.to_vec()))),
                 Taken::End => return Ok(Some(Ended::Whole)),
             }
         }
@@ -605,7 +615,7 @@ impl<S: StorageEngine> Source<'_, S> {
     }
 }
 
-/// Merges the shards by key.
+/// Merges all shards by key.
 async fn in_order<E: Env>(
     along: &Along<'_, E::Store>,
     scan: &Scan,
@@ -614,14 +624,64 @@ async fn in_order<E: Env>(
     rows: &mut Rows,
     pace: &mut Pace<'_, E>,
 ) -> Result<Option<Vec<u8>>, QueryError> {
+    match merged(along, &along.local.shards, scan, direction, from, rows, pace).await? {
+        Some(Ended::Full(key)) => Ok(Some(key)),
+        Some(Ended::Whole) | None => Ok(None),
+    }
+}
+
+/// Goes along an index in any order: one group of shards after another, each merged. As many at a time as the rows that are wanted
+/// are likely to lie in, to judge by those before: each shard costs a way down its tree.
+async fn in_groups<E: Env>(
+    along: &Along<'_, E::Store>,
+    scan: &Scan,
+    from: Option<&[u8]>,
+    rows: &mut Rows,
+    pace: &mut Pace<'_, E>,
+) -> Result<Option<Vec<u8>>, QueryError> {
+    let shards = &along.local.shards;
+    let (mut group, mut after) = match from {
+        None => (0..FIRST_SHARDS.min(shards.len()), None),
+        Some(next) => {
+            let (start, next) = next.split_first_chunk().ok_or_else(bad_resume)?;
+            let (end, key) = next.split_first_chunk().ok_or_else(bad_resume)?;
+            (u16::from_be_bytes(*start).into()..u16::from_be_bytes(*end).into(), Some(key))
+        }
+    };
+    let mut seen = 0;
+    while let Some(trees) = shards.get(group.clone()) {
+        let ended = merged(along, trees, scan, Direction::Forward, after.take(), rows, pace).await?;
+        match ended {
+            None if group.end == shards.len() => return Ok(None),
+            None => {}
+            Some(Ended::Full(key)) => return Ok(Some(place(group.start, &place(group.end, &key)))),
+            Some(Ended::Whole) => return Ok(None),
+        }
+        seen += group.len();
+        let wanted = rows.room().unwrap_or(MERGED_ROWS);
+        let more = (wanted * seen).checked_div(rows.taken() as usize).map_or(shards.len(), |more| more + 1);
+        group = group.end..shards.len().min(group.end.saturating_add(more));
+    }
+    Err(bad_resume())
+}
+
+/// Merges shards by key.
+async fn merged<E: Env>(
+    along: &Along<'_, E::Store>,
+    shards: &[Option<Shard<E::Store>>],
+    scan: &Scan,
+    direction: Direction,
+    from: Option<&[u8]>,
+    rows: &mut Rows,
+    pace: &mut Pace<'_, E>,
+) -> Result<Option<Ended>, QueryError> {
     let mut ranges = ranges_left(along, &scan.ranges, direction, from);
-    let shards = along.local.shards.iter().flatten();
+    let shards = shards.iter().flatten();
     let trees: Vec<_> = shards.filter_map(|shard| Some((shard, along.tree(shard)?))).collect();
     match in_memory(along, &trees, &mut ranges, direction, rows, pace).await? {
-        Some(Ended::Full(key)) => return Ok(Some(key)),
-        Some(Ended::Whole) => return Ok(None),
         None if ranges.is_empty() => return Ok(None),
         None => {}
+        ended => return Ok(ended),
     }
     let source = |(shard, tree)| {
         let (run, seen) = (VecDeque::new(), Lsn::default());
@@ -651,10 +711,9 @@ async fn in_order<E: Env>(
             return Ok(None);
         }
         since += met.len();
-        match along.give_all(met, rows, pace).await? {
-            None => {}
-            Some(Ended::Full(key)) => return Ok(Some(key)),
-            Some(Ended::Whole) => return Ok(None),
+        let ended = along.give_all(met, rows, pace).await?;
+        if ended.is_some() {
+            return Ok(ended);
         }
         if since >= RUN_ROWS {
             since = 0;

@@ -13,6 +13,7 @@ use photondb_proto::error::QueryError;
 use photondb_proto::op::RowOutcome;
 use photondb_query::write::{RowDecision, RowEffect};
 use photondb_storage::engine::{BatchMax, Cached, Edit, Lsn, Part, StorageEngine, StorageError, Value};
+use photondb_storage::touch_value;
 
 use crate::env::Env;
 use crate::index::{LocalIndexes, TakesLong};
@@ -203,7 +204,10 @@ impl<'a, E: Env> Batch<'a, E> {
                 missing.entry(shard.place).or_default().push(keys[*place].to_vec());
             }
             held += match &row {
-                Cached::Hit(Some(row)) => row.len(),
+                Cached::Hit(Some(row)) => {
+                    touch_value(row);
+                    row.len()
+                }
                 Cached::Hit(None) | Cached::Miss => 0,
             };
             known.push(Known { row: if held <= bytes_max { row } else { Cached::Miss }, at });

@@ -4,23 +4,27 @@
 //! values.
 
 pub(crate) mod pool;
+mod prefetch;
 pub(crate) mod queue;
 mod set;
 pub(crate) mod shortcuts;
 pub(crate) mod values;
 mod window;
 
-use std::hint::black_box;
+use prefetch::prefetch;
 
 const LINE_BYTES: usize = 64;
 /// Of a value so much is fetched: then the processor has seen where it goes on.
-const TOUCHED_BYTES_MAX: usize = 1 << 10;
+const TOUCHED_BYTES_MAX: usize = 2 << 10;
 
 /// Has the processor fetch these bytes. What is touched before the first of it is used is waited for together.
 pub(crate) fn touch(bytes: &[u8]) {
-    for line in bytes.chunks(LINE_BYTES) {
-        black_box(line[0]);
-    }
+    bytes.chunks(LINE_BYTES).for_each(|line| prefetch(&line[0]));
+}
+
+/// Has the processor fetch where a value begins. [`touch_value`] is for when it is read next: a few values fill the innermost cache.
+pub(crate) fn touch_head(value: &[u8]) {
+    prefetch(value);
 }
 
 /// [`touch`] for the beginning of a value.

@@ -10,10 +10,10 @@
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
-use std::hint::black_box;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use crate::cache::prefetch::prefetch;
 use crate::cache::values::Standing;
 
 /// Buckets are made so many at a time: 16 KiB.
@@ -102,7 +102,8 @@ impl Shortcuts {
     /// Has the processor fetch the key's bucket.
     pub fn touch(&self, mark: Mark) {
         if let Some(Bucket([first, _, third, _])) = self.bucket(mark) {
-            black_box((first.number, third.number));
+            prefetch(first);
+            prefetch(third);
         }
     }
 

@@ -12,7 +12,7 @@ use crate::btree::PageId;
 use crate::btree::cell::{Cell, Pointer};
 use crate::btree::page::Page;
 use crate::btree::tree::{self, Descent, Step};
-use crate::cache::touch_value;
+use crate::cache::touch_head;
 use crate::cache::values::Guess;
 use crate::disk::Directory;
 use crate::engine::{Direction, Merged, MergedEntry, Range, StorageError, TreeId, Value, VisitEnd};
@@ -219,8 +219,8 @@ impl Merging<'_> {
     }
 }
 
-/// Looks up the values of what was chosen, up to the first that is not in memory. All are found before the first is touched, and all
-/// are touched before the first is taken.
+/// Looks up the values of what was chosen, up to the first that is not in memory. All are found before the first is touched, and where
+/// each begins is touched before the first is taken.
 fn fetch(state: &mut State, keys: Vec<u8>, chosen: Vec<Chosen>, end: VisitEnd, bytes_max: usize) -> Merged {
     let mut merged = Merged { keys, entries: Vec::with_capacity(chosen.len()), end };
     let guess_at = |chosen: &Chosen| {
@@ -239,7 +239,7 @@ fn fetch(state: &mut State, keys: Vec<u8>, chosen: Vec<Chosen>, end: VisitEnd, b
         }
     });
     let found: Vec<Option<&Value>> = found.collect();
-    found.iter().flatten().for_each(|value| touch_value(value));
+    found.iter().flatten().for_each(|value| touch_head(value));
     let mut bytes = 0;
     for (Chosen { tree, key, .. }, value) in chosen.iter().zip(found) {
         if bytes >= bytes_max && !merged.entries.is_empty() {

@@ -12,7 +12,7 @@ use crate::btree::tree::{self, Descent, Inner, Known, Way};
 use crate::btree::{Missing, PageId};
 use crate::cache::pool::Pool;
 use crate::cache::shortcuts::Mark;
-use crate::cache::{touch, touch_value};
+use crate::cache::{touch, touch_head};
 use crate::compress::Codec;
 use crate::engine::{Cached, Edit, StorageError, TreeId, TreeName, Value};
 use crate::slab::chunks::{CHUNK_BLOCKS_FIRST, Chunk, ChunkKind, Chunks};
@@ -210,18 +210,22 @@ impl State {
     /// [`State::lookup`] of several keys, all of which go one step before the first goes the next: what they need of memory is
     /// touched before it is used, and so waited for together.
     pub fn lookup_many(&mut self, keys: &[(TreeId, &[u8])]) -> Result<Vec<Found>, StorageError> {
+        let mut roots: Vec<PageId> = Vec::with_capacity(keys.len());
+        for (entry, (tree, _)) in keys.iter().enumerate() {
+            let known = entry.checked_sub(1).filter(|before| keys[*before].0 == *tree);
+            roots.push(known.map_or_else(|| self.root(*tree), |before| Ok(roots[before]))?);
+        }
         let marks: Vec<Mark> = keys.iter().map(|(tree, key)| self.pool.mark(tree.0, key)).collect();
         marks.iter().for_each(|mark| self.pool.touch_shortcut(*mark));
         let standings: Vec<_> = marks.iter().map(|mark| self.pool.shortcut(*mark)).collect();
         let known = standings.into_iter().map(|standing| self.pool.value_standing(standing?));
         let known: Vec<Option<&Value>> = known.collect();
-        known.iter().flatten().for_each(|value| touch_value(value));
+        known.iter().flatten().for_each(|value| touch_head(value));
         let mut found: Vec<Option<Found>> =
             known.into_iter().map(|value| value.map(|value| Found::Value(Some(Rc::clone(value))))).collect();
         let open: Vec<usize> = (0..keys.len()).filter(|entry| found[*entry].is_none()).collect();
-        let rooted = keys.iter().map(|(tree, key)| Ok((self.root(*tree)?, *key)));
-        let rooted = rooted.collect::<Result<Vec<_>, StorageError>>()?;
-        let walked = self.walk_many(&open.iter().map(|entry| rooted[*entry]).collect::<Vec<_>>());
+        let rooted: Vec<_> = open.iter().map(|entry| (roots[*entry], keys[*entry].1)).collect();
+        let walked = self.walk_many(&rooted);
         for (entry, (walked, led_to)) in open.into_iter().zip(walked) {
             self.remember(marks[entry], led_to);
             found[entry] = Some(walked);
@@ -244,7 +248,7 @@ impl State {
         let cells: Vec<_> = cells.collect();
         let met: Vec<Met<'_>> = cells.into_iter().map(|cell| self.meet(cell)).collect();
         for value in met.iter().filter_map(Met::value) {
-            touch_value(value);
+            touch_head(value);
         }
         met.into_iter().map(Met::found).collect()
     }
