@@ -2,7 +2,7 @@
 
 use std::io::{Error, Result};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use photondb_loadgen::report::Report;
@@ -19,6 +19,9 @@ pub struct Loadgen {
     pub records: u64,
     /// See the load generator's --busy-poll.
     pub busy_poll: bool,
+    /// A reply wakes it but interrupts nobody (SCHED_BATCH, by `chrt`): a server core on the client's CPU works on, as it would with clients of
+    /// another machine.
+    pub batch: bool,
 }
 
 /// A load that goes on beside another.
@@ -41,7 +44,10 @@ impl Beside {
 
 impl Loadgen {
     fn command(&self, line: &str) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(if self.batch { Path::new("chrt") } else { &self.program });
+        if self.batch {
+            command.args(["--batch", "0"]).arg(&self.program);
+        }
         command.args(line.split_whitespace());
         command.args(["--host", &self.address.ip().to_string(), "--port", &self.address.port().to_string()]);
         command.args(["--records", &self.records.to_string(), "--quiet", "--json", "-"]);

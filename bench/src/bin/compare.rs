@@ -252,6 +252,7 @@ fn loadgen(arguments: &Arguments, address: SocketAddr, line: &str) -> Result<Rep
         address,
         records: arguments.records,
         busy_poll: !arguments.sleeping_client,
+        batch: false,
     };
     loadgen.run(&format!("{line} --duration {}s", arguments.seconds))
 }
