@@ -313,8 +313,11 @@ impl<D: Directory> Shared<D> {
             let state = &mut *self.state.borrow_mut();
             state.chunks.hold(stage.chunk, slot_bytes);
             state.chunk_table.mark(stage.chunk);
-            if let Some(unplaced) = state.pool.unplaced.get_mut(number) {
-                unplaced.placed = Some((location, slot_bytes));
+            let unplaced = state.pool.unplaced.get_mut(number);
+            let in_vain = unplaced.and_then(|unplaced| unplaced.placed.replace((location, slot_bytes)));
+            // The checkpoint before placed it too and did not find its leaf again: what it wrote itself goes with this one.
+            if let Some((location, slot_bytes)) = in_vain {
+                state.give_back(location, slot_bytes);
             }
         }
         // The places that were given hold, also where there is no room for the rest.

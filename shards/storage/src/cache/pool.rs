@@ -104,7 +104,7 @@ pub(crate) struct PoolUsage {
 pub(crate) struct Unplaced {
     pub bytes: Value,
     pub tree: u32,
-    /// The place that the running checkpoint gave it.
+    /// The place that the newest checkpoint gave it.
     pub placed: Option<(Location, u32)>,
     /// It is there for the running checkpoint alone.
     pub is_old: bool,
@@ -290,6 +290,18 @@ impl Pool {
             match frame.state {
                 FrameState::Dirty | FrameState::Frozen => self.dirty_page_bytes -= page.len() as u64,
                 FrameState::Clean | FrameState::Free | FrameState::Freed => {}
+            }
+        }
+    }
+
+    /// As memory pressure does it to inner pages above which nobody came by for long, however much was done below them.
+    #[cfg(test)]
+    pub fn forget_clean_inner_pages(&mut self) {
+        for id in 0..self.frames.len() {
+            let frame = &self.frames[id];
+            let is_inner = frame.page.as_ref().is_some_and(|page| page.kind() == PageKind::Inner);
+            if frame.state == FrameState::Clean && is_inner {
+                self.forget_page(id as PageId);
             }
         }
     }

@@ -454,7 +454,7 @@ impl State {
         }
     }
 
-    fn give_back(&mut self, location: Location, bytes: u32) {
+    pub fn give_back(&mut self, location: Location, bytes: u32) {
         self.chunk_table.mark(location.chunk());
         self.chunks.release(location, bytes);
     }

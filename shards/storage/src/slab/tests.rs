@@ -328,3 +328,32 @@ fn space_of_deletes_and_updates_is_used_again() {
         assert!(mebibytes <= most * 13 / 10 + 9, "{mebibytes} MiB for {most} MiB of data");
     }
 }
+
+/// Leaves change while a checkpoint writes them, and pages above them are not in memory when it is done: their values are placed
+/// once more by the next one.
+#[test]
+fn what_was_placed_in_vain_is_given_back() {
+    let mut host = Blocking::new("placed-again", SMALL);
+    host.run(async |engine| {
+        let tree = engine.create_tree(&named("a")).await.unwrap();
+        let mut random = Random::new(3);
+        for number in 0..5_000_u64 {
+            let edit = suite::put(tree, number.to_be_bytes(), random.bytes(200));
+            engine.commit(CommitInfo::default(), &[edit]).await.unwrap();
+        }
+        for _ in 0..4 {
+            let writes = async {
+                for _ in 0..300 {
+                    let edit = suite::put(tree, random.below(5_000).to_be_bytes(), random.bytes(200));
+                    engine.commit(CommitInfo::default(), &[edit]).await.unwrap();
+                    engine.shared.state.borrow_mut().pool.forget_clean_inner_pages();
+                    yield_now().await;
+                }
+            };
+            let (written, ()) = both(engine.checkpoint(), writes).await;
+            written.unwrap();
+        }
+    });
+    let report = block_on(crate::verify::verify(&host.directory, &named("none"), &mut |_, _| {})).unwrap();
+    assert_eq!(report.problems, []);
+}
