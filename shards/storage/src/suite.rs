@@ -4,7 +4,7 @@
 //! is a reopening. So one text serves blocking files, the simulated disk and memory. Crashes are not here: they need a disk
 //! that forgets, see the simulation.
 
-mod merging;
+pub mod merging;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -273,7 +273,7 @@ fn random_key(random: &mut Random, count: u64) -> Vec<u8> {
     text.into_bytes()
 }
 
-fn bounds_around(keys: &[Vec<u8>]) -> Vec<Bound<Vec<u8>>> {
+pub fn bounds_around(keys: &[Vec<u8>]) -> Vec<Bound<Vec<u8>>> {
     let mut bounds = vec![Bound::Unbounded];
     for place in [0, 1, keys.len() / 3, keys.len() / 2, keys.len() - 1] {
         let mut behind = keys[place].clone();

@@ -1,9 +1,12 @@
 //! The engine as a whole over ordinary files: the suite of behaviours, and how it uses disk and memory.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::pin::pin;
 
 use crate::blocking::{BlockingDirectory, block_on, block_on_with};
-use crate::engine::{Cached, CommitInfo, Edit, StorageEngine, StorageError};
+use crate::btree::page::PageKind;
+use crate::engine::{Cached, CommitInfo, Direction, Edit, Range, StorageEngine, StorageError};
 use crate::event::{both, yield_now};
 use crate::slab::room::DataFile;
 use crate::slab::{Placement, SlabEngine, SlabOptions};
@@ -356,4 +359,47 @@ fn what_was_placed_in_vain_is_given_back() {
     });
     let report = block_on(crate::verify::verify(&host.directory, &named("none"), &mut |_, _| {})).unwrap();
     assert_eq!(report.problems, []);
+}
+
+#[test]
+fn trees_of_three_inner_levels_are_merged_from_every_bound() {
+    let mut host = Blocking::new("deep", SlabOptions::default());
+    host.run(async |engine| {
+        let mut random = Random::new(11);
+        let mut trees = Vec::new();
+        for name in ["a", "b"] {
+            trees.push(engine.create_tree(&named(name)).await.unwrap());
+        }
+        let mut model = BTreeMap::new();
+        for number in 0..12_000_u32 {
+            // Neighbours differ late, so that inner pages have room for few.
+            let mut key = (number / 10).to_be_bytes().to_vec();
+            key.extend_from_slice(&[b'.'; 600]);
+            key.extend_from_slice(&number.to_be_bytes());
+            let (tree, value) = (random.below(2) as usize, random.bytes(20));
+            engine
+                .commit(CommitInfo::default(), &[suite::put(trees[tree], key.clone(), value.clone())])
+                .await
+                .unwrap();
+            model.insert(key, (tree, value));
+        }
+        for tree in &trees {
+            let state = engine.shared.state.borrow();
+            let (mut id, mut levels) = (state.root(*tree).unwrap(), 0);
+            while let Some(page) = state.pool.peek(id).filter(|page| page.kind() == PageKind::Inner) {
+                (id, levels) = (page.child(0).page, levels + 1);
+            }
+            assert_eq!(levels, 3);
+        }
+        let keys: Vec<Vec<u8>> = model.keys().cloned().collect();
+        for bound in suite::bounds_around(&keys) {
+            for (start, end) in [(bound.clone(), Bound::Unbounded), (Bound::Unbounded, bound)] {
+                let range = Range { start, end };
+                for direction in [Direction::Forward, Direction::Backward] {
+                    let limits = (1 + random.below(300) as usize, 1 << 20);
+                    suite::merging::read_merged(engine, &trees, &model, &range, direction, limits).await;
+                }
+            }
+        }
+    });
 }

@@ -48,7 +48,7 @@ pub fn merges(host: &mut impl Host) {
 }
 
 /// Reads all of a range of several trees, comparing it with a map, and says how many entries came from memory.
-async fn read_merged(
+pub async fn read_merged(
     engine: &impl StorageEngine,
     trees: &[TreeId],
     model: &BTreeMap<Vec<u8>, (usize, Vec<u8>)>,
