@@ -50,6 +50,9 @@ struct Arguments {
     /// Seconds of each row
     #[arg(long, default_value_t = 5)]
     seconds: u64,
+    /// Everything is measured so often, Redis and the others in turn, and the median counts
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
     /// Have the client sleep until answers come. Else it asks for them again and again, Redis for its own as well: to wake a processor
     /// that sleeps costs the server more than many a query where a hypervisor has to do it
     #[arg(long)]
@@ -60,6 +63,13 @@ struct Arguments {
     /// Write the table into this page
     #[arg(long, value_name = "docs/benchmarks.md")]
     write: Option<PathBuf>,
+}
+
+/// What one round measured, row by row.
+struct Round {
+    redis: Option<Redis>,
+    ours: Vec<Figure>,
+    others: Vec<Option<Figure>>,
 }
 
 /// One row as measured.
@@ -79,22 +89,49 @@ struct Line {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     pin_to_client_cpu()?;
-    emptied(&arguments.data)?;
-    let redis = measure_redis(&arguments)?;
     let rows: Vec<&Row> = ROWS.iter().filter(|row| is_wanted(row, &arguments)).collect();
-    let ours = measure_photondb(&arguments, &rows)?;
-    let others = match arguments.other {
-        Some(address) => measure_other(&arguments, address, &rows)?,
-        None => vec![None; rows.len()],
+    let mut rounds = Vec::new();
+    for number in 1..=arguments.rounds {
+        println!("Round {number} of {}", arguments.rounds);
+        emptied(&arguments.data)?;
+        let redis = measure_redis(&arguments)?;
+        let ours = measure_photondb(&arguments, &rows)?;
+        let others = match arguments.other {
+            Some(address) => measure_other(&arguments, address, &rows)?,
+            None => vec![None; rows.len()],
+        };
+        rounds.push(Round { redis, ours, others });
+    }
+    let redis = median_redis(&rounds);
+    let line = |(place, row)| Line {
+        row,
+        photondb: median(rounds.iter().map(|round| round.ours[place])).expect("there is a round"),
+        other: median(rounds.iter().filter_map(|round| round.others[place])),
     };
-    let lines = rows.into_iter().zip(ours).zip(others);
-    let lines: Vec<Line> = lines.map(|((row, photondb), other)| Line { row, photondb, other }).collect();
+    let lines: Vec<Line> = rows.into_iter().enumerate().map(line).collect();
     let text = table(&arguments, redis, &lines);
     println!("{text}");
     if let Some(path) = &arguments.write {
         rewrite(path, &text)?;
     }
     Ok(())
+}
+
+/// The figure in the middle; of an even number the lower one of the two.
+fn median(figures: impl Iterator<Item = Figure>) -> Option<Figure> {
+    let mut figures: Vec<Figure> = figures.collect();
+    figures.sort_by(|one, other| one.value.total_cmp(&other.value));
+    figures.get(figures.len().saturating_sub(1) / 2).copied()
+}
+
+fn median_redis(rounds: &[Round]) -> Option<Redis> {
+    let of = |field: fn(&Redis) -> f64| {
+        let values = rounds.iter().filter_map(|round| round.redis.as_ref().map(field));
+        median(values.map(|value| Figure { value, p50_ms: 0.0, p99_ms: 0.0 })).map(|figure| figure.value)
+    };
+    let (get, get_many, hard_set) =
+        (of(|redis| redis.get)?, of(|redis| redis.get_many)?, of(|redis| redis.hard_set)?);
+    Some(Redis { get, get_many, hard_set })
 }
 
 fn is_wanted(row: &Row, arguments: &Arguments) -> bool {
@@ -262,7 +299,8 @@ fn table(arguments: &Arguments, redis: Option<Redis>, lines: &[Line]) -> String 
     let mut text = format!("{}\n\n", machine());
     match redis {
         Some(redis) => text.push_str(&format!(
-            "Redis in the same run: GET {}/s, with 16 connections of 16 in flight {}/s, SET with appendfsync always {}/s.\n\n",
+            "Redis in the same run (the median of {} rounds here and below): GET {}/s, with 16 connections of 16 in flight {}/s, SET with appendfsync always {}/s.\n\n",
+            arguments.rounds,
             grouped(redis.get),
             grouped(redis.get_many),
             grouped(redis.hard_set)
