@@ -13,6 +13,9 @@ use photondb_bench::work::{handshake, query};
 use photondb_loadgen::report::{Report, grouped};
 
 const DRIVER_PORT: u16 = 26021;
+/// Requests that a connection has in flight where reads come at a fixed rate: with one, a slow reply holds up those behind it on its connection,
+/// and what is told is the client's queue.
+const PACED_IN_FLIGHT: u32 = 8;
 const DOCS: &str = "[15,[[14,[\"bench\"]],\"docs\"]]";
 
 /// Measure what must not grow.
@@ -107,10 +110,9 @@ fn stalls(arguments: &Arguments, records: u64) -> Result<()> {
     loadgen.run("load --fresh")?;
     let peak = rate(&arguments.run(&loadgen, "get")?);
     println!("get at its peak                       {:>9}/s", grouped(peak));
-    let paced = format!("get --rate {:.0}", peak / 2.0);
+    let paced = format!("get -f {PACED_IN_FLIGHT} --rate {:.0}", peak / 2.0);
     let quiet = arguments.run(&loadgen, &paced)?;
     say_reads("alone", &quiet, None);
-    let half = peak / 2.0;
     for (name, pace) in [("a paced bulk load", "--rate 50"), ("a bulk load at full speed", "")] {
         let mut stream = TcpStream::connect(local(DRIVER_PORT))?;
         handshake(&mut stream)?;
@@ -122,7 +124,7 @@ fn stalls(arguments: &Arguments, records: u64) -> Result<()> {
             &mut stream,
             &format!("[1,[75,[{DOCS},\"{index}\",[69,[[2,[1]],[170,[[10,[1]],\"n\"]]]]]],{{}}]"),
         )?;
-        let busy = arguments.run(&loadgen, &format!("get --rate {half:.0}"))?;
+        let busy = arguments.run(&loadgen, &paced)?;
         if beside.is_over()? {
             return Err(Error::other("the load was over too early: take fewer seconds"));
         }

@@ -109,6 +109,7 @@ impl<D: Directory> Drop for Guard<'_, D> {
             self.shared.log.fail("a checkpoint was abandoned");
         }
         self.shared.checkpointing.set(false);
+        self.shared.moved.set(self.shared.moved.get().map(|_| [0; 2]));
         self.shared.checkpoint_attempts.set(self.shared.checkpoint_attempts.get() + 1);
         self.shared.checkpointed.notify();
         self.shared.work.notify();
@@ -140,7 +141,7 @@ impl<D: Directory> Shared<D> {
         while self.state.borrow_mut().forget(&mut forgotten) {
             yield_now().await;
         }
-        let taken_before = self.state.borrow().chunks.taken_bytes;
+        let used_before = self.used_slab_bytes();
         self.empty_sparse_chunks().await;
         let frozen = self.freeze();
         let mut pages = Pages::default();
@@ -155,9 +156,9 @@ impl<D: Directory> Shared<D> {
                 if let Err(error) = self.trim().await {
                     tracing::warn!(%error, "free space could not be given back");
                 }
-                let taken = self.state.borrow().chunks.taken_bytes;
-                // While emptying chunks gives space back, it goes on though nobody writes.
-                if taken + CLEANING_BYTES_MIN <= taken_before && self.has_sparse_chunks() {
+                // While space is given back and there is more of it, that goes on though nobody writes.
+                let gave_back = self.used_slab_bytes() + CLEANING_BYTES_MIN <= used_before;
+                if gave_back && (self.has_emptied_chunks() || self.has_sparse_chunks()) {
                     self.checkpoint_wanted.set(true);
                 }
                 Ok(())
@@ -168,6 +169,14 @@ impl<D: Directory> Shared<D> {
                 Err(error)
             }
         }
+    }
+
+    fn used_slab_bytes(&self) -> u64 {
+        u64::from(self.state.borrow().slab_space.used()) * u64::from(BLOCK_BYTES)
+    }
+
+    fn has_emptied_chunks(&self) -> bool {
+        !self.state.borrow().chunks.emptied.is_empty()
     }
 
     fn freeze(&self) -> Frozen {

@@ -118,6 +118,7 @@ async fn open_with<D: Directory>(
         checkpoint_error: RefCell::new(None),
         checkpoint_attempts: Cell::new(0),
         checkpoint_page_bytes: Cell::new(0),
+        moved: Cell::new(None),
         settled: Cell::new(u64::MAX),
         work: Event::default(),
         room_due: Event::default(),

@@ -9,6 +9,7 @@
 //! Freed chunks keep their number until the checkpoint that no longer names them is durable.
 
 use crate::btree::cell::Location;
+use crate::disk::BLOCK_BYTES;
 use crate::engine::TreeUsage;
 use crate::space::Run;
 
@@ -47,6 +48,13 @@ pub(crate) const FREE_CHUNK: Chunk = Chunk {
     since: 0,
 };
 
+impl Chunk {
+    /// Bytes of its blocks, filled or not.
+    pub fn bytes(&self) -> u64 {
+        u64::from(self.run.blocks) * u64::from(BLOCK_BYTES)
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct Chunks {
     pub list: Vec<Chunk>,
@@ -56,7 +64,7 @@ pub(crate) struct Chunks {
     /// Chunks whose live bytes reached zero since the last checkpoint began.
     pub emptied: Vec<u32>,
     pub live_bytes: u64,
-    /// Bytes of all chunks in use, filled or not.
+    /// Bytes of all chunks in which something lives, filled or not. What is dead as a whole costs nothing to free.
     pub taken_bytes: u64,
 }
 
@@ -65,7 +73,7 @@ impl Chunks {
     pub fn usage(&self, mut add: impl FnMut(u32, TreeUsage)) {
         for chunk in self.list.iter().filter(|chunk| chunk.kind != ChunkKind::Free) {
             let (live, used) = (u64::from(chunk.live_bytes), u64::from(chunk.used_bytes));
-            let taken = u64::from(chunk.run.blocks) * u64::from(crate::disk::BLOCK_BYTES);
+            let taken = chunk.bytes();
             let usage = TreeUsage {
                 data_bytes: live,
                 garbage_bytes: used.saturating_sub(live),
@@ -83,19 +91,20 @@ impl Chunks {
                 chunks.free_ids.push(id as u32);
                 continue;
             }
-            chunks.live_bytes += u64::from(chunk.live_bytes);
-            chunks.taken_bytes += u64::from(chunk.run.blocks) * 4096;
             if chunk.live_bytes == 0 {
                 chunks.emptied.push(id as u32);
             }
         }
+        let lives = |chunk: &&Chunk| chunk.live_bytes > 0;
+        chunks.live_bytes = chunks.list.iter().map(|chunk| u64::from(chunk.live_bytes)).sum();
+        chunks.taken_bytes = chunks.list.iter().filter(lives).map(Chunk::bytes).sum();
         chunks
     }
 
     pub fn add(&mut self, chunk: Chunk) -> u32 {
-        self.live_bytes += u64::from(chunk.live_bytes);
-        self.taken_bytes += u64::from(chunk.run.blocks) * 4096;
-        match self.free_ids.pop() {
+        let live_bytes = chunk.live_bytes;
+        let chunk = Chunk { live_bytes: 0, ..chunk };
+        let id = match self.free_ids.pop() {
             Some(id) => {
                 self.list[id as usize] = chunk;
                 id
@@ -104,50 +113,53 @@ impl Chunks {
                 self.list.push(chunk);
                 u32::try_from(self.list.len() - 1).expect("chunk numbers fit 32 bits")
             }
-        }
+        };
+        self.set_live(id, live_bytes);
+        id
     }
 
     /// A tree points to so many bytes more of the chunk.
     pub fn hold(&mut self, id: u32, bytes: u32) {
-        self.list[id as usize].live_bytes += bytes;
-        self.live_bytes += u64::from(bytes);
+        self.set_live(id, self.list[id as usize].live_bytes + bytes);
     }
 
     /// A tree no longer points to these bytes.
     pub fn release(&mut self, location: Location, bytes: u32) {
         let id = location.chunk();
-        let Some(chunk) = self.list.get_mut(id as usize) else { return };
+        let Some(chunk) = self.list.get(id as usize) else { return };
         // The chunk of a dropped tree counts as empty already.
-        let bytes = bytes.min(chunk.live_bytes);
-        if bytes == 0 {
-            return;
-        }
-        chunk.live_bytes -= bytes;
-        self.live_bytes -= u64::from(bytes);
-        if chunk.live_bytes == 0 {
+        let left = chunk.live_bytes.saturating_sub(bytes);
+        if chunk.live_bytes > 0 && left == 0 {
             self.emptied.push(id);
         }
+        self.set_live(id, left);
     }
 
     /// Everything in the chunk is dead at once.
     pub fn empty(&mut self, id: u32) {
-        let chunk = &mut self.list[id as usize];
-        self.live_bytes -= u64::from(chunk.live_bytes);
-        chunk.live_bytes = 0;
+        self.set_live(id, 0);
         self.emptied.push(id);
     }
 
-    /// Takes the chunk out of the table and gives its blocks, which may be used again after the next checkpoint.
+    fn set_live(&mut self, id: u32, bytes: u32) {
+        let chunk = &mut self.list[id as usize];
+        let before = std::mem::replace(&mut chunk.live_bytes, bytes);
+        self.live_bytes = self.live_bytes - u64::from(before) + u64::from(bytes);
+        match (before, bytes) {
+            (0, 1..) => self.taken_bytes += chunk.bytes(),
+            (1.., 0) => self.taken_bytes -= chunk.bytes(),
+            _ => {}
+        }
+    }
+
+    /// Takes a chunk in which nothing lives out of the table and gives its blocks, which may be used again after the next checkpoint.
     pub fn take_out(&mut self, id: u32) -> Run {
         self.stuck.remove(&id);
-        let chunk = std::mem::replace(&mut self.list[id as usize], FREE_CHUNK);
-        self.taken_bytes -= u64::from(chunk.run.blocks) * 4096;
-        chunk.run
+        std::mem::replace(&mut self.list[id as usize], FREE_CHUNK).run
     }
 
     /// The checkpoint that would have freed the chunk did not come about.
     pub fn put_back(&mut self, id: u32, run: Run) {
-        self.taken_bytes += u64::from(run.blocks) * 4096;
         self.list[id as usize] =
             Chunk { kind: ChunkKind::Slots, run, used_bytes: run.blocks * 4096, ..FREE_CHUNK };
         self.emptied.push(id);

@@ -3,18 +3,21 @@
 //! A chunk is read whole; what the trees still point to in it becomes a value without a place, and the next checkpoint writes
 //! it into a fresh chunk. Nothing is logged: the old chunk stays as it is until that checkpoint is durable. The emptiest
 //! chunks come first, because they cost least for what they free.
+//!
+//! What is moved is dirty, as what is written is, and writers that never rest leave as much dirty as they may: nothing would be moved
+//! beside them, and the store would grow. So while there is something to empty they may have half of it, and emptying the other half.
 
 use std::rc::Rc;
 
 use crate::btree::cell::{Cell, Location, Pointer};
 use crate::btree::{Missing, PageId, tree};
-use crate::disk::{Directory, Disk};
+use crate::disk::{BLOCK_BYTES, Directory, Disk};
 use crate::engine::{StorageError, Value};
 use crate::event::yield_now;
 use crate::slab::Shared;
 use crate::slab::chunks::{CHUNK_BLOCKS_FIRST, ChunkKind};
+use crate::slab::room::DataFile;
 use crate::slab::slot;
-use crate::slab::state::State;
 
 /// Chunks are emptied while the bytes taken are more than the live ones times this over 100, plus [`SLACK_BYTES`].
 const TAKEN_PER_CENT_MAX: u64 = 118;
@@ -27,10 +30,15 @@ const LIVE_PER_CENT_MAX: u64 = 85;
 impl<D: Directory> Shared<D> {
     /// Moves live values out of chunks with few of them. Called where no checkpoint runs and none can begin.
     pub async fn empty_sparse_chunks(&self) {
-        for id in self.sparse_chunks() {
-            if self.is_too_dirty() {
+        let sparse = self.sparse_chunks();
+        let wanted = sparse.iter().map(|(_, live)| live).sum();
+        let mut movable = self.make_room_to_move(wanted).await;
+        self.moved.set((movable > 0).then_some([0; 2]));
+        for (id, live) in sparse {
+            if live > movable || !self.may_move() {
                 return;
             }
+            movable -= live;
             if let Err(error) = self.empty_chunk(id).await {
                 tracing::warn!(chunk = id, %error, "a chunk cannot be emptied");
             }
@@ -40,11 +48,34 @@ impl<D: Directory> Shared<D> {
         }
     }
 
+    /// Live bytes, no more than `wanted`, that surely find new places: half of what lies free in runs that chunks can have and nothing
+    /// waits for. A value that was moved and finds none would keep every later checkpoint from coming about.
+    async fn make_room_to_move(&self, wanted: u64) -> u64 {
+        let movable = || {
+            let state = self.state.borrow();
+            let free = u64::from(state.slab_space.free_in_runs(CHUNK_BLOCKS_FIRST)) * u64::from(BLOCK_BYTES);
+            free.saturating_sub(state.pool.unplaced_bytes() * 5 / 4) / 2
+        };
+        let short = wanted.saturating_sub(movable());
+        if short > 0 {
+            // A full disk has room for less.
+            let _ = self.grow(&DataFile::Slabs, 2 * short.div_ceil(u64::from(BLOCK_BYTES))).await;
+        }
+        movable().min(wanted)
+    }
+
+    fn may_move(&self) -> bool {
+        let (dirty, most) = (self.dirty_bytes(), self.dirty_bytes_max());
+        let moved = self.moved.get().unwrap_or_default();
+        (0..2).all(|place| dirty[place] < most[place] && moved[place] < most[place] / 2)
+    }
+
     pub fn has_sparse_chunks(&self) -> bool {
         !self.sparse_chunks().is_empty()
     }
 
-    fn sparse_chunks(&self) -> Vec<u32> {
+    /// Chunks to empty before the next checkpoint, with their live bytes.
+    fn sparse_chunks(&self) -> Vec<(u32, u64)> {
         let state = self.state.borrow();
         let chunks = &state.chunks;
         let allowed = chunks.live_bytes * TAKEN_PER_CENT_MAX / 100 + SLACK_BYTES;
@@ -53,8 +84,7 @@ impl<D: Directory> Shared<D> {
         }
         let mut candidates: Vec<(u64, u32)> = Vec::new();
         for (id, chunk) in chunks.list.iter().enumerate() {
-            let bytes = u64::from(chunk.run.blocks) * 4096;
-            let live_per_cent = u64::from(chunk.live_bytes) * 100 / bytes.max(1);
+            let live_per_cent = u64::from(chunk.live_bytes) * 100 / chunk.bytes().max(1);
             let is_open = state.trees.get(&chunk.tree).is_some_and(|tree| tree.open_chunk == Some(id as u32));
             if chunk.kind == ChunkKind::Slots
                 && chunk.live_bytes > 0
@@ -66,29 +96,19 @@ impl<D: Directory> Shared<D> {
             }
         }
         candidates.sort_unstable();
-        let movable = Self::movable_bytes(&state);
         let (mut excess, mut moved) = (chunks.taken_bytes - allowed, 0);
         let mut chosen = Vec::new();
         for (_, id) in candidates {
             let chunk = &chunks.list[id as usize];
             let live = u64::from(chunk.live_bytes);
-            if excess == 0 || moved + live > movable {
+            if excess == 0 || moved + live > MOVED_BYTES_MAX {
                 break;
             }
-            excess = excess.saturating_sub((u64::from(chunk.run.blocks) * 4096).saturating_sub(live));
+            excess = excess.saturating_sub(chunk.bytes().saturating_sub(live));
             moved += live;
-            chosen.push(id);
+            chosen.push((id, live));
         }
         chosen
-    }
-
-    /// Live bytes that surely find new places on a disk that is full: half of what lies free in runs that chunks can have,
-    /// less what waits for a place already. A value that was moved and finds none would keep every later checkpoint from
-    /// coming about.
-    fn movable_bytes(state: &State) -> u64 {
-        let free = u64::from(state.slab_space.free_in_runs(CHUNK_BLOCKS_FIRST)) * 4096;
-        let waiting = state.pool.unplaced_bytes() * 5 / 4;
-        (free / 2).saturating_sub(waiting).min(MOVED_BYTES_MAX)
     }
 
     async fn empty_chunk(&self, id: u32) -> Result<(), StorageError> {
@@ -124,7 +144,13 @@ impl<D: Directory> Shared<D> {
     async fn unplace(&self, slot: slot::Slot<'_>, location: Location) -> Result<(), StorageError> {
         let mut plain = None;
         loop {
-            match self.unplace_now(&slot, location, plain.take()) {
+            let before = self.dirty_bytes();
+            let unplaced = self.unplace_now(&slot, location, plain.take());
+            let (now, moved) = (self.dirty_bytes(), self.moved.get().unwrap_or_default());
+            self.moved.set(Some(std::array::from_fn(|place| {
+                moved[place] + now[place].saturating_sub(before[place])
+            })));
+            match unplaced {
                 Unplaced::Done => return Ok(()),
                 Unplaced::WantsPage(page) => self.load_page(page).await?,
                 Unplaced::WantsValue => match self.plain(&slot).await {

@@ -369,6 +369,60 @@ fn a_store_that_is_emptied_gives_its_space_back_and_refilled_takes_little_more_t
 }
 
 #[test]
+fn space_is_given_back_beside_writers_that_leave_as_much_dirty_as_they_may() {
+    const DOCUMENTS: u32 = 20_000;
+    // Nothing begins a checkpoint but the writer who may leave no more dirty.
+    let options = SlabOptions { cache_bytes: 16 << 20, checkpoint_dirty_bytes: 64 << 20, ..SMALL };
+    let mut host = Blocking::new("restless", SlabOptions { checkpoint_log_bytes: 1 << 30, ..options });
+    host.run(async |engine| {
+        let tree = fill(engine, DOCUMENTS).await;
+        let mut random = Random::new(7);
+        for _ in 0..4 * DOCUMENTS {
+            let key = (random.below(u64::from(DOCUMENTS)) as u32).to_be_bytes();
+            let edit = suite::put(tree, key, random.bytes(1100));
+            engine.commit(CommitInfo::default(), &[edit]).await.unwrap();
+        }
+        let state = engine.shared.state.borrow();
+        let (taken, live) = (state.chunks.taken_bytes >> 20, state.chunks.live_bytes >> 20);
+        println!("{taken} MiB taken, {live} MiB live");
+        assert!(taken <= live * 2, "{taken} MiB taken for {live} MiB");
+    });
+}
+
+#[test]
+fn a_dropped_tree_is_no_reason_to_empty_chunks_of_others() {
+    const DOCUMENTS: u32 = 12_000;
+    let mut host = Blocking::new("dropped-beside", SlabOptions { cache_bytes: 64 << 20, ..SMALL });
+    host.run(async |engine| {
+        let kept = fill(engine, DOCUMENTS).await;
+        let dropped = engine.create_tree(&named("b")).await.unwrap();
+        let mut random = Random::new(2);
+        for number in 0..2 * DOCUMENTS {
+            let edit = suite::put(dropped, number.to_be_bytes(), random.bytes(1100));
+            engine.commit(CommitInfo::default(), &[edit]).await.unwrap();
+        }
+        // A fifth of half of the kept documents: their chunks could be emptied, but together they take no more than they may.
+        for number in (0..DOCUMENTS / 2).step_by(5) {
+            let edit = suite::delete(kept, number.to_be_bytes());
+            engine.commit(CommitInfo::default(), &[edit]).await.unwrap();
+        }
+        engine.checkpoint().await.unwrap();
+        let chunks_of = |tree: TreeId| {
+            let state = engine.shared.state.borrow();
+            let of_tree = state.chunks.list.iter().filter(|chunk| chunk.tree == tree.0);
+            of_tree.copied().collect::<Vec<_>>()
+        };
+        let before = chunks_of(kept);
+        let sparse = before.iter().filter(|chunk| u64::from(chunk.live_bytes) * 100 <= chunk.bytes() * 85);
+        assert!(sparse.count() > 3, "nothing that could be emptied");
+        engine.drop_tree(dropped).await.unwrap();
+        engine.checkpoint().await.unwrap();
+        assert!(chunks_of(dropped).is_empty());
+        assert_eq!(chunks_of(kept), before);
+    });
+}
+
+#[test]
 fn a_closed_store_keeps_of_its_log_one_short_segment_beside_the_current_one() {
     const DOCUMENTS: u32 = 10_000;
     let segment_bytes = 3 << 20;

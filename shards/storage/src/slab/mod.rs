@@ -130,6 +130,8 @@ pub(crate) struct Shared<D: Directory> {
     pub checkpoint_attempts: Cell<u64>,
     /// What the last one wrote of pages.
     pub checkpoint_page_bytes: Cell<u64>,
+    /// What emptying chunks made dirty for the one that runs, all of it and pages alone; none where there was nothing to empty.
+    pub moved: Cell<Option<[u64; 2]>>,
     /// How many of them there were when the store was told to settle.
     pub settled: Cell<u64>,
     /// Something for the background to do.
@@ -226,10 +228,6 @@ impl<D: Directory> SlabEngine<D> {
 }
 
 impl<D: Directory> Shared<D> {
-    pub fn dirty_bytes_max(&self) -> u64 {
-        (self.options.checkpoint_dirty_bytes * 4).min(self.options.cache_bytes / 2)
-    }
-
     fn log_bytes(&self) -> u64 {
         self.log.applied() - self.state.borrow().superblock.redo.position
     }

@@ -84,10 +84,26 @@ impl<D: Directory> Shared<D> {
         of(all).max(of(pages))
     }
 
-    /// What is dirty and what may be: all of it, and pages alone, since those are frozen at once.
+    /// What is dirty and what writers may leave so: all of it, and pages alone. Half of it is for the emptying of chunks while there is
+    /// something to empty ([`crate::slab::clean`]); what that made dirty is no reason for writers to wait.
     pub fn dirt(&self) -> [(u64, u64); 2] {
-        let (most, pool) = (self.dirty_bytes_max(), &self.state.borrow().pool);
-        [(pool.dirty_bytes(), most), (pool.dirty_page_bytes(), most.min(4 * CHECKPOINT_PAGE_BYTES_MAX))]
+        let (dirty, most, moved) = (self.dirty_bytes(), self.dirty_bytes_max(), self.moved.get());
+        std::array::from_fn(|place| {
+            let most = moved.map_or(most[place], |moved| most[place] / 2 + moved[place].min(most[place] / 2));
+            (dirty[place], most)
+        })
+    }
+
+    /// What is dirty: all of it, and pages alone.
+    pub fn dirty_bytes(&self) -> [u64; 2] {
+        let pool = &self.state.borrow().pool;
+        [pool.dirty_bytes(), pool.dirty_page_bytes()]
+    }
+
+    /// What may be dirty: all of it, and pages alone, since those are frozen at once.
+    pub fn dirty_bytes_max(&self) -> [u64; 2] {
+        let most = (self.options.checkpoint_dirty_bytes * 4).min(self.options.cache_bytes / 2);
+        [most, most.min(4 * CHECKPOINT_PAGE_BYTES_MAX)]
     }
 
     /// Whether writers have to wait for the checkpoint soon.
