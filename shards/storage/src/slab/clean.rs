@@ -31,8 +31,8 @@ impl<D: Directory> Shared<D> {
     /// Moves live values out of chunks with few of them. Called where no checkpoint runs and none can begin.
     pub async fn empty_sparse_chunks(&self) {
         let sparse = self.sparse_chunks();
-        let wanted = sparse.iter().map(|(_, live)| live).sum();
-        let mut movable = self.make_room_to_move(wanted).await;
+        let wanted: u64 = sparse.iter().map(|(_, live)| live).sum();
+        let mut movable = if wanted > 0 { self.make_room_to_move(wanted).await } else { 0 };
         self.moved.set((movable > 0).then_some([0; 2]));
         for (id, live) in sparse {
             if live > movable || !self.may_move() {

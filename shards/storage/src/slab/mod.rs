@@ -228,7 +228,8 @@ impl<D: Directory> SlabEngine<D> {
 }
 
 impl<D: Directory> Shared<D> {
-    fn log_bytes(&self) -> u64 {
+    /// What was logged since the checkpoint.
+    pub fn log_bytes(&self) -> u64 {
         self.log.applied() - self.state.borrow().superblock.redo.position
     }
 
