@@ -156,11 +156,10 @@ impl<D: Directory> Shared<D> {
                 if let Err(error) = self.trim().await {
                     tracing::warn!(%error, "free space could not be given back");
                 }
-                // While space is given back and there is more of it, that goes on. What died meanwhile waits for the checkpoint that
-                // writers bring about, where there are any.
+                // While space is given back and there is more of it, that goes on though nobody writes. Writers bring about the next
+                // one themselves.
                 let gave_back = self.used_slab_bytes() + CLEANING_BYTES_MIN <= used_before;
-                let is_quiet = self.log_bytes() < CLEANING_BYTES_MIN;
-                if gave_back && (is_quiet && self.has_emptied_chunks() || self.has_sparse_chunks()) {
+                if gave_back && self.is_quiet() && (self.has_emptied_chunks() || self.has_sparse_chunks()) {
                     self.checkpoint_wanted.set(true);
                 }
                 Ok(())

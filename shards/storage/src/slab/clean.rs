@@ -6,6 +6,8 @@
 //!
 //! What is moved is dirty, as what is written is, and writers that never rest leave as much dirty as they may: nothing would be moved
 //! beside them, and the store would grow. So while there is something to empty they may have half of it, and emptying the other half.
+//! Each value that is moved costs what a value written costs, its leaf included. So beside writers only chunks are emptied that give back
+//! twice what is moved; the rest waits until they rest.
 
 use std::rc::Rc;
 
@@ -24,8 +26,12 @@ const TAKEN_PER_CENT_MAX: u64 = 118;
 const SLACK_BYTES: u64 = 1 << 20;
 /// Live bytes moved before one checkpoint.
 const MOVED_BYTES_MAX: u64 = 32 << 20;
-/// A chunk with more live bytes per cent than this is left alone: moving them would free too little.
-const LIVE_PER_CENT_MAX: u64 = 85;
+/// A chunk with more live bytes per cent than this is left alone: moving them would free too little. Where writers are busy, and where
+/// they rest.
+const LIVE_PER_CENT_MAX_BUSY: u64 = 33;
+const LIVE_PER_CENT_MAX_QUIET: u64 = 85;
+/// Writers rest when they have logged less since the last checkpoint than this part of what begins one.
+const QUIET_PART: u64 = 16;
 
 impl<D: Directory> Shared<D> {
     /// Moves live values out of chunks with few of them. Called where no checkpoint runs and none can begin.
@@ -70,6 +76,12 @@ impl<D: Directory> Shared<D> {
         (0..2).all(|place| dirty[place] < most[place] && moved[place] < most[place] / 2)
     }
 
+    /// Whether little was written since the last checkpoint.
+    pub fn is_quiet(&self) -> bool {
+        let [_, pages] = self.dirty_bytes_max();
+        self.log_bytes() < self.options.checkpoint_log_bytes.min(pages) / QUIET_PART
+    }
+
     pub fn has_sparse_chunks(&self) -> bool {
         !self.sparse_chunks().is_empty()
     }
@@ -82,13 +94,14 @@ impl<D: Directory> Shared<D> {
         if chunks.taken_bytes <= allowed {
             return Vec::new();
         }
+        let most_live = if self.is_quiet() { LIVE_PER_CENT_MAX_QUIET } else { LIVE_PER_CENT_MAX_BUSY };
         let mut candidates: Vec<(u64, u32)> = Vec::new();
         for (id, chunk) in chunks.list.iter().enumerate() {
             let live_per_cent = u64::from(chunk.live_bytes) * 100 / chunk.bytes().max(1);
             let is_open = state.trees.get(&chunk.tree).is_some_and(|tree| tree.open_chunk == Some(id as u32));
             if chunk.kind == ChunkKind::Slots
                 && chunk.live_bytes > 0
-                && live_per_cent <= LIVE_PER_CENT_MAX
+                && live_per_cent <= most_live
                 && !is_open
                 && !chunks.stuck.contains(&(id as u32))
             {
