@@ -54,7 +54,8 @@ const TRIES_MAX: u32 = 16;
 
 /// What the freeze took.
 struct Frozen {
-    pages: Vec<(PageId, Rc<Page>)>,
+    /// Each until it is written: writers that change it meanwhile have a copy, and both are in memory.
+    pages: Vec<(PageId, Option<Rc<Page>>)>,
     freed_pages: Vec<PageId>,
     freed_chunks: Vec<u32>,
     /// Blocks of `slabs` that are free once the new checkpoint holds.
@@ -143,9 +144,9 @@ impl<D: Directory> Shared<D> {
         }
         let used_before = self.used_slab_bytes();
         self.empty_sparse_chunks().await;
-        let frozen = self.freeze();
+        let mut frozen = self.freeze();
         let mut pages = Pages::default();
-        let written = self.write_frozen(&frozen, &mut pages).await;
+        let written = self.write_frozen(&mut frozen, &mut pages).await;
         if let Err(error) = written {
             self.thaw(frozen, pages);
             return Err(error);
@@ -202,7 +203,7 @@ impl<D: Directory> Shared<D> {
         state.dictionaries.freeze();
         state.running = Some(Running { first_new_value: state.pool.next_value() });
         Frozen {
-            pages: state.pool.freeze(),
+            pages: state.pool.freeze().into_iter().map(|(id, page)| (id, Some(page))).collect(),
             freed_pages: std::mem::take(&mut state.pool.freed),
             freed_chunks,
             slab_runs,
@@ -217,6 +218,7 @@ impl<D: Directory> Shared<D> {
         for (id, _) in &frozen.pages {
             state.pool.thaw(*id);
         }
+        state.pool.originals_written();
         for (_, address) in pages.written {
             state.page_space.release(Run { block: address.block, blocks: u32::from(address.blocks) });
         }
@@ -228,11 +230,12 @@ impl<D: Directory> Shared<D> {
         state.release_deferred();
     }
 
-    async fn write_frozen(&self, frozen: &Frozen, pages: &mut Pages) -> Result<(), StorageError> {
+    async fn write_frozen(&self, frozen: &mut Frozen, pages: &mut Pages) -> Result<(), StorageError> {
         self.reserve_page_blocks(frozen).await?;
         // Many thousand pages would hold the core for milliseconds if they were sorted at once: they come in order as they are taken.
         let mut order = BinaryHeap::with_capacity(frozen.pages.len());
         for (place, (_, page)) in frozen.pages.iter().enumerate() {
+            let Some(page) = page else { continue };
             order.push(Reverse((page.tree(), first_key(page), place)));
             if place % 64 == 63 {
                 yield_now().await;
@@ -240,8 +243,13 @@ impl<D: Directory> Shared<D> {
         }
         let mut stage = Stage::default();
         while let Some(Reverse((_, _, place))) = order.pop() {
-            let (id, page) = &frozen.pages[place];
-            let mut done = self.place_leaf(&mut stage, *id, page, pages).await;
+            let (id, Some(page)) = (frozen.pages[place].0, frozen.pages[place].1.take()) else { continue };
+            // Where nobody else has it, the page of today is a copy.
+            if Rc::strong_count(&page) == 1 {
+                self.state.borrow_mut().pool.original_written(&page);
+            }
+            let mut done = self.place_leaf(&mut stage, id, &page, pages).await;
+            drop(page);
             if done.is_ok() && pages.waiting_blocks >= GROUP_BLOCKS_MAX {
                 done = self.write_pages(pages).await;
             }
@@ -260,7 +268,7 @@ impl<D: Directory> Shared<D> {
     /// Room for all frozen pages and for the tables, before anything is written: once pages are flushed it is too late to put the
     /// checkpoint off.
     async fn reserve_page_blocks(&self, frozen: &Frozen) -> Result<(), StorageError> {
-        let pages: u32 = frozen.pages.iter().map(|(_, page)| blocks_of(page)).sum();
+        let pages: u32 = frozen.pages.iter().flat_map(|(_, page)| page).map(|page| blocks_of(page)).sum();
         let ids = frozen.pages.iter().map(|(id, _)| id).chain(&frozen.freed_pages);
         let mut of_table: Vec<usize> = ids.map(|id| *id as usize / TableKind::Pages.entries()).collect();
         of_table.sort_unstable();
@@ -758,6 +766,7 @@ impl<D: Directory> Shared<D> {
             state.pool.cleaned(*id);
             blocks += u64::from(address.blocks);
         }
+        state.pool.originals_written();
         // Where nobody wrote, the pages are those of emptied chunks: the next checkpoint will not be like this one.
         self.checkpoint_page_bytes.set(if is_quiet { 0 } else { blocks * u64::from(BLOCK_BYTES) });
         for id in frozen.freed_pages {

@@ -26,8 +26,10 @@ const SLOT_BYTES: u64 = 80;
 const PAGE_BYTES: u64 = 48;
 /// This part of the budget is the allocator's: of its runs of one size some are partly free after entries of all sizes came and went. Measured: 4 to 6%.
 const ALLOCATOR_PART: u64 = 16;
-/// What can go keeps this part of the budget, however much is dirty.
-const CLEAN_PART_MIN: u64 = 8;
+/// What can go keeps this part of the budget, and no less than this many bytes, however much is dirty: what calls read ahead, 16 leaves and
+/// what leads there at a time, would go before they came back to it.
+const CLEAN_PART_MIN: u64 = 16;
+const CLEAN_BYTES_MIN: u64 = 512 << 10;
 const PAGE_KEY: u64 = 1 << 63;
 /// No value stands there: one that is numbered so has no place on disk.
 const UNPLACED_SLOT: u32 = u32::MAX;
@@ -124,8 +126,12 @@ pub(crate) struct Pool {
     /// Values that may be kept though they are on disk.
     pub values_max: u64,
     bytes: u64,
+    /// What can go of them: pages and values that are on disk.
+    clean_bytes: u64,
     dirty_page_bytes: u64,
     unplaced_bytes: u64,
+    /// What frozen pages take that were changed since, beside what became of them; part of `bytes`.
+    original_bytes: u64,
     /// Reads of a value that memory answered, and those that had to wait for the disk.
     pub hits: u64,
     pub misses: u64,
@@ -148,8 +154,10 @@ impl Pool {
             budget,
             values_max: u64::MAX,
             bytes: 0,
+            clean_bytes: 0,
             dirty_page_bytes: 0,
             unplaced_bytes: 0,
+            original_bytes: 0,
             hits: 0,
             misses: 0,
             in_passing: false,
@@ -221,7 +229,11 @@ impl Pool {
             let before = frame.memory();
             // Pages that grow do not get new guesses for each entry.
             frame.guesses = (0..entries + entries / 8).map(|_| Guess::default()).collect();
-            self.bytes += frame.memory() - before;
+            let more = frame.memory() - before;
+            self.bytes += more;
+            if frame.state == FrameState::Clean {
+                self.clean_bytes += more;
+            }
         }
     }
 
@@ -237,7 +249,11 @@ impl Pool {
         match frame.state {
             FrameState::Clean | FrameState::Frozen => {
                 if frame.state == FrameState::Clean {
+                    self.clean_bytes -= frame.memory();
                     self.dirty_page_bytes += frame.page.as_ref().map_or(0, |page| page.len() as u64);
+                } else if let Some(page) = frame.page.as_ref().filter(|page| Rc::strong_count(page) > 1) {
+                    self.original_bytes += page_memory(page);
+                    self.bytes += page_memory(page);
                 }
                 frame.state = FrameState::Dirty;
                 self.dirty.push(id);
@@ -289,7 +305,8 @@ impl Pool {
             frame.guesses = Box::default();
             match frame.state {
                 FrameState::Dirty | FrameState::Frozen => self.dirty_page_bytes -= page.len() as u64,
-                FrameState::Clean | FrameState::Free | FrameState::Freed => {}
+                FrameState::Clean => self.clean_bytes -= memory,
+                FrameState::Free | FrameState::Freed => {}
             }
         }
     }
@@ -318,9 +335,10 @@ impl Pool {
         if frame.page.is_some() || frame.state != FrameState::Clean {
             return;
         }
-        self.bytes += page_memory(&page);
         let bytes = page.len() as u32;
         frame.page = Some(Rc::new(page));
+        self.bytes += frame.memory();
+        self.clean_bytes += frame.memory();
         frame.frequency = 0;
         if !std::mem::replace(&mut frame.queued, true) {
             self.queue.push(PAGE_KEY | u64::from(id), bytes);
@@ -353,6 +371,18 @@ impl Pool {
         frame.state == FrameState::Frozen && frame.page.as_ref().is_some_and(|page| Rc::ptr_eq(page, frozen))
     }
 
+    /// A frozen page that was changed since is about to be forgotten.
+    pub fn original_written(&mut self, original: &Page) {
+        let bytes = page_memory(original).min(self.original_bytes);
+        self.original_bytes -= bytes;
+        self.bytes -= bytes;
+    }
+
+    /// No frozen page is left.
+    pub fn originals_written(&mut self) {
+        self.bytes -= std::mem::take(&mut self.original_bytes);
+    }
+
     /// The frozen page, with its values' places filled in. Still frozen: it is not on disk yet.
     pub fn settle(&mut self, id: PageId, page: Rc<Page>) {
         self.frames[id as usize].page = Some(page);
@@ -365,6 +395,7 @@ impl Pool {
             return;
         }
         frame.state = FrameState::Clean;
+        self.clean_bytes += frame.memory();
         let bytes = frame.page.as_ref().map_or(0, |page| page.len());
         self.dirty_page_bytes -= bytes as u64;
         if !std::mem::replace(&mut frame.queued, true) {
@@ -428,6 +459,7 @@ impl Pool {
         let (standing, old) = self.values.insert(location.0, bytes);
         if old.is_none() {
             self.bytes += value_memory(length);
+            self.clean_bytes += value_memory(length);
             self.queue.push(location.0, length as u32);
             if self.queue.len() > 2 * (self.values.len() + self.frames.len()) + 1024 {
                 let (values, frames) = (&self.values, &self.frames);
@@ -452,6 +484,7 @@ impl Pool {
     pub fn drop_value(&mut self, location: Location) {
         if let Some(bytes) = self.values.remove(location.0) {
             self.bytes -= value_memory(bytes.len());
+            self.clean_bytes -= value_memory(bytes.len());
         }
     }
 
@@ -534,7 +567,8 @@ impl Pool {
         }
         let sample = || self.values.sample(SAMPLED_VALUES);
         let sampled: u64 = sample().map(|(_, value)| value_memory(value.len())).sum();
-        let clean = self.bytes.saturating_sub(pages + unplaced + self.shortcuts.bytes());
+        let clean =
+            self.bytes.saturating_sub(pages + unplaced + self.original_bytes + self.shortcuts.bytes());
         for (location, value) in sample() {
             let Some(tree) = tree_of(Location(location)) else { continue };
             let bytes = value_memory(value.len());
@@ -575,8 +609,8 @@ impl Pool {
     /// would go before the call that loaded it came back to it.
     pub fn evict(&mut self) {
         loop {
-            let clean_min = self.dirty_bytes() + self.budget / CLEAN_PART_MIN;
-            let is_heavy = self.bytes > self.budget && self.bytes > clean_min;
+            let clean_min = (self.budget / CLEAN_PART_MIN).max(CLEAN_BYTES_MIN);
+            let is_heavy = self.bytes > self.budget && self.clean_bytes > clean_min;
             if !is_heavy && self.values.len() as u64 <= self.values_max {
                 return;
             }
@@ -618,4 +652,30 @@ fn judge_page(frame: &mut Frame) -> Verdict {
     }
     frame.queued = false;
     Verdict::Idle
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frozen_page_that_is_changed_counts_twice_until_its_original_is_written() {
+        let mut pool = Pool::new(1 << 20);
+        let ids = [1, 2].map(|tree| pool.allocate_page(tree, |id| Page::new(PageKind::Leaf, id, tree, 8192)));
+        let both = pool.bytes();
+        let frozen = pool.freeze();
+        for _ in 0..2 {
+            pool.page_mut(ids[0]);
+        }
+        assert_eq!(pool.bytes(), both / 2 * 3);
+        pool.page_mut(ids[1]);
+        assert_eq!(pool.bytes(), both * 2);
+        pool.original_written(&frozen[0].1);
+        assert_eq!(pool.bytes(), both / 2 * 3);
+        pool.originals_written();
+        assert_eq!(pool.bytes(), both);
+        pool.freeze();
+        pool.page_mut(ids[0]);
+        assert_eq!(pool.bytes(), both, "nobody else has the frozen page any more");
+    }
 }
